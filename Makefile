@@ -1,0 +1,44 @@
+# `make demo` and `make test` need nothing but Python 3.11+ and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# PyTorch comes first and pinned: a bare `torch` would pull in several gigabytes of CUDA libraries.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test test-slow lint parity clean
+
+$(VENV)/.base:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.base pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+demo: $(VENV)/.installed
+	$(BIN)/prefopt demo
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# two workers with one thread each: the suite is made for two cores
+test: lint
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2
+
+test-slow: $(VENV)/.test
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+parity: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[trl]"
+	$(BIN)/python benchmarks/trl_parity.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,0 +1,30 @@
+"""prefopt: preference optimization, from a table of comparisons to a better model.
+
+Two doors:
+
+    prefopt.train("dpo_rk", model="path/or/hub-id", data="pairs.jsonl", beta=0.3)   # a whole run
+    prefopt.objectives.get("dpo_rk", beta=0.3, nu=3.0)                              # one loss, for your own loop
+
+Importing this package is cheap; heavy libraries load when they are first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from prefopt.version import __version__
+
+if TYPE_CHECKING:
+    from prefopt import objectives
+    from prefopt.api import TrainResult, train
+
+__all__ = ["TrainResult", "__version__", "objectives", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("train", "TrainResult"):
+        return getattr(importlib.import_module("prefopt.api"), name)
+    if name == "objectives":
+        return importlib.import_module("prefopt.objectives")
+    raise AttributeError(f"module 'prefopt' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m prefopt`."""
+
+from prefopt.cli.main import main
+
+main()

@@ -1,0 +1,194 @@
+"""`prefopt check`: look at a data set before training on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prefopt.sources.encoding import EncodedComparisons
+    from prefopt.sources.report import DataReport
+    from prefopt.sources.rows import Comparisons
+
+SHOWN_TOKENS = 60  # of each side of the first pair
+
+
+@click.command("check")
+@click.argument("data")
+@click.option("--model", metavar="PATH_OR_ID", help="Count lengths in tokens, with this model's tokenizer.")
+@click.option(
+    "--max-length", type=click.IntRange(min=2), default=1024, show_default=True, help="Most tokens a side."
+)
+@click.option("--method", metavar="NAME", help="Also say whether the data suits this method.")
+@click.option("--split", default="train", show_default=True, help="Split of the data to look at.")
+@click.option("--config-name", metavar="NAME", help="Configuration of a hub data set.")
+@click.option("--output", type=click.Path(path_type=Path), help="Folder for data.json and dropped.jsonl.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
+def command(
+    data: str,
+    model: str | None,
+    max_length: int,
+    method: str | None,
+    split: str,
+    config_name: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Say what DATA holds: counts, lengths, ties, dropped rows, and what looks odd.
+
+    DATA is a .jsonl, .json, .csv or .parquet file, a folder, or a hub id.
+    """
+    try:
+        _check(data, model, max_length, method, split, config_name, output, as_json)
+    except (ValueError, OSError, TypeError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _check(
+    data: str,
+    model: str | None,
+    max_length: int,
+    method: str | None,
+    split: str,
+    config_name: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from prefopt.sources.files import load_rows
+
+    rows = load_rows(data, split, config_name)
+    # these import torch, for which a misspelt file name should not wait
+    from prefopt import objectives
+    from prefopt.sources.hints import method_hints
+    from prefopt.sources.report import write_dropped, write_report
+    from prefopt.sources.rows import to_comparisons
+
+    try:
+        objective = None if method is None else objectives.get(method)
+    except KeyError as error:
+        raise ValueError(error.args[0]) from error
+    comparisons = to_comparisons(rows)
+    report, dropped = comparisons.report, comparisons.dropped
+    encoded = tokenizer = None
+    if model is not None:
+        tokenizer, encoded = _encode(comparisons, model, max_length)
+        report, dropped = encoded.report, encoded.dropped
+    if objective is not None and method is not None:
+        hints = method_hints(report, method, objective.has_tie_term, objective.unpaired)
+        report = replace(report, hints=[*report.hints, *hints])
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        write_report(report, output / "data.json")
+        write_dropped(dropped, output / "dropped.jsonl")
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    item = comparisons.examples[0].items[0]
+    form = "text" if isinstance(item.condition["prompt"], str) else "conversations"
+    kind = "pairs" if "chosen" in rows.columns and "rejected" in rows.columns else "single labelled samples"
+    console.print(
+        f"[bold]{rows.source}[/]: {kind} of {form}; columns {', '.join(rows.columns)}", soft_wrap=True
+    )
+    _print_tables(console, report)
+    for hint in report.hints:
+        style, word = ("yellow", "warning") if hint.level == "warn" else ("cyan", "note")
+        console.print(f"[{style}]{word}:[/] ", end="")
+        console.print(hint.text, markup=False, soft_wrap=True)
+    if report.label_balance_hint:
+        console.print("[cyan]note:[/] ", end="")
+        console.print(report.label_balance_hint, markup=False, soft_wrap=True)
+    for drop in dropped[:3]:
+        console.print(
+            f"dropped {rows.place} {drop.row} ({drop.reason}): {drop.detail}", markup=False, soft_wrap=True
+        )
+    if encoded is not None:
+        _print_first(console, tokenizer, encoded)
+    if output is not None:
+        console.print(
+            f"wrote {output / 'data.json'} and {output / 'dropped.jsonl'}", markup=False, soft_wrap=True
+        )
+
+
+def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any, EncodedComparisons[Any]]:
+    from transformers import AutoTokenizer
+
+    from prefopt.likelihoods.tokens import TokenLikelihood
+    from prefopt.sources.encoding import encode_examples
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
+        ) from error
+    return tokenizer, encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length).encode)
+
+
+def _print_tables(console: Console, report: DataReport) -> None:
+    from rich.table import Table
+
+    table = Table(title="rows", title_justify="left", show_header=False)
+    counts: dict[str, Any] = {"read": report.rows, "used": report.examples}
+    counts |= {name: n for name, n in report.comparisons.items() if n}
+    counts |= {f"dropped: {reason}": n for reason, n in report.dropped.items()}
+    counts |= {f"truncated {side}": n for side, n in report.truncated.items() if n}
+    counts |= {
+        name: n for name, n in (("duplicates", report.duplicates), ("conflicts", report.conflicts)) if n
+    }
+    for name, n in counts.items():
+        table.add_row(name, f"{n:,}")
+    console.print(table)
+
+    unpaired = report.comparisons["desirable"] + report.comparisons["undesirable"] > 0
+    names = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
+    if unpaired:
+        names |= {"chosen": "desirable", "rejected": "undesirable"}
+    table = Table(title=f"lengths in {report.lengths['unit']}", title_justify="left")
+    table.add_column("")
+    for name in ("min", "median", "p95", "max", "mean"):
+        table.add_column(name, justify="right")
+    for side, shown in names.items():
+        summary = report.lengths[side]
+        table.add_row(
+            shown, *(f"{x:,.1f}".removesuffix(".0") for x in summary.values()) if summary else ("-",) * 5
+        )
+    console.print(table)
+    gap, share = report.length_gap["mean"], report.length_gap["share_chosen_longer"]
+    if gap is not None:
+        longer = (
+            ""
+            if share is None
+            else f"; chosen is the longer side in {share:.0%} of the pairs that are not ties"
+        )
+        console.print(
+            f"{names['chosen']} minus {names['rejected']}: {gap:+.1f} {report.lengths['unit']} on average{longer}",
+            soft_wrap=True,
+        )
+
+
+def _print_first(console: Console, tokenizer: Any, encoded: EncodedComparisons[Any]) -> None:
+    """The first example as the model reads it; scored tokens stand between brackets, split by bars."""
+    from rich.text import Text
+
+    example = encoded.examples[0]
+    names = ("chosen", "rejected") if len(example.items) == 2 else ("sample",)
+    console.print(f"first example, {example.id}: scored tokens between ⟦ ⟧", style="bold", markup=False)
+    for name, item in zip(names, example.items, strict=True):
+        ids = list(item.ids)
+        prompt, scored = ids[: item.start], ids[item.start :]
+        left_out = "" if len(prompt) <= SHOWN_TOKENS else "... "
+        rest = "" if len(scored) <= SHOWN_TOKENS else f"| ... {len(scored) - SHOWN_TOKENS} more"
+        text = Text(f"{name}: {left_out}{tokenizer.decode(prompt[-SHOWN_TOKENS:])}")
+        tokens = [tokenizer.decode([token]) for token in scored[:SHOWN_TOKENS]]
+        text.append(f"⟦{'|'.join(tokens)}{rest}⟧", style="bold green")
+        console.print(text, soft_wrap=True)

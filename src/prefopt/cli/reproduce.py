@@ -1,0 +1,100 @@
+"""`prefopt reproduce`: a paper's claims in miniature, each with a measured value, an interval and a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prefopt.reproduce.core import Reproduction, Tick, Ticker
+
+NAMES = ("ties", "bpo")
+
+
+@click.command("reproduce")
+@click.argument("name", type=click.Choice(NAMES))
+@click.option(
+    "--seeds", type=click.IntRange(min=1), help="Seeds of the fast experiments. [default: 10 ties, 20 bpo]"
+)
+@click.option(
+    "--quick", is_flag=True, help="Seconds instead of minutes: shows that it runs, verdicts mean nothing."
+)
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for figures, JSON and page. [default: reproductions/NAME]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=2,
+    show_default=True,
+    help="Processes for language models.",
+)
+def command(name: str, seeds: int | None, quick: bool, output: Path | None, workers: int) -> None:
+    """Test a paper's claims in miniature, over several seeds.
+
+    Every claim ends as "holds", "does not hold here" or "inconclusive", by one rule: where the 95 % interval over
+    seeds lies. NAME is ties (arXiv 2409.17431) or bpo (arXiv 2505.19601).
+    """
+    from importlib import import_module
+
+    from rich.console import Console
+
+    from prefopt.reproduce.core import one_thread, write
+
+    console = Console()
+    one_thread()  # the last digits, and so a close verdict, would otherwise depend on the number of cores
+    run = import_module(f"prefopt.reproduce.{name}").reproduce
+    with bars() as ticker:
+        result = run(
+            quick=quick, workers=workers, ticker=ticker, **({} if seeds is None else {"seeds": seeds})
+        )
+    show(result, console)
+    if quick:
+        console.print("[yellow]--quick sizes: these verdicts mean nothing.[/]")
+    files = write(result, output or Path("reproductions") / name)
+    console.print("Written:", *(f"  {path}" for path in files), sep="\n", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bars() -> Iterator[Ticker]:
+    """A `Ticker` that draws one bar an experiment on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def ticker(description: str, total: int) -> Tick:
+            task = progress.add_task(description, total=total)
+            return lambda: progress.advance(task)
+
+        yield ticker
+
+
+def show(result: Reproduction, console: Console) -> None:
+    """The claims as a table: what, measured with interval, verdict."""
+    from rich.table import Table
+
+    from prefopt.reproduce.core import FAILS, HOLDS
+    from prefopt.reproduce.page import measured
+
+    table = Table(title=f"{result.title} (arXiv {result.paper})", title_justify="left")
+    table.add_column("claim")
+    table.add_column("measured [95 % interval]")
+    table.add_column("verdict", no_wrap=True)
+    colours = {HOLDS: "green", FAILS: "red"}
+    for claim in result.claims:
+        colour = colours.get(claim.verdict, "yellow")
+        table.add_row(claim.statement, measured(claim), f"[{colour}]{claim.verdict}[/]")
+    console.print(table)
+    for note in result.notes:
+        console.print(f"Note: {note}")
+    console.print(f"{result.seconds:.0f} s")

@@ -1,0 +1,278 @@
+"""The configuration of a run: one typed, strict, flat schema.
+
+Names are TRL's and transformers' where they have one. A YAML file, `key=value` overrides and Python keywords all end
+here; an unknown key is an error that names the nearest one. An objective's own hyper-parameters (`beta`, `nu`, ...)
+stand beside the training keys; they are checked against the objective's fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ALIASES = {
+    "model_name_or_path": "model",
+    "dataset_name": "data",
+    "dataset_config": "data_config",
+    "dataset_config_name": "data_config",
+    "dataset_split": "split",
+    "dataset_train_split": "split",
+    "loss_type": "method",
+    "output": "output_dir",
+    "resume_from_checkpoint": "resume",
+    "per_device_batch_size": "per_device_train_batch_size",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "lr_scheduler": "lr_scheduler_type",
+    "attn": "attn_implementation",
+    "lambda": "lambda_",
+}
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message says what was given, what is needed and what to do."""
+
+
+class TrainConfig(BaseModel):
+    """Everything that decides a run; saved, resolved, as `config.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    method: str = Field(description="method or objective name; several joined by + are summed (dpo+0.2*sft)")
+    model: str = Field(description="model folder or hub id; world:text for the bundled world's model")
+    data: str = Field(description="comparisons: JSONL, parquet, CSV, datasets folder, hub id, or world:text")
+    output_dir: str = Field(
+        "runs/{method}", description="folder of the run; {method} and {seed} are filled in"
+    )
+
+    # data
+    eval_data: str | None = Field(
+        None, description="held-out comparisons; else a share of `data` is held out"
+    )
+    eval_size: float = Field(
+        0.1, ge=0, description="held out of `data`: a share below 1, or a number of rows"
+    )
+    split: str = Field("train", description="split of `data` to train on")
+    data_config: str | None = Field(None, description="configuration name of a hub data set")
+    max_length: int | None = Field(
+        1024, description="most tokens of prompt and completion; the completion's end is cut"
+    )
+    max_examples: int | None = Field(None, ge=1, description="use only the first rows")
+    ties: Literal["drop", "as_win", "soft_half"] | None = Field(
+        None, description="what ties mean to an objective without a tie term; required if there are any"
+    )
+    columns: list[str] = Field([], description="numeric columns passed on to the objective")
+    label_noise: float = Field(
+        0.0, ge=0, le=1, description="world data only: share of wins whose order is flipped"
+    )
+
+    # model
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        "auto", description="weights; auto: float32 for full fine-tuning, the checkpoint's under adapters"
+    )
+    bf16: bool | None = Field(None, description="bf16 autocast; None: on where the GPU supports it")
+    attn_implementation: str | None = Field(
+        None, description="attention of transformers: sdpa, eager, flash_attention_2"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass: less memory"
+    )
+    use_peft: bool = Field(False, description="train LoRA adapters instead of the weights")
+    lora_r: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="only 0 keeps policy and reference equal at the start"
+    )
+    lora_target_modules: list[str] | str | None = Field(
+        None, description="None: peft's default for the architecture"
+    )
+    load_in_4bit: bool = Field(
+        False, description="QLoRA: quantized base weights (needs the qlora extra and a GPU)"
+    )
+
+    # reference
+    reference: Literal["auto", "cached", "live", "adapter_off", "none"] = Field(
+        "auto", description="auto: cached on disk; none for reference-free objectives"
+    )
+    reference_model: str | None = Field(
+        None, description="another model as reference; default: the starting model"
+    )
+
+    # objective terms (its own hyper-parameters are free keys beside these)
+    loss_weights: list[float] | None = Field(None, description="weights of the terms of a summed method")
+
+    # optimization
+    learning_rate: float = Field(1e-6, gt=0)
+    optim: Literal["adamw", "rmsprop", "sgd"] = "adamw"
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: int = Field(0, ge=0)
+    warmup_ratio: float = Field(0.0, ge=0, le=1)
+    max_grad_norm: float | None = Field(1.0, gt=0, description="None: no clipping")
+    per_device_train_batch_size: int = Field(
+        8, ge=1, description="examples in one forward pass on one device"
+    )
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    num_train_epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, description="stop after so many optimizer steps; overrides epochs")
+    seed: int = 0
+
+    # evaluation, logging, checkpoints
+    per_device_eval_batch_size: int = Field(16, ge=1)
+    eval_steps: int | None = Field(None, ge=1, description="None: ten times a run")
+    logging_steps: int = Field(10, ge=1)
+    save_steps: int | None = Field(None, ge=1, description="None: at the end of every epoch")
+    save_total_limit: int = Field(2, ge=1)
+    save_checkpoints: bool = True
+    resume: bool | str = Field(
+        False, description="true: from the newest checkpoint of output_dir; or a checkpoint folder"
+    )
+    overwrite: bool = Field(False, description="replace a finished or unfinished run in output_dir")
+    sample_prompts: int = Field(
+        8, ge=0, description="fixed prompts to generate on, for samples and KL; 0 for none"
+    )
+    sample_max_new_tokens: int = Field(64, ge=1)
+    sample_temperature: float = Field(1.0, gt=0)
+    report_to: list[str] = Field([], description="trackers by Accelerate's names: tensorboard, wandb, ...")
+    run_name: str | None = None
+
+
+FIELD_NAMES = frozenset(TrainConfig.model_fields)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` for the closest known name, or an empty string."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A flat mapping from a YAML file."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(k, str) for k in values):
+        raise ConfigError(f"{path} must hold `key: value` lines at its top level")
+    return values
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """`key=value`, `--key=value` and `--key value` as a mapping; values are read as YAML (numbers, lists, null)."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    waiting: str | None = None
+    for argument in arguments:
+        if waiting is not None and not argument.startswith("--"):
+            key, text = waiting, argument
+            waiting = None
+        else:
+            if waiting is not None:
+                values[waiting] = True  # a bare --flag
+                waiting = None
+            key, equals, text = argument.removeprefix("--").partition("=")
+            key = key.replace("-", "_")
+            if not equals:
+                if not argument.startswith("--"):
+                    raise ConfigError(
+                        f"{argument!r} is not an override; write key=value, for example beta=0.3"
+                    )
+                waiting = key
+                continue
+        if key in values:
+            raise ConfigError(f"{key} is given twice")
+        try:
+            values[key] = yaml.safe_load(text) if text else ""
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of {key}, {text!r}, cannot be read: {error}") from error
+    if waiting is not None:
+        values[waiting] = True
+    return values
+
+
+def canonical(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Replace aliases by the names used here; an alias beside its name is an error."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = ALIASES.get(key, key)
+        if name in out:
+            raise ConfigError(f"{where}: {key} and its other name {name} are both given")
+        out[name] = value
+    if isinstance(out.get("method"), list):  # TRL's loss_type is a list
+        out["method"] = "+".join(map(str, out["method"]))
+    return out
+
+
+def resolve(*layers: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
+    """Merge layers (later wins) over the method's defaults into a configuration and objective hyper-parameters.
+
+    Returns:
+        The validated configuration, and the hyper-parameters given for the objective (already known to be its
+        fields; their values are checked when it is built).
+
+    Raises:
+        ConfigError: unknown or misspelt key (naming the nearest), wrong type or range, missing method/model/data.
+    """
+    from prefopt import methods
+    from prefopt.objectives import registry
+
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged |= canonical(layer, "configuration")
+    if "method" not in merged:
+        raise ConfigError(
+            "no method is given: write `method: dpo_rk` in the file, or `prefopt train dpo_rk ...`"
+        )
+    merged["method"] = str(merged["method"])
+    try:
+        objective_fields = registry.hyperparameter_names(merged["method"])
+    except (KeyError, ValueError) as error:
+        raise ConfigError(str(error.args[0])) from error
+    defaults = methods.defaults(merged["method"])
+    merged = {**canonical(defaults, "method defaults"), **merged}
+    training = {k: v for k, v in merged.items() if k in FIELD_NAMES}
+    rest = {k: v for k, v in merged.items() if k not in FIELD_NAMES}
+    for key in rest:
+        if key not in objective_fields:
+            known = FIELD_NAMES | set(objective_fields) | set(ALIASES)
+            raise ConfigError(
+                f"unknown key {key!r}{nearest(key, known)} "
+                f"({merged['method']} takes {', '.join(sorted(objective_fields)) or 'no hyper-parameters'}; "
+                "`prefopt methods NAME` lists every key)"
+            )
+    for key in ("model", "data"):
+        if key not in training:
+            raise ConfigError(
+                f"no {key} is given: add `{key}: ...` to the file, or {key}=... on the command line"
+            )
+    try:
+        return TrainConfig(**training), rest
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'][0].lower()}{e['msg'][1:]} (given {e['input']!r})"
+            for e in error.errors()
+        ]
+        raise ConfigError("; ".join(lines)) from error
+
+
+def dump(config: TrainConfig, hyper: Mapping[str, Any]) -> str:
+    """The resolved configuration as YAML, readable back by `prefopt train`."""
+    import yaml
+
+    return yaml.safe_dump(
+        {**config.model_dump(), **json.loads(json.dumps(hyper, default=str))}, sort_keys=False
+    )

@@ -1,0 +1,193 @@
+"""Token log-likelihood of a completion given its prompt, for any causal language model of transformers.
+
+Truncation, one rule: prompt and completion are tokenized together and the *end of the completion* is cut so that
+the whole fits `max_length`, each side on its own. The prompt is never cut: an item whose prompt alone fills
+`max_length` is unusable, and its row is reported in `dropped.jsonl`.
+
+Legend: N items, R rows, T row length, K scored tokens, V vocabulary, L longest completion.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from prefopt.comparisons import Item, UnusableItem
+from prefopt.likelihoods.plan import EncodedText, Plan, plan_padded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScores:
+    """Scores of N items, float32 or wider."""
+
+    logp_NL: Tensor
+    """(N, L) log-probability of each completion token in nats, zero after the item's end."""
+    length_N: Tensor
+    """(N,) number of scored tokens."""
+    log_p2_N: Tensor | None = None
+    """(N,) sum over completion tokens of log sum_v pi(v)^2; only when asked for."""
+
+    @property
+    def logp_N(self) -> Tensor:
+        """(N,) log-probability of each completion."""
+        return self.logp_NL.sum(-1)
+
+
+class TokenLikelihood:
+    """Sum of token log-probabilities.
+
+    Args:
+        tokenizer: the model's tokenizer; its chat template is used for rows of messages.
+        max_length: most tokens of prompt and completion together; None for no limit.
+
+    Example:
+        >>> likelihood = TokenLikelihood(tokenizer, max_length=512)              # doctest: +SKIP
+        >>> plan = likelihood.plan([likelihood.encode(item) for item in items])   # doctest: +SKIP
+        >>> likelihood.score(model, plan).logp_N                                  # doctest: +SKIP
+    """
+
+    version = 1  # of what a score means; part of the reference cache's key
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None = 1024) -> None:
+        if max_length is not None and max_length < 2:
+            raise ValueError(
+                f"max_length must be at least 2 (one prompt token, one completion token); given {max_length}"
+            )
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.pad_token_id: int = next(
+            (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None),
+            0,  # never attended to, never scored: any id serves
+        )
+
+    def encode(self, item: Item) -> EncodedText:
+        """Tokenize one item and cut its completion's end to `max_length`.
+
+        Raises:
+            UnusableItem: the completion is empty, or nothing of it is left within `max_length`.
+        """
+        encoded = self._encode(item.condition, item.sample)
+        if item.reference_condition is None:
+            return encoded
+        anchored = self._encode(item.reference_condition, item.sample)
+        if anchored.ids[anchored.start :] != encoded.ids[encoded.start :]:
+            raise UnusableItem(
+                "the completion becomes different tokens under the reference's condition: "
+                "shorten the conditions or raise max_length"
+            )
+        return EncodedText(encoded.ids, encoded.start, encoded.truncated, reference=anchored)
+
+    def _encode(self, condition: Mapping[str, Any], sample: Any) -> EncodedText:
+        prompt_ids, whole_ids = self.tokenize(condition, sample)
+        start = common_prefix(prompt_ids, whole_ids)
+        if start == len(whole_ids):
+            raise UnusableItem("the completion is empty: no token is left after the prompt")
+        if start == 0:
+            # a model predicts each token from the one before: without any prompt the first cannot be scored
+            if self.tokenizer.bos_token_id is not None:
+                whole_ids = [self.tokenizer.bos_token_id, *whole_ids]
+            start = 1
+            if start == len(whole_ids):
+                raise UnusableItem("prompt and completion together are a single token: nothing can be scored")
+        if self.max_length is not None and start >= self.max_length:
+            raise UnusableItem(f"the prompt alone has {start} tokens and fills max_length={self.max_length}")
+        ids = whole_ids if self.max_length is None else whole_ids[: self.max_length]
+        return EncodedText(array("i", ids), start, truncated=len(ids) < len(whole_ids))
+
+    def tokenize(self, condition: Mapping[str, Any], sample: Any) -> tuple[list[int], list[int]]:
+        """Token ids of the prompt alone, and of prompt and completion together, uncut.
+
+        Plain text gets the end-of-sequence token appended where absent; conversations end as the chat template
+        ends a turn. The beginning-of-sequence token is written once, by the tokenizer or by the template.
+        """
+        tokenizer, prompt = self.tokenizer, condition["prompt"]
+        if isinstance(prompt, str):
+            if not isinstance(sample, str):
+                raise UnusableItem("the prompt is text but the completion is a list of messages")
+            eos = tokenizer.eos_token or ""
+            ended = sample if not sample or sample.endswith(eos) else sample + eos
+            return tokenizer(prompt)["input_ids"], tokenizer(prompt + ended)["input_ids"]
+        if not tokenizer.chat_template:
+            raise ValueError(
+                "the rows are conversations but the tokenizer has no chat template: set tokenizer.chat_template and "
+                "save it with the model, or give prompt, chosen and rejected as plain strings"
+            )
+        options = {"tools": condition.get("tools"), **(condition.get("chat_template_kwargs") or {})}
+        messages = [sample] if isinstance(sample, Mapping) else list(sample)
+
+        def render(turns: Sequence[Any], add_generation_prompt: bool) -> list[int]:
+            return tokenizer.apply_chat_template(
+                turns, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True, **options
+            )["input_ids"]
+
+        return render(list(prompt), True), render([*prompt, *messages], False)
+
+    def prompt_ids(self, condition: Mapping[str, Any]) -> list[int]:
+        """Token ids of a prompt ready for generation."""
+        prompt = condition["prompt"]
+        if isinstance(prompt, str):
+            return list(self.tokenizer(prompt)["input_ids"])
+        options = {"tools": condition.get("tools"), **(condition.get("chat_template_kwargs") or {})}
+        return list(
+            self.tokenizer.apply_chat_template(
+                list(prompt), tokenize=True, add_generation_prompt=True, return_dict=True, **options
+            )["input_ids"]
+        )
+
+    def plan(self, items: Sequence[EncodedText]) -> Plan:
+        """Lay the items out in rows."""
+        return plan_padded(items, self.pad_token_id)
+
+    def score(self, model: nn.Module, plan: Plan, extras: Collection[str] = ()) -> ItemScores:
+        """Log-probabilities of the planned tokens, in float32 (float64 for a float64 model), with gradients.
+
+        Args:
+            model: a causal language model returning `.logits`.
+            plan: from `plan`, on the model's device.
+            extras: "log_p2" to compute that field too (no gradient).
+        """
+        logits_RTV = model(
+            input_ids=plan.input_ids_RT, attention_mask=plan.attention_mask_RT, use_cache=False
+        ).logits
+        logits_KV = logits_RTV[plan.row_K, plan.position_K]
+        # sums of hundreds of tokens lose the margin in bf16
+        logits_KV = logits_KV.to(torch.promote_types(logits_KV.dtype, torch.float32))
+        logp_K = -cross_entropy(logits_KV, plan.target_K, reduction="none")
+        log_p2_N = None
+        if "log_p2" in extras:
+            with torch.no_grad():
+                log_p2_K = (2 * logits_KV).logsumexp(-1) - 2 * logits_KV.logsumexp(-1)
+                log_p2_N = per_item(log_p2_K, plan).sum(-1)
+        return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, log_p2_N=log_p2_N)
+
+    @staticmethod
+    def width(item: EncodedText) -> int:
+        """Tokens of an item, for batching by length."""
+        return len(item.ids)
+
+
+def per_item(value_K: Tensor, plan: Plan) -> Tensor:
+    """(N, L) from a flat list of scored tokens; zeros after each item's end.
+
+    Scattering into disjoint places and summing a row is deterministic on every device; adding with repeated
+    indices is not.
+    """
+    out_NL = value_K.new_zeros((len(plan.length_N), plan.longest))
+    return out_NL.index_put((plan.item_K, plan.offset_K), value_K)
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the longest common start of two sequences."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

@@ -1,0 +1,1 @@
+"""Models: loading from a folder or hub id, adapters, identity, saving."""

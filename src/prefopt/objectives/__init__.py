@@ -1,0 +1,102 @@
+"""Objectives: pure functions from log-ratios to one loss per comparison, by name or by class.
+
+>>> import torch
+>>> from prefopt import objectives
+>>> rk = objectives.get("dpo_rk", beta=0.3, nu=3.0)
+>>> rk(torch.zeros(2), torch.zeros(2), torch.tensor([False, True]))  # a win and a tie
+tensor([1.3863, 0.6931])
+"""
+
+from prefopt.objectives.base import Objective, Sides, State, Unpaired, apply_ties_policy, as_shares
+from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
+from prefopt.objectives.bregman import BPO
+from prefopt.objectives.margins import (
+    AverageMargin,
+    FDivergenceMargin,
+    LengthDesensitizedMargin,
+    Margin,
+    margin_from_name,
+)
+from prefopt.objectives.mixture import Mixture
+from prefopt.objectives.pairwise import (
+    CDPO,
+    DPO,
+    EXO,
+    FDPO,
+    FPO,
+    IPO,
+    LDDPO,
+    RDPO,
+    WPO,
+    DiscoPOP,
+    Hinge,
+    Pairwise,
+    RobustDPO,
+)
+from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOPair
+from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
+from prefopt.objectives.registry import (
+    Hyperparameter,
+    aliases,
+    canonical_name,
+    get,
+    hyperparameter_names,
+    hyperparameters,
+    names,
+)
+from prefopt.objectives.ties import Davidson, RaoKupper, TieModel
+
+__all__ = [
+    "AOT",
+    "BCO",
+    "BPO",
+    "CDPO",
+    "DPO",
+    "DPOP",
+    "EXO",
+    "FDPO",
+    "FPO",
+    "IPO",
+    "KTO",
+    "LDDPO",
+    "NCA",
+    "ORPO",
+    "RDPO",
+    "SFT",
+    "SPPO",
+    "WPO",
+    "AOTUnpaired",
+    "APODown",
+    "APOZero",
+    "AverageMargin",
+    "BCOPair",
+    "BetaDPO",
+    "ContrastivePO",
+    "Davidson",
+    "DiscoPOP",
+    "FDivergenceMargin",
+    "Hinge",
+    "Hyperparameter",
+    "LengthDesensitizedMargin",
+    "Margin",
+    "Mixture",
+    "Objective",
+    "Pairwise",
+    "RaoKupper",
+    "RobustDPO",
+    "SLiC",
+    "Sides",
+    "SimPO",
+    "State",
+    "TieModel",
+    "Unpaired",
+    "aliases",
+    "apply_ties_policy",
+    "as_shares",
+    "canonical_name",
+    "get",
+    "hyperparameter_names",
+    "hyperparameters",
+    "margin_from_name",
+    "names",
+]

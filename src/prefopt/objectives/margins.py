@@ -1,0 +1,128 @@
+"""Margin estimators: how two sides become one number m. Any of them may feed any link (`pairwise.py`, `ties.py`,
+`bregman.py`), for any modality.
+
+Legend of shape suffixes: E comparisons, T tokens. Symbols: see `base.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from prefopt.objectives.base import Sides
+
+# float32 overflows at exp(88.7); beyond this the score is continued at its value there
+MAX_EXPONENT = 80.0
+
+FDivergence = Literal["reverse_kl", "forward_kl", "js", "alpha", "chi2"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """The plain difference of log-ratios, m = rho_w - rho_l (DPO, arXiv 2305.18290, eq. 7)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, sides: Sides) -> Tensor:
+        """(E,) margins."""
+        return sides.rho_w - sides.rho_l
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageMargin(Margin):
+    """Per-token averages: m = rho_w / |y_w| - rho_l / |y_l| (IPO in practice, Tulu 3's DPO, SimPO)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"length"})
+
+    def __call__(self, sides: Sides) -> Tensor:
+        """(E,) margins in nats per token."""
+        length_w, length_l = sides.both("length")
+        return sides.rho_w / length_w - sides.rho_l / length_l
+
+
+@dataclass(frozen=True, kw_only=True)
+class FDivergenceMargin(Margin):
+    """m = f'(e^rho_w) - f'(e^rho_l): DPO under another f-divergence (f-DPO, arXiv 2309.16240, Theorem 1).
+
+    `f`: reverse_kl log t; forward_kl -1/t; js log(2t/(1+t)); alpha (1 - t^-alpha)/alpha with alpha in (0, 1);
+    chi2 t + log t (chi2-PO). Exponents are capped at 80, where float32 would overflow: for forward_kl that is
+    a log-ratio below -80, common for long sequences, and such a pair then gives no gradient.
+    """
+
+    f: FDivergence = "js"
+    alpha: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.f not in ("reverse_kl", "forward_kl", "js", "alpha", "chi2"):
+            raise ValueError(f"f must be reverse_kl, forward_kl, js, alpha or chi2; given {self.f!r}")
+        if self.f == "alpha" and not 0 < self.alpha < 1:
+            raise ValueError(
+                f"alpha must lie strictly between 0 and 1 (0 is reverse KL, 1 forward KL); given {self.alpha}"
+            )
+
+    def score(self, rho: Tensor) -> Tensor:
+        """(E,) f'(e^rho) up to a constant that cancels in the difference."""
+        match self.f:
+            case "reverse_kl":
+                return rho
+            case "forward_kl":
+                return -torch.exp((-rho).clamp(max=MAX_EXPONENT))
+            case "js":
+                return torch.nn.functional.logsigmoid(rho)
+            case "alpha":
+                return -torch.expm1((-self.alpha * rho).clamp(max=MAX_EXPONENT)) / self.alpha
+            case "chi2":
+                return torch.exp(rho.clamp(max=MAX_EXPONENT)) + rho
+
+    def __call__(self, sides: Sides) -> Tensor:
+        """(E,) margins."""
+        return self.score(sides.rho_w) - self.score(sides.rho_l)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthDesensitizedMargin(Margin):
+    """Tokens beyond the shorter side's length count `a` times (LD-DPO, arXiv 2409.06411, eq. 10).
+
+    a = 1 is the plain margin; a = 0 looks only at the first min(|y_w|, |y_l|) tokens of each side.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"length", "rho_tokens"})
+    a: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.a <= 1:
+            raise ValueError(f"a must lie in [0, 1]; given {self.a}")
+
+    def __call__(self, sides: Sides) -> Tensor:
+        """(E,) margins."""
+        shorter_E = torch.minimum(*sides.both("length"))
+        rho_tokens_w, rho_tokens_l = sides.both("rho_tokens")
+
+        def decayed(rho_ET: Tensor) -> Tensor:
+            within_ET = torch.arange(rho_ET.shape[1], device=rho_ET.device) < shorter_E[:, None]
+            return (rho_ET * torch.where(within_ET, 1.0, self.a)).sum(-1)
+
+        return decayed(rho_tokens_w) - decayed(rho_tokens_l)
+
+
+PLAIN = Margin()
+AVERAGE = AverageMargin()
+
+
+def margin_from_name(name: str | Margin) -> Margin:
+    """A margin by its configuration name: sum, average, reverse_kl, forward_kl, js, chi2, or an instance as is."""
+    if isinstance(name, Margin):
+        return name
+    match name:
+        case "sum":
+            return PLAIN
+        case "average":
+            return AVERAGE
+        case "reverse_kl" | "forward_kl" | "js" | "chi2":
+            return FDivergenceMargin(f=name)
+    raise ValueError(
+        f"margin {name!r} is not one of: sum, average, reverse_kl, forward_kl, js, chi2, or a Margin object"
+    )

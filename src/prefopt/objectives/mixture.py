@@ -1,0 +1,150 @@
+"""Weighted sums of objectives, such as MPO's 0.8 dpo + 0.2 bco_pair + sft (arXiv 2411.10442).
+
+Symbols and shapes: see `base.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefopt.objectives.base import Objective, Sides, State, Unpaired, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture(Objective):
+    """Sum of (weight, objective) terms.
+
+    Needs what any term needs, and a reference if any term does; terms without one then read the policy's
+    log-probabilities. Ties need a tie term in every term. Paired and unpaired terms do not mix.
+
+    Attributes:
+        terms: (weight, objective) pairs, weights positive.
+
+    >>> from prefopt.objectives import get
+    >>> get("dpo+0.2*bco_pair", beta=0.1)(torch.zeros(1), torch.zeros(1))  # log 2 + 0.2 * 2 log 2
+    tensor([0.9704])
+    """
+
+    terms: tuple[tuple[float, Objective], ...]
+
+    def __post_init__(self) -> None:
+        terms = tuple((float(weight), objective) for weight, objective in self.terms)
+        object.__setattr__(self, "terms", terms)
+        require(len(terms) > 0, "a mixture needs at least one term")
+        for weight, objective in terms:
+            require(
+                0 < weight < float("inf"),
+                f"weights must be positive; {type(objective).__name__} has {weight}",
+            )
+        kinds = {objective.unpaired for _, objective in terms}
+        if len(kinds) > 1:
+            single = ", ".join(type(o).__name__ for _, o in terms if o.unpaired)
+            pairs = ", ".join(type(o).__name__ for _, o in terms if not o.unpaired)
+            raise ValueError(
+                f"{single} takes single labelled samples and {pairs} takes pairs; one data set cannot feed both. "
+                "For pairs use bco_pair instead of bco"
+            )
+
+    @property
+    def needs_reference(self) -> bool:  # type: ignore[override]
+        """Whether any term does."""
+        return any(objective.needs_reference for _, objective in self.terms)
+
+    @property
+    def unpaired(self) -> bool:  # type: ignore[override]
+        """Whether the terms take single samples."""
+        return self.terms[0][1].unpaired
+
+    @property
+    def has_tie_term(self) -> bool:  # type: ignore[override]
+        """Whether all terms do."""
+        return all(objective.has_tie_term for _, objective in self.terms)
+
+    @property
+    def batch_coupled(self) -> bool:  # type: ignore[override]
+        """Whether any term is."""
+        return any(objective.batch_coupled for _, objective in self.terms)
+
+    @property
+    def reward_scale(self) -> float:
+        """The first term's."""
+        return self.terms[0][1].reward_scale
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Union over terms; logp too where terms with and without a reference meet."""
+        union = frozenset().union(*(objective.needs for _, objective in self.terms))
+        mixed = len({objective.needs_reference for _, objective in self.terms}) > 1
+        return union | {"logp"} if mixed else union
+
+    def check_data(self, has_ties: bool) -> None:
+        """Refuse data that any term cannot use."""
+        for _, objective in self.terms:
+            objective.check_data(has_ties)
+
+    def _each(self, sides: Sides, state: State) -> Iterator[tuple[str, float, Objective, Sides, State]]:
+        """Every term with its prefix and with sides and state as it wants them."""
+        for index, (weight, objective) in enumerate(self.terms):
+            prefix = f"{index}."
+            seen = sides
+            if self.needs_reference and not objective.needs_reference:
+                assert sides.logp_w is not None  # guaranteed by `needs`
+                rho_l = torch.zeros_like(sides.logp_w) if sides.logp_l is None else sides.logp_l
+                seen = replace(sides, rho_w=sides.logp_w, rho_l=rho_l)
+            yield prefix, weight, objective, seen, _own(state, prefix)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """As its terms are called: pairs, or (rho, desirable) for unpaired terms."""
+        return (Unpaired if self.unpaired else Objective).__call__(self, *args, **kwargs)
+
+    def losses(self, sides: Sides, outcome_E3: Tensor | None, state: State) -> Tensor:
+        """(E,) weighted sums."""
+        total_E = torch.zeros_like(sides.rho_w)
+        for _, weight, objective, seen, own in self._each(sides, state):
+            total_E = total_E + weight * objective.losses(seen, outcome_E3, own)
+        return total_E
+
+    def initial_state(self) -> State:
+        """The terms' states, each name prefixed by the term's index."""
+        return {
+            f"{index}.{name}": value
+            for index, (_, objective) in enumerate(self.terms)
+            for name, value in objective.initial_state().items()
+        }
+
+    def statistics(self, sides: Sides, outcome_E3: Tensor | None) -> State:
+        """The terms' statistics, prefixed."""
+        return {
+            prefix + name: value
+            for prefix, _, objective, seen, _ in self._each(sides, {})
+            for name, value in objective.statistics(seen, outcome_E3).items()
+        }
+
+    def next_state(self, state: State, sums: State) -> State:
+        """The terms' next states, prefixed."""
+        out: dict[str, Tensor] = {}
+        for index, (_, objective) in enumerate(self.terms):
+            prefix = f"{index}."
+            after = objective.next_state(_own(state, prefix), _own(sums, prefix))
+            out |= {prefix + name: value for name, value in after.items()}
+        return out
+
+    def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
+        """Every term's."""
+        out: dict[str, Tensor] = {}
+        for _, _, objective, seen, own in self._each(sides, state):
+            out |= objective.diagnostics(seen, own)
+        return out
+
+
+def _own(state: State, prefix: str) -> State:
+    """One term's part of the state."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+__all__ = ["Mixture"]

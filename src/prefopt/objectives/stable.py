@@ -1,0 +1,36 @@
+"""Scalar functions written so that neither value nor gradient overflows or cancels."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + e^x) = -log sigma(-x).
+
+    `torch.nn.functional.softplus` switches to x beyond 20, which is 1e-10 off in float64; this one is not.
+    """
+    return -logsigmoid(-x)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - e^x) for x < 0, by the branch that keeps its digits (switch at -log 2, Maechler 2012)."""
+    near = x > -math.log(2)
+    # the second branch is infinite near 0, and an infinite gradient survives torch.where as NaN
+    return torch.where(near, torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(torch.where(near, -1.0, x))))
+
+
+def phi(p: float, z: Tensor) -> Tensor:
+    """(e^{pz} - 1) / p, and its limit z at p = 0."""
+    return torch.expm1(p * z) / p if p != 0 else z
+
+
+def log_expm1(x: float) -> float:
+    """log(e^x - 1) of a plain number x >= 0; -inf at 0."""
+    if x == 0:
+        return -math.inf
+    return x + math.log1p(-math.exp(-x)) if x > 1 else math.log(math.expm1(x))

@@ -1,0 +1,199 @@
+"""Which metrics are drawn over training, under which heading, and how to read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from prefopt.report.charts import Series, line_chart, smooth
+from prefopt.report.format import finite
+from prefopt.report.load import Run
+from prefopt.report.page import figure
+
+SMOOTHED_FROM = 60  # points from which the raw line is too busy to read
+MOST_DIAGNOSTICS = 30  # charts; further names are listed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One chart over training."""
+
+    title: str
+    metrics: Sequence[tuple[str, str, str]]
+    """(metric, label, colour); an empty colour uses those of training and held-out data."""
+    unit: str = ""
+    look_for: str = ""
+    trouble: str = ""
+    shares: bool = False
+    y_range: tuple[float, float] | None = None
+    levels: Sequence[tuple[float, str]] = ()
+    noisy: bool = True
+    """False for what must not be smoothed, such as a schedule."""
+
+
+def one(metric: str) -> list[tuple[str, str, str]]:
+    """A single metric in the colours of its splits."""
+    return [(metric, "", "")]
+
+
+GROUPS: list[tuple[str, str, list[Curve]]] = [
+    (
+        "Is it learning?",
+        "Training values are those of the batches of each log line; held-out values are over all held-out comparisons.",
+        [
+            Curve(
+                title="Loss", metrics=one("loss"),
+                look_for="A start at the dashed line, where policy and reference are equal, then a fall of both curves.",
+                trouble="Flat on the dashed line: nothing is learned. Held-out rising while training falls: overfitting.",
+            ),
+            Curve(
+                title="Accuracy", metrics=one("rewards/accuracies"), shares=True, levels=[(0.5, "coin flip")],
+                look_for="A steady rise above one half; held-out close to training. Equal margins count as one half.",
+                trouble="Near 100% at once: the pairs are too easy, or length gives the answer away.",
+            ),
+            Curve(
+                title="Reward margin", metrics=one("rewards/margins"), unit="β · (log-ratio chosen − rejected)", levels=[(0.0, "")],
+                look_for="Growth that slows down as pairs are learned.",
+                trouble="Growth without end while accuracy stands still: the easy pairs are pushed further and further.",
+            ),
+            Curve(
+                title="Rewards of both sides", unit="β · log-ratio to the reference", levels=[(0.0, "equal to the reference")],
+                metrics=[("rewards/chosen", "chosen", "chosen"), ("rewards/rejected", "rejected", "rejected")],
+                look_for="Rejected falls; chosen stays near zero or rises.",
+                trouble="Both fall: the margin grows although the chosen answer becomes less likely (displacement).",
+            ),
+            Curve(
+                title="Length gap", metrics=one("length_gap"), unit="tokens, chosen − rejected", levels=[(0.0, "equal length")],
+                look_for="Noise around the level of the data; it does not depend on the policy.",
+                trouble="Far from zero: a policy that learns to write longer, or shorter, can look as if it had learned more.",
+            ),
+            Curve(
+                title="Margin of ties", metrics=one("ties/margin_abs"), unit="|β · (log-ratio difference)| on tied pairs",
+                look_for="Small against the reward margin above: two equal answers should stay equal.",
+                trouble="Growing as fast as the margin of wins: ties are being told apart by something irrelevant.",
+            ),
+        ],
+    ),
+    (
+        "Is it still a good model?",
+        "Reward, KL, length and repetition are those of the policy's own answers to fixed prompts; the rest is about the given comparisons.",
+        [
+            Curve(
+                title="Verifier reward", metrics=one("reward"),
+                look_for="A rise. This scores what the policy writes, not how it ranks given answers.",
+                trouble="Falling while accuracy rises: it ranks better and writes worse (over-optimization).",
+            ),
+            Curve(
+                title="KL to the reference", metrics=one("kl"), unit="nats a sequence", y_range=(0.0, 0.0),
+                look_for="Slow growth, and a reward that grows with it: KL is the price paid for it.",
+                trouble="Climbing while the reward stands still: drift that buys nothing.",
+            ),
+            Curve(
+                title="Displacement", metrics=one("displacement"), shares=True, y_range=(0.0, 1.0),
+                levels=[(0.5, "half of the chosen answers")],
+                look_for="Low. It is the share of pairs whose chosen answer became less likely than under the reference.",
+                trouble="Well above one half: probability leaves both answers for something nobody asked for.",
+            ),
+            Curve(
+                title="Log-probabilities of both sides", unit="nats, summed over the answer",
+                metrics=[("logps/chosen", "chosen", "chosen"), ("logps/rejected", "rejected", "rejected")],
+                look_for="Rejected falls away from chosen, which holds its level.",
+                trouble="Both plunge together: see displacement.",
+            ),
+            Curve(
+                title="Length", metrics=one("sample_length"), unit="tokens an answer", y_range=(0.0, 0.0),
+                look_for="About the length it had, unless length was what you asked for.",
+                trouble="Steady growth: longer is being taken for better.",
+            ),
+            Curve(
+                title="Repetition", metrics=one("sample_repetition"), shares=True, y_range=(0.0, 0.1),
+                look_for="As low as at the start.",
+                trouble="A rise: text degenerates into loops.",
+            ),
+        ],
+    ),
+    (
+        "Did training run smoothly?",
+        "",
+        [
+            Curve(
+                title="Gradient norm", metrics=one("grad_norm"), y_range=(0.0, 0.0),
+                look_for="Even, within a factor of a few; a slow decline is normal.",
+                trouble="Single spikes: an odd row. A constant zero: nothing is trained.",
+            ),
+            Curve(
+                title="Learning rate", metrics=one("learning_rate"), noisy=False, y_range=(0.0, 0.0),
+                look_for="The schedule you meant, down to its end.",
+            ),
+        ],
+    ),
+]  # fmt: skip
+SAMPLED = {"reward", "kl", "sample_length", "sample_repetition"}  # of the policy's own answers
+QUIET = {"ties/share", "num_tokens"}  # constants of the data and counters: in the diagnostics, without a word
+KNOWN = {metric for _, _, curves in GROUPS for curve in curves for metric, _, _ in curve.metrics}
+
+
+def series_of(run: Run, curve: Curve) -> list[Series]:
+    """Training values behind, smoothed where many; held-out values with a dot each, in front."""
+    train: list[Series] = []
+    held_out: list[Series] = []
+    for metric, label, colour in curve.metrics:
+        points, measured = run.metrics.points(metric, "train"), run.metrics.points(metric, "eval")
+        name, hue = label or "training", colour or "train"
+        if points.steps and label and measured.steps:  # four lines: the held-out ones carry the legend
+            train.append(
+                Series(label=name, x=points.steps, y=points.values, colour=hue, style="faint", legend=False)
+            )
+        elif len(points.steps) >= SMOOTHED_FROM and curve.noisy:
+            train.append(
+                Series(label=name, x=points.steps, y=points.values, colour=hue, style="faint", legend=False)
+            )
+            train.append(
+                Series(label=f"{name} (moving average)", x=points.steps, y=smooth(points.values), colour=hue)
+            )
+        elif points.steps:
+            train.append(Series(label=name, x=points.steps, y=points.values, colour=hue))
+        if measured.steps:
+            name = f"{label}, held-out" if label else "sampled" if metric in SAMPLED else "held-out"
+            held_out.append(
+                Series(label=name, x=measured.steps, y=measured.values, colour=colour or "eval", style="dots")
+            )
+    return [*train, *held_out]
+
+
+def draw(run: Run, curve: Curve) -> Markup:
+    """The figure of a curve; empty where nothing of it was logged."""
+    levels = list(curve.levels)
+    zero = finite(run.of("manifest", "zero_margin_loss"))
+    if curve.title == "Loss" and zero is not None:
+        levels.append((zero, "zero margin"))
+    series = series_of(run, curve)
+    unit = curve.unit
+    if (
+        len(curve.metrics) > 1
+        and any(not s.legend for s in series)
+        and any(s.style == "dots" for s in series)
+    ):
+        unit += "; thin: training"
+    chart = line_chart(
+        series, title=curve.title, y_label=unit, shares=curve.shares, y_range=curve.y_range, levels=levels,
+    )  # fmt: skip
+    return figure(curve.title, chart, curve.look_for, curve.trouble) if chart else chart
+
+
+def curve_groups(run: Run) -> list[tuple[str, str, list[Markup]]]:
+    """(heading, note, figures) for each group that has any figure."""
+    drawn = [
+        (heading, note, [f for f in (draw(run, curve) for curve in curves) if f])
+        for heading, note, curves in GROUPS
+    ]
+    return [group for group in drawn if group[2]]
+
+
+def diagnostics(run: Run) -> tuple[list[Markup], list[str]]:
+    """Figures of every other metric, and the names of those beyond the limit."""
+    names = sorted(set(run.metrics.names()) - KNOWN, key=lambda name: (name in QUIET, name))
+    shown, rest = names[:MOST_DIAGNOSTICS], names[MOST_DIAGNOSTICS:]
+    return [f for f in (draw(run, Curve(title=name, metrics=one(name))) for name in shown) if f], rest

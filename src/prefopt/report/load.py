@@ -1,0 +1,177 @@
+"""Reading a run folder, whatever state it is in.
+
+Files read: `config.yaml`, `metrics.jsonl`, and under `record/`: `manifest.json`, `data.json`, `first_pair.json`,
+`margins.json`, `samples.json`. A file that is absent or unreadable becomes an empty value and a sentence in
+`Run.missing`; nothing here raises on bad content, because a report is most needed when a run went wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from prefopt.report.format import is_number
+
+
+class Points(NamedTuple):
+    """One metric over steps; `values` may hold NaN."""
+
+    steps: list[float]
+    values: list[float]
+
+    def finite(self) -> Points:
+        """The points whose value is finite."""
+        kept = [(s, v) for s, v in zip(*self, strict=True) if math.isfinite(v)]
+        return Points([s for s, _ in kept], [v for _, v in kept])
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """The lines of `metrics.jsonl`, by split, then metric name (without `eval_`), then step.
+
+    A step that was logged twice (a resumed run repeats steps since its last checkpoint) keeps its later value.
+    """
+
+    values: Mapping[str, Mapping[str, Mapping[float, float]]]
+
+    def points(self, name: str, split: str) -> Points:
+        """All values of a metric, ordered by step; empty where it was never logged."""
+        series = self.values.get(split, {}).get(name, {})
+        steps = sorted(series)
+        return Points(steps, [series[step] for step in steps])
+
+    def ends(self, name: str, split: str) -> tuple[float | None, float | None]:
+        """First and last finite value; the first is None where there is only one."""
+        values = self.points(name, split).finite().values
+        return (values[0] if len(values) > 1 else None, values[-1] if values else None)
+
+    def names(self) -> list[str]:
+        """Every metric that was logged in either split, in order of appearance."""
+        return list(dict.fromkeys(name for split in self.values.values() for name in split))
+
+    def last_step(self) -> float | None:
+        """The highest step logged."""
+        return max(
+            (step for split in self.values.values() for s in split.values() for step in s), default=None
+        )
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a report knows about a run. Every mapping may be empty, every entry absent."""
+
+    folder: Path
+    config: Mapping[str, Any]
+    metrics: Metrics
+    manifest: Mapping[str, Any]
+    data: Mapping[str, Any]
+    first_pair: Mapping[str, Any]
+    margins: Mapping[str, Any]
+    samples: Mapping[str, Any]
+    missing: list[str] = field(default_factory=list)
+    """One sentence for each file that could not be used."""
+
+    @property
+    def name(self) -> str:
+        """The run's name, the folder's where the manifest gives none."""
+        return str(self.manifest.get("run_name") or self.folder.resolve().name)
+
+    @property
+    def split(self) -> str:
+        """Which lines to judge the run by: "eval" where held-out data was evaluated, else "train"."""
+        evaluated = self.metrics.values.get("eval", {})
+        return "eval" if any(name in evaluated for name in ("loss", "rewards/accuracies")) else "train"
+
+    def of(self, part: str, *path: str) -> Any:
+        """The entry at `path` of a part ("manifest", "data", ...), or None where any step of it is absent."""
+        value: Any = getattr(self, part)
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
+
+
+def read_run(run_dir: str | Path) -> Run:
+    """Read what there is of a run folder.
+
+    Raises:
+        FileNotFoundError: `run_dir` is not a folder.
+    """
+    folder = Path(run_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no run folder at {folder}; give the folder that holds config.yaml and metrics.jsonl"
+        )
+    missing: list[str] = []
+
+    def mapping(relative: str, what: str) -> Mapping[str, Any]:
+        try:
+            text = (folder / relative).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            missing.append(f"{relative} is not there: {what} cannot be shown.")
+            return {}
+        try:
+            value = _parse_yaml(text) if relative.endswith(".yaml") else json.loads(text)
+        except ValueError as error:
+            missing.append(f"{relative} cannot be read ({error}): {what} cannot be shown.")
+            return {}
+        if not isinstance(value, Mapping):
+            missing.append(f"{relative} holds {type(value).__name__}, not a mapping: {what} cannot be shown.")
+            return {}
+        return value
+
+    return Run(
+        folder=folder,
+        manifest=mapping("record/manifest.json", "the run's identity, its checks and its machine"),
+        config=mapping("config.yaml", "the configuration"),
+        metrics=_read_metrics(folder / "metrics.jsonl", missing),
+        margins=mapping("record/margins.json", "the margins before and after"),
+        first_pair=mapping("record/first_pair.json", "the first decoded pair"),
+        samples=mapping("record/samples.json", "generations before and after"),
+        data=mapping("record/data.json", "the data report"),
+        missing=missing,
+    )
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _read_metrics(path: Path, missing: list[str]) -> Metrics:
+    values: dict[str, dict[str, dict[float, float]]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        missing.append("metrics.jsonl is not there: the curves cannot be shown.")
+        return Metrics(values)
+    unreadable = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            step, split = float(entry["step"]), str(entry.get("split", "train"))
+            if not math.isfinite(step):
+                raise ValueError("step is not a number")
+            for name, value in entry.items():
+                bare = name.removeprefix("eval_") if split == "eval" else name
+                if value is None and bare in ("loss", "grad_norm"):
+                    value = math.nan  # strict JSON has no NaN; elsewhere null means "not measured"
+                if is_number(value) and name not in ("step", "epoch"):
+                    values.setdefault(split, {}).setdefault(bare, {})[step] = float(value)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            unreadable += 1
+    if unreadable:
+        missing.append(
+            f"metrics.jsonl: {unreadable} of {len(lines)} lines cannot be read and are left out "
+            "(a run killed while writing leaves half a line)."
+        )
+    return Metrics(values)

@@ -1,0 +1,192 @@
+"""`README.md` of a run: the model card."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prefopt.report.findings import accuracy, findings
+from prefopt.report.format import duration, finite, number, percent, plain
+from prefopt.report.load import Run, read_run
+from prefopt.report.loading import auto_class, base_model, is_adapter, loading_code
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HYPER_PARAMETERS = (
+    "beta", "learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim", "weight_decay", "max_grad_norm",
+    "num_train_epochs", "max_steps", "max_length", "ties", "loss_weights", "label_smoothing", "reference", "dtype", "bf16",
+    "lora_r", "lora_alpha", "seed",
+)  # fmt: skip
+
+
+def write_model_card(run_dir: str | Path) -> Path:
+    """Write the model card, `README.md`, into a run folder from what the folder holds.
+
+    Args:
+        run_dir: folder of a run; the card says what is not known.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        FileNotFoundError: `run_dir` is not a folder.
+
+    Example:
+        >>> write_model_card("runs/ties")  # doctest: +SKIP
+        PosixPath('runs/ties/README.md')
+    """
+    run = read_run(run_dir)
+    path = run.folder / "README.md"
+    path.write_text(model_card(run), encoding="utf-8", errors="replace")
+    return path
+
+
+def model_card(run: Run) -> str:
+    """The card as text: YAML front matter, then Markdown."""
+    import yaml
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("prefopt.report"),
+        autoescape=False,  # Markdown, not HTML; `cell` keeps what we quote inside its table
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": cell, "code": code_span}
+    paper = run.of("manifest", "paper")
+    body = environment.get_template("model_card.md.j2").render(
+        run=run,
+        name=" ".join(run.name.split()),
+        title=run.of("manifest", "title") or run.of("manifest", "method") or "preference optimization",
+        method=run.of("manifest", "method") or run.of("config", "method"),
+        idea=run.of("manifest", "summary"),
+        base=base_model(run) if run.of("manifest", "model", "source") or run.of("config", "model") else "",
+        status=run.of("manifest", "status") or "unknown",
+        paper=paper if isinstance(paper, Mapping) and paper.get("title") else None,
+        data=_data_rows(run),
+        hyper_parameters=_hyper_parameters(run),
+        results=_results(run),
+        findings=[finding for finding in findings(run) if finding.level != "note"],
+        code=loading_code(run),
+        adapter=is_adapter(run),
+        environment_rows=_environment_rows(run),
+        version=run.of("manifest", "prefopt"),
+    )
+    front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n{body.strip()}\n"
+
+
+def cell(value: Any) -> str:
+    """Text that stays in its Markdown table cell and shows as it is."""
+    text = " ".join(str(value).split())
+    return re.sub(r"([\\`*_|<>\[\]])", r"\\\1", text)
+
+
+def code_span(value: Any) -> str:
+    """Text as inline code, on one line."""
+    return "`" + " ".join(str(value).replace("`", "'").split()) + "`"
+
+
+def _front_matter(run: Run) -> dict[str, Any]:
+    front: dict[str, Any] = {"library_name": "peft" if is_adapter(run) else "transformers"}
+    base = base_model(run)
+    # the hub resolves these as links, so local folders and generated data stay out
+    if HUB_ID.fullmatch(base) and not Path(base).exists():
+        front["base_model"] = base
+        front["base_model_relation"] = "adapter" if is_adapter(run) else "finetune"
+    source = str(run.of("manifest", "data", "source") or "")
+    if HUB_ID.fullmatch(source) and not Path(source).exists():
+        front["datasets"] = [source]
+    if auto_class(run) == "AutoModelForCausalLM":
+        front["pipeline_tag"] = "text-generation"
+    method = run.of("manifest", "method") or run.of("config", "method")
+    front["tags"] = [
+        "prefopt",
+        "preference-optimization",
+        *([" ".join(str(method).split())] if method else []),
+    ]
+    if arxiv := run.of("manifest", "paper", "arxiv"):
+        front["tags"].append(f"arxiv:{arxiv}")
+    return front
+
+
+def _data_rows(run: Run) -> list[tuple[str, str]]:
+    rows: list[tuple[str, Any]] = [
+        ("Source", run.of("manifest", "data", "source") or run.of("data", "source")),
+        ("Training examples", run.of("manifest", "data", "examples")),
+        ("Held-out examples", run.of("manifest", "data", "eval_examples")),
+    ]
+    kinds = run.of("data", "comparisons")
+    if isinstance(kinds, Mapping):
+        rows.append(
+            ("Comparisons", ", ".join(f"{number(n)} {kind}" for kind, n in kinds.items() if finite(n)))
+        )
+    dropped = run.of("data", "dropped")
+    if isinstance(dropped, Mapping):
+        rows.append(("Rows dropped", number(int(sum(finite(n) or 0 for n in dropped.values())))))
+    rows.append(("Fingerprint", run.of("manifest", "data", "fingerprint")))
+    return [
+        (name, value if isinstance(value, str) else number(value))
+        for name, value in rows
+        if value not in (None, "")
+    ]
+
+
+def _hyper_parameters(run: Run) -> list[tuple[str, str]]:
+    names = list(HYPER_PARAMETERS)
+    if not run.of("config", "use_peft"):
+        names = [name for name in names if not name.startswith("lora_")]
+    rows = [(name, run.config[name]) for name in names if run.config.get(name) is not None]
+    if (size := run.of("manifest", "effective_batch_size")) is not None:
+        rows.append(("effective batch size", size))
+    return [(name, plain(value)) for name, value in rows]
+
+
+def _results(run: Run) -> list[tuple[str, str, str]]:
+    """(measure, at the start, at the end)."""
+    rows: list[tuple[str, str, str]] = []
+    split = run.split
+    place = "held-out" if split == "eval" else "training"
+    if acc := accuracy(run):
+        interval = f" (95% interval {percent(acc.low)} to {percent(acc.high)})" if acc.low is not None else ""
+        rows.append(
+            (
+                f"Accuracy, {place} comparisons",
+                percent(acc.before) if acc.before is not None else "",
+                percent(acc.after) + interval,
+            )
+        )
+    shown = (
+        ("reward", "eval", "Verifier reward of sampled answers", number),
+        ("kl", "eval", "KL to the reference, nats a sequence", number),
+        ("loss", split, f"Loss, {place}", number),
+        ("rewards/margins", split, f"Reward margin, {place}", number),
+        (
+            "displacement",
+            split,
+            "Displacement (share of chosen answers less likely than under the reference)",
+            percent,
+        ),
+        ("sample_length", "eval", "Length of sampled answers, tokens", number),
+    )
+    for name, where, label, show in shown:
+        before, after = run.metrics.ends(name, where)
+        if after is not None:
+            rows.append((label, "" if before is None else show(before), show(after)))
+    return rows
+
+
+def _environment_rows(run: Run) -> list[tuple[str, str]]:
+    rows: list[tuple[str, Any]] = [
+        (key, run.of("manifest", "machine", key)) for key in ("device", "gpu", "cores", "memory_gb")
+    ]
+    if (seconds := finite(run.of("manifest", "duration_s"))) is not None:
+        rows.append(("time", duration(seconds)))
+    versions = run.of("manifest", "versions")
+    rows += list(versions.items()) if isinstance(versions, Mapping) else []
+    return [
+        (str(name).replace("memory_gb", "memory, GB"), plain(value))
+        for name, value in rows
+        if value not in (None, "")
+    ]

@@ -1,0 +1,324 @@
+"""`report.html`: the page of one training run, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from markupsafe import Markup
+
+from prefopt.report import charts
+from prefopt.report.curves import curve_groups, diagnostics
+from prefopt.report.findings import findings, key_figures, summary
+from prefopt.report.format import data_size, finite, number, percent
+from prefopt.report.load import Run, read_run
+from prefopt.report.loading import has_model, is_adapter, loading_code
+from prefopt.report.page import Section, figure, page, render
+from prefopt.report.samples import sample_cards, score_changes
+
+OUTCOME_COLOURS = {
+    "wins": "chosen",
+    "ties": "tie",
+    "soft": "a",
+    "desirable": "chosen",
+    "undesirable": "rejected",
+}
+LONGEST_SIDE = 40_000  # characters of a decoded side
+
+
+def write_report(run_dir: str | Path) -> Path:
+    """Write `report.html` into a run folder from what the folder holds.
+
+    Args:
+        run_dir: folder of a run in any state: running, stopped, failed or finished. Files that are absent or cannot be
+            read are named on the page.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileNotFoundError: `run_dir` is not a folder.
+
+    Example:
+        >>> write_report("runs/ties")  # doctest: +SKIP
+        PosixPath('runs/ties/report.html')
+    """
+    run = read_run(run_dir)
+    path = run.folder / "report.html"
+    path.write_text(run_page(run), encoding="utf-8", errors="replace")
+    return path
+
+
+def run_page(run: Run) -> str:
+    """The page as text."""
+    builders: list[tuple[str, str, str, Callable[[Run], Markup]]] = [
+        ("checks", "Start-of-run checks", "Checks", _checks),
+        ("curves", "Training curves", "Curves", _curves),
+        ("margins", "Margins before and after", "Margins", _margins),
+        ("samples", "What the model writes", "Samples", _samples),
+        ("first-pair", "The first pair, as the model sees it", "First pair", _first_pair),
+        ("data", "Data", "Data", _data),
+        ("run", "Run and configuration", "Run", _provenance),
+        ("load", "Load the model", "Load", _load),
+        ("cite", "Cite", "Cite", _cite),
+    ]
+    header = _guarded(_header, run)
+    sections = []
+    for id_, title, nav, build in builders:
+        body = _guarded(build, run)
+        if body.strip():
+            sections.append(Section(id_, title, body, nav))
+    version = run.of("manifest", "prefopt")
+    return page(
+        run.name,
+        sections,
+        header=header,
+        kicker=" · ".join(
+            str(x) for x in ("Training run", run.of("manifest", "method") or run.of("config", "method")) if x
+        ),
+        footer=f"Written by prefopt{f' {version}' if version else ''}. This file needs nothing else: "
+        "it can be sent, opened offline and printed.",
+    )
+
+
+def _guarded(build: Callable[[Run], Markup], run: Run) -> Markup:
+    """A section, or a sentence on why it cannot be drawn: one malformed file must not cost the rest of the page."""
+    try:
+        return build(run)
+    except Exception as error:
+        return render("broken", error=f"{type(error).__name__}: {error}")
+
+
+def _header(run: Run) -> Markup:
+    status = str(run.of("manifest", "status") or "unknown")
+    return render(
+        "run/header",
+        status=status,
+        status_level="pass"
+        if status == "finished"
+        else "note"
+        if status in ("running", "unknown")
+        else "fail",
+        summary=summary(run),
+        idea=run.of("manifest", "summary"),
+        figures=[(f, charts.sparkline(f.history)) for f in key_figures(run)],
+        findings=findings(run),
+        missing=run.missing,
+    )
+
+
+def _checks(run: Run) -> Markup:
+    checks = [c for c in _list(run.of("manifest", "checks")) if isinstance(c, Mapping)]
+    if not checks:
+        return Markup("")
+    words = {"pass": "passed", "warn": "warning", "fail": "failed", "note": "note"}
+    counts = {word: sum(c.get("status") == status for c in checks) for status, word in words.items()}
+    return render("run/checks", checks=checks, words=words, counts={k: n for k, n in counts.items() if n})
+
+
+def _curves(run: Run) -> Markup:
+    if not run.metrics.names():
+        return Markup("")
+    more, unplotted = diagnostics(run)
+    return render("run/curves", groups=curve_groups(run), more=more, unplotted=unplotted)
+
+
+def _margins(run: Run) -> Markup:
+    def values(when: str, kind: str) -> list[float]:
+        return [v for v in (finite(x) for x in _list(run.of("margins", when, kind))) if v is not None]
+
+    unit = str(run.of("margins", "unit") or "beta*(rho_w-rho_l), nats")
+    for written, shown in (("beta", "β"), ("rho", "ρ"), ("*", " "), ("-", " − ")):
+        unit = unit.replace(written, shown)
+    everything = [v for when in ("before", "after") for kind in ("wins", "ties") for v in values(when, kind)]
+    if not everything:
+        return Markup("")
+    span = (min(everything), max(everything))
+    figures = []
+    for kind, colour in (("wins", "chosen"), ("ties", "tie")):
+        before, after = values("before", kind), values("after", kind)
+        bins = charts.bin_values([("before", before, "before"), ("after", after, colour)], x_range=span)
+        chart = charts.histogram(
+            bins, title=f"Margins of {kind}", x_label=f"margin, {unit}", x_range=span, levels=[(0.0, "")],
+        )  # fmt: skip
+        if not chart:
+            continue
+        heading = f"{number(max(len(before), len(after)))} {kind if max(len(before), len(after)) != 1 else kind[:-1]}"
+        if kind == "wins":
+            look = "The mass moves right of zero."
+            trouble = (
+                "A long tail on the left: comparisons the model gets more and more wrong, often wrong labels."
+            )
+            facts = [
+                f"{percent(_right(v))} {when}" for when, v in (("before", before), ("after", after)) if any(v)
+            ]
+            measured = f"Right of zero: {', '.join(facts)}." if facts else ""
+        else:
+            look = "The mass stays near zero, narrower than the wins."
+            trouble = "As wide as the wins: the policy prefers one of two equal answers for no reason."
+            facts = [
+                f"{number(median(map(abs, v)), 3)} {when}"
+                for when, v in (("before", before), ("after", after))
+                if any(v)
+            ]
+            measured = f"Median distance from zero: {', '.join(facts)}." if facts else ""
+        look = f"{look} {measured}".strip()
+        figures.append(figure(heading, chart, look, trouble))
+    split = str(run.of("margins", "split") or "held-out")
+    return render(
+        "run/margins", figures=figures, split="training" if "train" in split else "held-out", unit=unit
+    )
+
+
+def _right(values: list[float]) -> float:
+    """Share above zero, equal counting one half, as in `rewards/accuracies`."""
+    return sum(1.0 if v > 0 else 0.5 if v == 0 else 0.0 for v in values) / len(values)
+
+
+def _samples(run: Run) -> Markup:
+    cards, cut = sample_cards(run)
+    if not cards:
+        return Markup("")
+    settings = run.of("samples", "settings")
+    return render(
+        "run/samples",
+        cards=cards,
+        cut=cut,
+        changes=score_changes(cards),
+        settings=settings if isinstance(settings, Mapping) else {},
+    )
+
+
+def _first_pair(run: Run) -> Markup:
+    sides = []
+    for side in (s for s in _list(run.of("first_pair", "sides")) if isinstance(s, Mapping)):
+        segments, room = [], LONGEST_SIDE
+        for segment in (x for x in _list(side.get("segments")) if isinstance(x, Mapping)):
+            text = str(segment.get("text", ""))
+            if room > 0:
+                segments.append(
+                    (text[:room], len(text) > room, bool(segment.get("scored")), segment.get("token_count"))
+                )
+            room -= len(text)
+        sides.append({**side, "segments": segments})
+    if not sides:
+        return Markup("")
+    votes = [finite(v) for v in _list(run.of("first_pair", "outcome"))]
+    verdict = "not given"
+    if len(votes) == 3 and None not in votes:
+        names = ("the chosen side wins", "the rejected side wins", "a tie")
+        verdict = next((name for name, v in zip(names, votes, strict=True) if v == 1), "")
+        verdict = verdict or "votes: " + ", ".join(
+            f"{percent(v, 0)} {name}" for name, v in zip(("chosen", "rejected", "tie"), votes, strict=True)
+        )
+    return render("run/first_pair", id=run.of("first_pair", "id"), verdict=verdict, sides=sides)
+
+
+def _data(run: Run) -> Markup:
+    if not run.data:
+        return Markup("")
+    kinds = run.of("data", "comparisons")
+    counts = {k: n for k, n in kinds.items() if finite(n)} if isinstance(kinds, Mapping) else {}
+    histograms = run.of("data", "histograms")
+    bins = []
+    for side in ("chosen", "rejected"):
+        edges, heights = (
+            run.of("data", "histograms", side, "edges"),
+            run.of("data", "histograms", side, "counts"),
+        )
+        if isinstance(histograms, Mapping) and isinstance(edges, list) and isinstance(heights, list):
+            bins.append(charts.Bins(label=side, edges=edges, counts=heights, colour=side))
+    unit = str(run.of("data", "lengths", "unit") or "units")
+    lengths = [(part, run.of("data", "lengths", part)) for part in ("prompt", "chosen", "rejected")]
+    dropped = run.of("data", "dropped")
+    hints = [h for h in _list(run.of("data", "hints")) if isinstance(h, Mapping)]
+    if balance := run.of("data", "label_balance_hint"):
+        hints.append({"level": "note", "text": balance})
+    return render(
+        "run/data",
+        data=run.data,
+        manifest_data=run.of("manifest", "data") if isinstance(run.of("manifest", "data"), Mapping) else {},
+        composition=charts.stacked_bar(
+            [(k, float(n), number(n)) for k, n in counts.items()], title="Comparisons by outcome",
+            colours=[OUTCOME_COLOURS.get(k, "e") for k in counts],
+        ),
+        hints=hints,
+        dropped=sorted(dropped.items(), key=lambda item: -(finite(item[1]) or 0)) if isinstance(dropped, Mapping) else [],
+        truncated=run.of("data", "truncated") if isinstance(run.of("data", "truncated"), Mapping) else {},
+        unit=unit,
+        lengths=[(part, values) for part, values in lengths if isinstance(values, Mapping)],
+        gap=run.of("data", "length_gap") if isinstance(run.of("data", "length_gap"), Mapping) else {},
+        chart=charts.histogram(bins, title="Lengths of both sides", x_label=f"length, {unit}"),
+    )  # fmt: skip
+
+
+def _provenance(run: Run) -> Markup:
+    if not (run.manifest or run.config):
+        return Markup("")
+    parts = [
+        (str(p.get("part")), size, data_size(size))
+        for p in _list(run.of("manifest", "memory_forecast"))
+        if isinstance(p, Mapping) and (size := finite(p.get("bytes"))) is not None
+    ]
+    peak = finite(run.of("manifest", "peak_memory_bytes"))
+    memory = charts.stacked_bar(
+        parts,
+        title="Memory forecast",
+        marker=(peak, f"measured peak {data_size(peak)}") if peak is not None else None,
+    )
+    changed = run.of("manifest", "non_default")
+    return render(
+        "run/provenance",
+        groups=_facts(run),
+        command=run.of("manifest", "command"),
+        memory=memory,
+        forecast=sum(size for _, size, _ in parts),
+        peak=peak,
+        config=run.config,
+        # a list of keys, or a mapping of key to default
+        changed={str(k) for k in changed} if isinstance(changed, list | Mapping) else set(),
+        defaults=changed if isinstance(changed, Mapping) else {},
+    )
+
+
+def _facts(run: Run) -> list[tuple[str, list[tuple[str, Any, str]]]]:
+    """The manifest as (group, [(name, value, filter)]); absent values left out."""
+    wanted: list[tuple[str, list[tuple[str, tuple[str, ...], str]]]] = [
+        ("Run", [("started", ("started",), "moment"), ("finished", ("finished",), "moment"), ("duration", ("duration_s",), "duration"),
+                 ("steps", ("steps",), "number"), ("epochs", ("epochs",), "number"),
+                 ("effective batch size", ("effective_batch_size",), "number"), ("seed", ("seed",), "plain")]),
+        ("Model", [("source", ("model", "source"), ""), ("class", ("model", "class"), ""), ("parameters", ("model", "parameters"), "si"),
+                   ("trainable", ("model", "trainable"), "si"), ("dtype", ("model", "dtype"), ""),
+                   ("fingerprint", ("model", "fingerprint"), "code")]),
+        ("Data", [("source", ("data", "source"), ""), ("training examples", ("data", "examples"), "number"),
+                  ("held-out examples", ("data", "eval_examples"), "number"), ("fingerprint", ("data", "fingerprint"), "code")]),
+        ("Machine", [("device", ("machine", "device"), ""), ("GPU", ("machine", "gpu"), ""), ("cores", ("machine", "cores"), "number"),
+                     ("memory, GB", ("machine", "memory_gb"), "number")]),
+    ]  # fmt: skip
+    groups = []
+    for heading, rows in wanted:
+        found = [(name, run.of("manifest", *path), kind) for name, path, kind in rows]
+        groups.append((heading, [row for row in found if row[1] not in (None, "")]))
+    versions = run.of("manifest", "versions")
+    if isinstance(versions, Mapping):
+        groups.append(("Versions", [(str(name), value, "") for name, value in versions.items()]))
+    return [group for group in groups if group[1]]
+
+
+def _load(run: Run) -> Markup:
+    return render("run/load", code=loading_code(run), adapter=is_adapter(run), there=has_model(run))
+
+
+def _cite(run: Run) -> Markup:
+    paper = run.of("manifest", "paper")
+    if not isinstance(paper, Mapping) or not paper.get("title"):
+        return Markup("")
+    arxiv = str(paper.get("arxiv") or "")
+    url = f"https://arxiv.org/abs/{arxiv}" if arxiv and all(c.isalnum() or c in "./-" for c in arxiv) else ""
+    return render("run/cite", paper=paper, url=url)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

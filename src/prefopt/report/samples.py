@@ -1,0 +1,100 @@
+"""Generations on fixed prompts, laid out as before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import escape
+
+from prefopt.report.format import finite
+from prefopt.report.load import Run
+
+LONGEST_TEXT = 6_000  # characters of one generation
+TEXT_BUDGET = 400_000  # bytes of all generations of a page, as HTML
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer of the policy."""
+
+    label: str
+    text: str
+    score: float | None
+    length: Any
+    cut: bool
+
+
+@dataclass(frozen=True)
+class Card:
+    """One prompt with its answers: the first and the newest side by side, the others folded away."""
+
+    prompt: str
+    first: Generation
+    newest: Generation | None
+    between: list[Generation]
+
+    @property
+    def change(self) -> float | None:
+        """Score of the newest answer minus that of the first."""
+        if self.newest is None or self.first.score is None or self.newest.score is None:
+            return None
+        return self.newest.score - self.first.score
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Scores over all prompts that have both."""
+
+    prompts: int
+    before: float
+    after: float
+    better: int
+    worse: int
+
+
+def sample_cards(run: Run) -> tuple[list[Card], int]:
+    """The prompts of `record/samples.json`, and how many were left out to keep the page light."""
+    prompts = run.of("samples", "prompts")
+    cards: list[Card] = []
+    used = 0
+    entries = [p for p in prompts if isinstance(p, Mapping)] if isinstance(prompts, list) else []
+    for entry in entries:
+        raw = entry.get("generations")
+        generations = [g for g in raw if isinstance(g, Mapping)] if isinstance(raw, list) else []
+        if not generations:
+            continue
+        generations.sort(key=lambda g: finite(g.get("step")) or 0.0)
+        answers = [_generation(g) for g in generations]
+        prompt = str(entry.get("prompt", ""))[:LONGEST_TEXT]
+        used += sum(len(str(escape(text)).encode()) for text in (prompt, *(a.text for a in answers)))
+        if cards and used > TEXT_BUDGET:
+            return cards, len(entries) - len(cards)
+        newest = answers[-1] if len(answers) > 1 else None
+        cards.append(Card(prompt, answers[0], newest, answers[1:-1]))
+    return cards, 0
+
+
+def _generation(raw: Mapping[str, Any]) -> Generation:
+    text = str(raw.get("text", ""))
+    step = finite(raw.get("step"))
+    label = str(raw.get("label") or (f"step {step:.0f}" if step is not None else "answer"))
+    return Generation(
+        label, text[:LONGEST_TEXT], finite(raw.get("score")), raw.get("length"), len(text) > LONGEST_TEXT
+    )
+
+
+def score_changes(cards: list[Card]) -> Changes | None:
+    """How scores moved over the prompts shown; None where nothing is scored."""
+    scored = [(c.first.score, c.newest.score) for c in cards if c.newest and c.change is not None]
+    pairs = [(b, a) for b, a in scored if b is not None and a is not None]
+    if not pairs:
+        return None
+    return Changes(
+        prompts=len(pairs),
+        before=sum(b for b, _ in pairs) / len(pairs),
+        after=sum(a for _, a in pairs) / len(pairs),
+        better=sum(a > b for b, a in pairs),
+        worse=sum(a < b for b, a in pairs),
+    )

@@ -1,0 +1,355 @@
+"""Rows of text comparisons, as `prefopt.comparisons.Example`s.
+
+    prompt, chosen, rejected      a pair; strings or message lists; without `prompt`, the shared start is the prompt
+    prompt, completion, label     a single sample, desirable (true) or not (false)
+
+Optional for pairs: `label` "win" | "tie" | "lose", `is_tie`, `votes` [win, lose, tie] counts, `target` shares; for
+both: `id`, `weight`, `tools`, `chat_template_kwargs`. Columns are TRL's where TRL has them.
+
+A row that cannot be used is dropped with a reason and listed. What is wrong with *all* rows is an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from prefopt.comparisons import LOSE, WIN, Comparison, Example, Item, Outcome, UnusableItem
+from prefopt.sources import cells
+from prefopt.sources.files import Rows, load_rows
+from prefopt.sources.hints import describe
+from prefopt.sources.progress import with_bar
+from prefopt.sources.report import DataReport, Dropped, Hint, Origin, count_reasons
+
+Schema = Literal["paired", "unpaired"]
+
+_SHARED = ("prompt", "tools", "chat_template_kwargs", "id", "weight", "source", "rule")
+COLUMNS: dict[Schema, tuple[str, ...]] = {
+    "paired": (
+        *_SHARED,
+        *("chosen", "rejected", "label", "is_tie", "votes", "target", "score_chosen", "score_rejected"),
+    ),
+    "unpaired": (*_SHARED, "completion", "label"),
+}
+MEDIA_COLUMNS = frozenset({"jpg_0", "jpg_1", "chosen_condition", "rejected_condition"}) | {
+    f"{side}{name}"
+    for side in ("", "chosen_", "rejected_")
+    for name in ("image", "images", "video", "videos", "audio", "audios", "motion")
+}
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Examples ready for a likelihood's `encode`, and what became of the other rows.
+
+    Attributes:
+        examples: in the order of the rows.
+        dropped: rows that could not be used.
+        report: counts, lengths and hints.
+        origins: by example id, the row it comes from and its scores.
+    """
+
+    examples: list[Example]
+    dropped: list[Dropped]
+    report: DataReport
+    origins: Mapping[str, Origin]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.examples)
+
+
+def load_comparisons(
+    source: str | Path | list[dict[str, Any]] | Any,
+    split: str = "train",
+    config_name: str | None = None,
+    columns: Sequence[str] = (),
+) -> Comparisons:
+    """Read a data set of text comparisons.
+
+    Args:
+        source: file, folder, hub id, rows or `datasets.Dataset`; see `files.load_rows`.
+        split: split to take.
+        config_name: configuration of a hub data set.
+        columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
+
+    Returns:
+        Examples, dropped rows and report.
+
+    Raises:
+        OSError: the source cannot be found or read.
+        ValueError: it is corrupt, needed columns are missing, ids repeat, or no row can be used.
+
+    Example:
+        >>> rows = [{"prompt": "1 + 1 =", "chosen": " 2", "rejected": " 3", "label": "win"}]
+        >>> load_comparisons(rows).report.comparisons["wins"]
+        1
+    """
+    return to_comparisons(load_rows(source, split, config_name), columns)
+
+
+def to_comparisons(rows: Rows, columns: Sequence[str] = ()) -> Comparisons:
+    """Convert rows to examples; see `load_comparisons`."""
+    schema = detect_schema(rows)
+    for name in columns:
+        if name not in rows.columns:
+            raise ValueError(
+                f"{rows.source} has no column {name!r}{cells.near(name, rows.columns)} "
+                f"Its columns are {', '.join(rows.columns)}"
+            )
+    parse = _paired if schema == "paired" else _unpaired
+    arrow = rows.kind in ("datasets", "parquet")
+    media = [name for name in rows.columns if name in MEDIA_COLUMNS]
+    examples: list[Example] = []
+    dropped: list[Dropped] = []
+    origins: dict[str, Origin] = {}
+    number_of_id: dict[str, int] = {}
+    traits: Counter[str] = Counter()
+    for number, row in with_bar(rows, "reading comparisons"):
+        if filled := [name for name in media if row.get(name) not in (None, [], "")]:
+            raise ValueError(_text_only(rows, number, f"column {filled[0]!r} is filled"))
+        given = row.get("id")
+        usable_id = isinstance(given, str | int) and not isinstance(given, bool) and given != ""
+        name = str(given) if usable_id else f"row-{number}"
+        if name in number_of_id:
+            raise ValueError(
+                f"{rows.source}: id {name!r} is on {rows.place}s {number_of_id[name]} and {number}. Ids must be "
+                "unique, because all randomness derives from them: rename one, or leave the column out"
+            )
+        number_of_id[name] = number
+        try:
+            if given is not None and not usable_id:
+                raise UnusableItem(f"id is {cells.shown(given)}; needed text or an integer", "wrong_type")
+            row_traits: Counter[str] = Counter()
+            parsed = parse(row, arrow, row_traits)
+            edge = Comparison(
+                first=0,
+                second=1 if len(parsed.items) == 2 else None,
+                outcome=parsed.outcome,
+                weight=cells.as_weight(row.get("weight")),
+                columns={
+                    column: cells.as_number(row.get(column), column, "bad_column") for column in columns
+                },
+            )
+        except UnusableItem as error:
+            dropped.append(Dropped(number, name, error.reason, str(error)))
+        except cells.NotText as error:
+            raise ValueError(_text_only(rows, number, str(error))) from None
+        else:
+            traits += row_traits
+            examples.append(Example(name, parsed.items, (edge,)))
+            origins[name] = Origin(number, parsed.score_chosen, parsed.score_rejected, row.get("source"))
+    if not examples:
+        raise ValueError(nothing_usable(rows.source, rows.place, dropped))
+    notes = [*_column_hints(rows, schema, columns), *_trait_hints(traits)]
+    return Comparisons(
+        examples=examples,
+        dropped=dropped,
+        report=describe(rows.source, len(rows), examples, dropped, origins, notes),
+        origins=origins,
+    )
+
+
+def detect_schema(rows: Rows) -> Schema:
+    """Which of the two kinds of row these columns make.
+
+    Raises:
+        ValueError: neither; says which columns are there, which are needed, and the nearest names.
+    """
+    columns = rows.columns
+    if "chosen" in columns and "rejected" in columns:
+        return "paired"
+    if {"prompt", "completion", "label"} <= set(columns):
+        return "unpaired"
+    if "candidates" in columns:
+        raise ValueError(
+            f"{rows.source} holds candidates, not comparisons: make pairs of them first, for example with "
+            "`prefopt build extremes-and-closest`"
+        )
+    media = [name for name in columns if name in MEDIA_COLUMNS]
+    if media:
+        raise ValueError(_text_only(rows, rows.numbers[0], f"columns {', '.join(media)}"))
+    needed: tuple[str, ...] = ("prompt", "chosen", "rejected")
+    if "completion" in columns:
+        needed = ("prompt", "completion", "label")
+    absent = [name for name in needed if name not in columns]
+    rest = [name for name in columns if name not in COLUMNS["paired"]]
+    hints = "".join(
+        cells.near(name, rest).replace("did you mean", f"for {name}, did you mean") for name in absent
+    )
+    raise ValueError(
+        f"{rows.source} has the columns {', '.join(columns)}; needed chosen and rejected, with prompt, for pairs, or "
+        f"prompt, completion and label for single samples. Missing: {', '.join(absent)}{hints}"
+        f"{'' if hints else '. Rename the columns that hold them'}"
+    )
+
+
+# -- one row -------------------------------------------------------------------------------------------------
+
+
+class Parsed(NamedTuple):
+    """What a row becomes."""
+
+    items: tuple[Item, ...]
+    outcome: Outcome
+    score_chosen: float | None = None
+    score_rejected: float | None = None
+
+
+def _paired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed:
+    chosen = cells.as_sample(row.get("chosen"), "chosen", arrow)
+    rejected = cells.as_sample(row.get("rejected"), "rejected", arrow)
+    if type(chosen) is not type(rejected):
+        raise UnusableItem(
+            "one side is text and the other a list of messages; needed the same for both", "wrong_type"
+        )
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if cells.is_empty(side):
+            raise UnusableItem(f"{name} is empty", "empty_side")
+    if chosen == rejected:
+        raise UnusableItem("chosen and rejected are the same: nothing to learn", "identical_sides")
+    prompt, chosen, rejected = _split_prompt(row.get("prompt"), chosen, rejected, arrow, traits)
+    condition = _condition(prompt, row, arrow)
+    outcome = cells.as_outcome(row)
+    scores = [_score(row, name) for name in ("score_chosen", "score_rejected")]
+    traits["votes"] += row.get("votes") is not None and row.get("target") is None
+    soft = [name for name in ("target", "votes") if row.get(name) is not None]
+    hard = [name for name in ("label", "is_tie") if row.get(name) is not None]
+    traits[f"overruled:{', '.join([*soft[1:], *hard])}:{(soft or [''])[0]}"] += bool(
+        soft and len(soft + hard) > 1
+    )
+    if outcome == LOSE:
+        # the same comparison, told from the winner's side, so that "chosen" means chosen in every metric
+        chosen, rejected, outcome, scores = rejected, chosen, WIN, scores[::-1]
+        traits["swapped"] += 1
+    return Parsed((Item(condition, chosen), Item(condition, rejected)), outcome, *scores)
+
+
+def _unpaired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed:
+    completion = cells.as_sample(row.get("completion"), "completion", arrow)
+    if cells.is_empty(completion):
+        raise UnusableItem("completion is empty", "empty_side")
+    prompt = cells.as_sample(row.get("prompt"), "prompt", arrow)
+    if type(prompt) is not type(completion):
+        raise UnusableItem("one of prompt and completion is text, the other a list of messages", "wrong_type")
+    if row.get("label") is None:
+        raise UnusableItem("label is absent; needed true or false", "missing_value")
+    outcome = WIN if cells.as_flag(row["label"], "label") else LOSE
+    return Parsed((Item(_condition(prompt, row, arrow), completion),), outcome)
+
+
+def _split_prompt(
+    prompt: Any, chosen: Any, rejected: Any, arrow: bool, traits: Counter[str]
+) -> tuple[str | list[dict[str, Any]], Any, Any]:
+    """The prompt and both sides without it; a prompt that is not given is what both sides start with.
+
+    Some data sets repeat the prompt's text beside whole conversations; there too the conversations decide.
+    """
+    if prompt is not None:
+        prompt = cells.as_sample(prompt, "prompt", arrow)
+        if type(prompt) is type(chosen):
+            return prompt, chosen, rejected
+        if isinstance(chosen, str):
+            raise UnusableItem("prompt is a list of messages but chosen and rejected are text", "wrong_type")
+    n = cells.shared_start(chosen, rejected)
+    if n == 0 and not isinstance(chosen, str):
+        given = "prompt is text but chosen and rejected" if prompt is not None else "chosen and rejected"
+        raise UnusableItem(
+            f"{given} are messages that share no first message, so there is no prompt", "empty_prompt"
+        )
+    traits["implicit_text" if isinstance(chosen, str) else "implicit_messages"] += 1
+    prompt, chosen, rejected = chosen[:n], chosen[n:], rejected[n:]
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        if cells.is_empty(side):
+            raise UnusableItem(f"{name} is empty after the start that both sides share", "empty_side")
+    return prompt, chosen, rejected
+
+
+def _condition(prompt: str | list[dict[str, Any]], row: Mapping[str, Any], arrow: bool) -> dict[str, Any]:
+    if not isinstance(prompt, str) and cells.is_empty(prompt):
+        raise UnusableItem("prompt holds no message with text", "empty_prompt")
+    condition: dict[str, Any] = {"prompt": prompt}
+    for name, kind in (("tools", list), ("chat_template_kwargs", dict)):
+        value = cells.as_json(row.get(name), name, kind)
+        if value is not None:
+            condition[name] = cells.without_nones(value) if arrow else value
+    return condition
+
+
+def _score(row: Mapping[str, Any], name: str) -> float | None:
+    """A score that only informs: absent or not finite is no score."""
+    value = row.get(name)
+    if value is None or value != value:
+        return None
+    return cells.as_number(value, name)
+
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+
+def _text_only(rows: Rows, number: int, found: str) -> str:
+    return (
+        f"{rows.source}, {rows.place} {number}: {found}, but this version of prefopt trains on text only: remove the "
+        "images, videos or other media from the data, or choose a text data set"
+    )
+
+
+def nothing_usable(source: str, place: str, dropped: Sequence[Dropped]) -> str:
+    """The sentence for a data set of which no row is left, with the first row of the commonest reasons."""
+    firsts: dict[str, Dropped] = {}
+    for drop in dropped:
+        firsts.setdefault(drop.reason, drop)
+    reasons = list(count_reasons(dropped).items())
+    told = "; ".join(
+        f"{count} {reason} (first: {place} {firsts[reason].row}, {firsts[reason].detail})"
+        for reason, count in reasons[:3]
+    )
+    return f"no row of {source} can be used: {told}{'; ...' * (len(reasons) > 3)}"
+
+
+def _column_hints(rows: Rows, schema: Schema, columns: Sequence[str]) -> list[Hint]:
+    """Columns that nobody reads; a misspelt one must not pass for an absent one."""
+    known = COLUMNS[schema]
+    unread = [
+        name
+        for name in rows.columns
+        if name not in known and name not in columns and name not in MEDIA_COLUMNS
+    ]
+    absent = [name for name in known if name not in rows.columns]
+    clauses = {name: cells.near(name, absent) for name in unread}
+    hints = [
+        Hint("warn", f"column {name!r} is not read{clause}") for name, clause in clauses.items() if clause
+    ]
+    rest = [name for name, clause in clauses.items() if not clause]
+    if rest:
+        hints.append(Hint("note", f"columns not read: {', '.join(rest)}"))
+    return hints
+
+
+def _trait_hints(traits: Counter[str]) -> list[Hint]:
+    hints = []
+    if n := traits["votes"]:
+        hints.append(Hint("note", f"votes of {n} row(s) were taken as counts and normalised to shares"))
+    for trait, n in traits.items():
+        kind, _, names = trait.partition(":")
+        if kind == "overruled" and n:
+            less, _, more = names.partition(":")
+            hints.append(Hint("note", f"{n} row(s) give {more} and also {less}: {more} was used"))
+    if n := traits["swapped"]:
+        hints.append(Hint("note", f"{n} row(s) were lost by their chosen side: their sides were exchanged"))
+    if n := traits["implicit_text"]:
+        hints.append(
+            Hint(
+                "note",
+                f"{n} row(s) have no prompt: the start that both texts share was taken, which may end within a word; "
+                "a prompt column is safer",
+            )
+        )
+    if n := traits["implicit_messages"]:
+        hints.append(Hint("note", f"{n} row(s): the messages that both sides share were taken as the prompt"))
+    return hints

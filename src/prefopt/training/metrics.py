@@ -1,0 +1,118 @@
+"""Metrics as sums and counts, kept on the device and read once per log line.
+
+Means of means are wrong whenever micro-batches or processes hold different numbers of comparisons; sums and counts
+are right for any split. Names are TRL's where it has one. `rewards/accuracies` counts an equal margin as one half,
+so that it starts at 0.5.
+
+Legend: E comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from prefopt.objectives.base import Objective, Sides, State
+
+
+class SumsAndCounts:
+    """Running (sum, count) pairs by name."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, Tensor] = {}
+
+    def add(self, name: str, value_E: Tensor, where_E: Tensor | None = None) -> None:
+        """Add the values of the comparisons selected by `where_E` (weights or booleans; all if left out)."""
+        value = value_E.detach().double()
+        count = torch.ones_like(value) if where_E is None else where_E.detach().double()
+        # rows that do not count may hold anything, inf included
+        total = torch.stack([torch.where(count > 0, value * count, 0.0).sum(), count.sum()])
+        self._totals[name] = self._totals[name] + total if name in self._totals else total
+
+    def means(
+        self, reduce: Callable[[Tensor], Tensor] = lambda x: x, names: list[str] | None = None
+    ) -> dict[str, float]:
+        """Means over everything added, summed over processes by `reduce`; names without any count are left out.
+
+        Args:
+            reduce: sums a (2 * names,) tensor over processes.
+            names: every name that any process may hold, in an order all agree on; default: those held here.
+        """
+        names = sorted(self._totals) if names is None else names
+        if not names:
+            return {}
+        device = next(iter(self._totals.values())).device if self._totals else torch.device("cpu")
+        zero = torch.zeros(2, dtype=torch.float64, device=device)
+        flat = reduce(torch.cat([self._totals.get(name, zero) for name in names])).tolist()
+        pairs = zip(names, flat[0::2], flat[1::2], strict=True)
+        return {name: total / count for name, total, count in pairs if count > 0}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._totals = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names held here, sorted."""
+        return sorted(self._totals)
+
+
+def add_comparison_metrics(
+    into: SumsAndCounts,
+    objective: Objective,
+    sides: Sides,
+    outcome_E3: Tensor,
+    counted_E: Tensor,
+    losses_E: Tensor,
+    state: State,
+) -> None:
+    """Add what is logged of a batch of comparisons.
+
+    Args:
+        into: where to add.
+        objective: for reward scale and diagnostics.
+        sides: the comparisons' scores.
+        outcome_E3: shares of (win, lose, tie).
+        counted_E: 1.0 for comparisons that count, 0.0 for padding.
+        losses_E: unweighted losses.
+        state: the objective's state.
+    """
+    scale = objective.reward_scale
+    win, lose, tie = outcome_E3.unbind(-1)
+    counted = counted_E > 0
+    into.add("loss", losses_E, counted)
+    if objective.unpaired:
+        reward_E = scale * sides.rho_w
+        for name, side in (("chosen", win > 0.5), ("rejected", lose > 0.5)):
+            into.add(f"rewards/{name}", reward_E, side & counted)
+            if sides.logp_w is not None:
+                into.add(f"logps/{name}", sides.logp_w, side & counted)
+        if objective.needs_reference:
+            into.add("displacement", (sides.rho_w < 0).double(), (win > 0.5) & counted)
+    else:
+        tied = counted & (tie >= 0.5)
+        decided = counted & ~tied
+        # the side that most votes favour is "chosen", whichever end of the edge it is
+        turned = lose > win
+        chosen = torch.where(turned, sides.rho_l, sides.rho_w)
+        rejected = torch.where(turned, sides.rho_w, sides.rho_l)
+        margin = scale * (chosen - rejected)
+        into.add("rewards/chosen", scale * chosen, decided)
+        into.add("rewards/rejected", scale * rejected, decided)
+        into.add("rewards/margins", margin, decided)
+        into.add("rewards/accuracies", (margin > 0).double() + 0.5 * (margin == 0), decided)
+        if objective.needs_reference:
+            into.add("displacement", (chosen < 0).double(), decided)
+        if sides.logp_w is not None and sides.logp_l is not None:
+            into.add("logps/chosen", torch.where(turned, sides.logp_l, sides.logp_w), decided)
+            into.add("logps/rejected", torch.where(turned, sides.logp_w, sides.logp_l), decided)
+        if sides.length_w is not None and sides.length_l is not None:
+            gap = (sides.length_w - sides.length_l) * torch.where(turned, -1, 1)
+            into.add("length_gap", gap, decided)
+        into.add("ties/share", tied.double(), counted)
+        into.add("ties/margin_abs", margin.abs(), tied)
+        into.add("ties/loss", losses_E, tied)
+    for name, value_E in objective.diagnostics(sides, state).items():
+        into.add(name, value_E, counted)

@@ -1,0 +1,42 @@
+"""Worlds: generated tasks with an exact verifier, and small models pretrained on them on the spot, without a network.
+
+>>> from prefopt.worlds import get_world
+>>> world = get_world("text", seed=0)
+>>> world.verify("Sort: pear fig apple", "apple fig pear")
+1.0
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import fields
+from typing import Any
+
+from prefopt.worlds.text import Candidates, Estimate, TextWorld
+
+__all__ = ["Candidates", "Estimate", "TextWorld", "get_world"]
+
+WORLDS = {"text": TextWorld}
+
+
+def get_world(name: str, seed: int = 0, **settings: Any) -> TextWorld:
+    """A world by name.
+
+    Args:
+        name: "text".
+        seed: of its model and everything drawn in it.
+        settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`).
+
+    Raises:
+        ValueError: unknown world.
+        TypeError: unknown setting.
+    """
+    if name not in WORLDS:
+        raise ValueError(f"no world is called {name!r}; there are: {', '.join(WORLDS)}")
+    known = [f.name for f in fields(WORLDS[name])]
+    for setting in settings:
+        if setting not in known:
+            near = difflib.get_close_matches(setting, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"the {name} world has no setting {setting!r}{hint} It has: {', '.join(known)}")
+    return WORLDS[name](seed=seed, **settings)

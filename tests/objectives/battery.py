@@ -1,0 +1,188 @@
+"""One row an objective: `test_battery.py` runs every check on every row.
+
+A new objective enters with one line in `ROWS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from prefopt import objectives
+from prefopt.objectives import Objective, Sides
+
+E = 7
+TOKENS = 9
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is expected of one objective.
+
+    Attributes:
+        name: for `objectives.get`.
+        hyper: hyper-parameters.
+        winner: what gradient descent does to rho_w at zero margin: "raise", "lower" or "keep".
+        loser: the same of rho_l.
+        finite_above: the loss is finite in float32 where every margin is above this (and below 1e4).
+        why_infinite: reason for a `finite_above` above -1e4.
+        smooth: the loss can be differentiated by finite differences (no detached factor).
+        soft_votes: the loss is linear in the shares of win and lose.
+    """
+
+    name: str
+    hyper: dict[str, Any] = field(default_factory=dict)
+    winner: Literal["raise", "lower", "keep"] = "raise"
+    loser: Literal["raise", "lower", "keep"] = "lower"
+    finite_above: float = -1e4
+    why_infinite: str = ""
+    smooth: bool = True
+    soft_votes: bool = True
+
+    @property
+    def id(self) -> str:
+        return "-".join([self.name, *(f"{k}={v}" for k, v in self.hyper.items())])
+
+    @property
+    def objective(self) -> Objective:
+        return objectives.get(self.name, **self.hyper)
+
+
+EXPLODES = "its weight grows like a power of R on mislabelled pairs, which is what r_max is for"
+
+ROWS = [
+    Row("dpo"),
+    Row("dpo", {"label_smoothing": 0.2}),
+    Row("dpo", {"margin": "average"}),
+    Row("cdpo"),
+    Row("robust"),
+    Row("ipo"),
+    Row("ipo", {"length_normalize": False}),
+    Row("hinge"),
+    Row("exo"),
+    *(Row("f_dpo", {"f": f}) for f in ("reverse_kl", "forward_kl", "js", "alpha", "chi2")),
+    *(Row("f_po", {"f": f}) for f in ("forward_kl", "reverse_kl", "jeffrey", "js", "alpha", "hellinger")),
+    *(
+        Row("f_po", {"f": f, "label_smoothing": 0.0})
+        for f in ("forward_kl", "jeffrey", "js", "alpha", "hellinger")
+    ),
+    Row("r_dpo"),
+    Row("ld_dpo", smooth=False),  # rho enters through the tokens, which the check moves only here
+    Row("wpo", smooth=False),
+    Row("discopop", winner="lower", loser="raise"),  # not monotone around 0, as its docstring says
+    Row("nca"),
+    Row("sppo"),
+    Row("apo_zero"),
+    Row("apo_down", winner="keep"),
+    Row("dpop"),
+    Row("bco_pair"),
+    Row("simpo"),
+    Row("simpo", {"gamma": 0.0, "beta": 10.0}),
+    Row("orpo"),
+    Row("contrastive_po"),
+    Row("slic"),
+    Row("sft", loser="keep"),
+    Row("sft", {"average": "batch"}, loser="keep", smooth=False),
+    Row("kto"),
+    Row("bco", smooth=False),
+    Row("aot", smooth=False, soft_votes=False),
+    Row("aot", {"label_smoothing": 0.1}, smooth=False, soft_votes=False),
+    Row("aot_unpaired", smooth=False, soft_votes=False),
+    Row("beta_dpo", smooth=False, soft_votes=False),
+    Row("dpo_rk"),
+    Row("dpo_rk", {"nu": 1.2, "tie_weight": 0.5}),
+    Row("dpo_rk", {"nu": 1.0}),
+    Row("dpo_rk", {"margin": "average"}),
+    Row("dpo_d"),
+    Row("dpo_d", {"alpha": -2.5}),
+    Row("dpo_d", {"nu": 0.0}),
+    Row("bpo", {"h": "lr"}),
+    Row("bpo", {"r_max": 30.0}),
+    Row("bpo", {"lambda_": 1.2, "r_max": 30.0}),
+    Row("bpo", {"lambda_": 1.2}, finite_above=-300, why_infinite=EXPLODES),
+    Row("bpo", finite_above=-800, why_infinite=EXPLODES),
+    Row("bpo", {"h": "ba", "lambda_": -0.9}, finite_above=-800, why_infinite=EXPLODES),
+    Row("bpo", {"h": "kliep"}, finite_above=-800, why_infinite=EXPLODES),
+    Row("bpo", {"h": "kliep", "r_max": 100.0}),
+    Row("bpo", {"h": "lsif"}, finite_above=-400, why_infinite=EXPLODES),
+    Row(
+        "bpo", {"ratio": "simpo", "beta": 2.0, "gamma": 1.6, "mix_weight": 0.3, "r_min": 0.01, "r_max": 30.0}
+    ),
+    *(Row("bpo", {"ratio": "fdpo", "f": f, "r_max": 30.0}) for f in ("forward_kl", "js", "chi2")),
+    *(
+        Row("bpo", {"ratio": "fpo", "f": f, "r_max": 30.0})
+        for f in ("forward_kl", "jeffrey", "js", "alpha", "hellinger")
+    ),
+    Row("dpo+0.2*bco_pair+sft"),
+    Row("dpo_rk+dpo_d"),
+    Row("kto+0.5*bco", smooth=False),
+]
+
+
+def sides(rho_w: Tensor, rho_l: Tensor, *, seed: int = 0, equal_lengths: bool = False) -> Sides:
+    """Sides with every optional field, consistent with each other: token sums, lengths, log-probabilities."""
+    g = torch.Generator().manual_seed(seed)
+    like = {"generator": g, "dtype": torch.float64}
+    n = len(rho_w)
+    lengths = [torch.randint(3, TOKENS + 1, (n,), generator=g).to(rho_w) for _ in range(2)]
+    if equal_lengths:
+        lengths[1] = lengths[0]
+    reference = [-3 * length * (0.5 + torch.rand(n, **like)).to(rho_w) for length in lengths]
+    rho = [rho_w, rho_l]
+    # a policy's log-probability is negative: a log-ratio far above 0 means a reference far below it
+    logp = [r.clamp(max=0) + level for r, level in zip(rho, reference, strict=True)]
+    return Sides(
+        rho_w=rho_w,
+        rho_l=rho_l,
+        length_w=lengths[0],
+        length_l=lengths[1],
+        logp_w=logp[0],
+        logp_l=logp[1],
+        rho_tokens_w=tokens(rho[0], lengths[0]),
+        rho_tokens_l=tokens(rho[1], lengths[1]),
+        log_p2_w=1.2 * reference[0],
+        log_p2_l=1.2 * reference[1],
+        rho_mismatched=3 * torch.randn(n, **like).to(rho_w),
+    )
+
+
+def tokens(rho: Tensor, length: Tensor) -> Tensor:
+    """(E, TOKENS) equal shares of rho over the first `length` positions."""
+    within = torch.arange(TOKENS) < length[:, None]
+    return torch.where(within, (rho / length)[:, None], 0.0)
+
+
+def random_sides(
+    seed: int = 0, dtype: torch.dtype = torch.float64, n: int = E, requires_grad: bool = False
+) -> Sides:
+    """Log-ratios of a few nats."""
+    g = torch.Generator().manual_seed(seed + 100)
+    rho = [4 * torch.randn(n, generator=g, dtype=torch.float64) for _ in range(2)]
+    # reference-free losses read rho as a log-probability, which is negative
+    rho = [(r - 12).to(dtype).requires_grad_(requires_grad) for r in rho]
+    return sides(rho[0], rho[1], seed=seed)
+
+
+def at(s: Sides, rows: Tensor) -> Sides:
+    """Some of the comparisons."""
+    taken = {name: getattr(s, name)[rows] for name in s.__dataclass_fields__ if name != "columns"}
+    return replace(s, **taken)
+
+
+def cast(s: Sides, dtype: torch.dtype) -> Sides:
+    return replace(s, **{n: getattr(s, n).to(dtype) for n in s.__dataclass_fields__ if n != "columns"})
+
+
+def call(objective: Objective, s: Sides, outcome: Tensor | None = None, state: Any = None) -> Tensor:
+    """The objective through its public door, with the columns it says it needs and no others."""
+    columns = {}
+    for need in objective.needs:
+        for name in [need] if need in s.__dataclass_fields__ else [f"{need}_w", f"{need}_l"]:
+            columns[name] = getattr(s, name)
+    if objective.unpaired:
+        desirable = torch.ones(len(s.rho_w), dtype=torch.bool) if outcome is None else outcome
+        return objective(s.rho_w, desirable, state=state, **columns)
+    return objective(s.rho_w, s.rho_l, outcome, state=state, **columns)

@@ -1,0 +1,249 @@
+"""`prefopt check` and `prefopt build` as a user runs them: in a process of their own, by exit code, output and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from prefopt.cli.build import command as build
+from prefopt.cli.check import command as check
+
+PAIRS = [
+    {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
+    {"prompt": "The sky is", "chosen": " [red] at dusk.", "rejected": " red.", "label": "tie"},
+    {"prompt": "The sky is", "chosen": "", "rejected": " red."},
+]
+CANDIDATES = [
+    {"prompt": f"{n} + 1 =", "candidates": [{"text": f" {m}", "score": -abs(m - n - 1)} for m in range(4)]}
+    for n in range(3)
+]
+
+
+def prefopt(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command, *rest = arguments
+    code = f"from prefopt.cli.{command} import command; command(prog_name='prefopt {command}')"
+    return subprocess.run(
+        [sys.executable, "-c", code, *rest],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100", "PYTHONIOENCODING": "utf-8"},
+    )
+
+
+def inside(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """The same command in this process, which saves the seconds that imports take."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return CliRunner().invoke({"check": check, "build": build}[arguments[0]], arguments[1:])
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tokenizer of single characters, saved as a model's would be."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    characters = [chr(n) for n in range(32, 127)]
+    backend = Tokenizer(
+        models.WordLevel({"<eos>": 0, **{c: n for n, c in enumerate(characters, 1)}}, unk_token="<eos>")
+    )
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    folder = str(tmp_path_factory.mktemp("tokenizer"))
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(folder)
+    return folder
+
+
+def test_check_tells_and_saves(tmp_path: Path) -> None:
+    write(tmp_path / "pairs.jsonl", PAIRS)
+    done = prefopt(tmp_path, "check", "pairs.jsonl", "--method", "dpo", "--output", "out/check")
+    assert done.returncode == 0, done.stderr
+    for text in (
+        "pairs.jsonl: pairs of text; columns prompt, chosen, rejected, label",
+        "lengths in characters",
+        "dropped: empty_side",
+        "warning: dpo has no tie term and 1 comparisons are ties: choose ties=drop, as_win or soft_half",
+        "dropped line 3 (empty_side): chosen is empty",
+    ):
+        assert text in done.stdout
+    report = json.loads((tmp_path / "out/check/data.json").read_text())
+    assert (report["rows"], report["examples"], report["comparisons"]["ties"]) == (3, 2, 1)
+    [drop] = read(tmp_path / "out/check/dropped.jsonl")
+    assert (drop["row"], drop["reason"]) == (3, "empty_side")
+
+
+def test_check_prints_json_and_nothing_else(tmp_path: Path) -> None:
+    write(tmp_path / "pairs.jsonl", PAIRS)
+    done = prefopt(tmp_path, "check", "pairs.jsonl", "--json", "--output", "out")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert json.loads(done.stdout) == json.loads((tmp_path / "out/data.json").read_text())
+
+
+def test_check_with_a_model_counts_tokens_and_shows_the_first_pair(
+    tmp_path: Path, tokenizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "pairs.jsonl", PAIRS)
+    model = ("pairs.jsonl", "--model", tokenizer)
+    done = inside(tmp_path, "check", *model, "--max-length", "20", monkeypatch=monkeypatch)
+    assert done.exit_code == 0, done.output
+    assert "lengths in tokens" in done.stdout
+    assert "truncated chosen" in done.stdout
+    assert "⟦ |b|l|u|e|.|<eos>⟧" in done.stdout
+    report = json.loads(inside(tmp_path, "check", *model, "--json", monkeypatch=monkeypatch).stdout)
+    assert report["lengths"]["prompt"]["max"] == len("The sky is")
+    assert report["lengths"]["chosen"]["max"] == len(" [red] at dusk.") + 1
+
+
+def test_check_of_single_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "s.jsonl", [{"prompt": "a", "completion": "b" * n, "label": n > 2} for n in range(1, 6)])
+    done = inside(tmp_path, "check", "s.jsonl", "--method", "kto", monkeypatch=monkeypatch)
+    assert done.exit_code == 0, done.output
+    assert "single labelled samples of text" in done.stdout
+    assert "desirable minus undesirable: +2.5 characters on average" in done.stdout
+    assert "set desirable_weight between" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pair.jsonl"], "Error: no file or folder pair.jsonl; did you mean pairs.jsonl?"),
+        (["corrupt.jsonl"], "Error: corrupt.jsonl, line 2: not valid JSON"),
+        (["empty.jsonl"], "Error: empty.jsonl is empty"),
+        (["columns.jsonl"], "needed chosen and rejected"),
+        (["pairs.jsonl", "--split", "test"], "Error: unknown split 'test'"),
+        (["pairs.jsonl", "--method", "dpo_rrk"], "Error: unknown objective 'dpo_rrk' (did you mean dpo_rk"),
+        (["pairs.jsonl", "--model", "."], "Error: no tokenizer could be loaded from ."),
+        (["owner/name"], "as a hub data set it could not be loaded either"),
+    ],
+)
+def test_bad_input_is_one_plain_line_and_exit_code_1(
+    tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "pairs.jsonl", PAIRS)
+    write(tmp_path / "columns.jsonl", [{"question": "a"}])
+    (tmp_path / "corrupt.jsonl").write_text(json.dumps(PAIRS[0]) + '\n{"prompt"\n')
+    (tmp_path / "empty.jsonl").touch()
+    done = inside(tmp_path, "check", *arguments, monkeypatch=monkeypatch)
+    assert done.exit_code == 1
+    assert message in done.stderr
+    assert isinstance(done.exception, SystemExit)
+    assert done.stdout == ""
+
+
+def test_bad_input_in_a_process_of_its_own(tmp_path: Path) -> None:
+    done = prefopt(tmp_path, "check", "pairs.jsonl")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: no file or folder pairs.jsonl\n"
+
+
+def test_build_makes_pairs_that_check_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "candidates.jsonl", CANDIDATES)
+    done = prefopt(
+        tmp_path, "build", "extremes-and-closest", "candidates.jsonl", "--output", "new/pairs.jsonl"
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "new/pairs.jsonl: 3 wins and 3 ties from 3 rows\n"
+    rows = read(tmp_path / "new/pairs.jsonl")
+    assert [row["label"] for row in rows] == ["win", "tie"] * 3
+    assert os.listdir(tmp_path / "new") == ["pairs.jsonl"]
+    checked = json.loads(
+        inside(tmp_path, "check", "new/pairs.jsonl", "--json", monkeypatch=monkeypatch).stdout
+    )
+    assert (checked["comparisons"]["wins"], checked["comparisons"]["ties"], checked["dropped"]) == (3, 3, {})
+
+
+def test_build_does_not_overwrite_unless_forced(tmp_path: Path) -> None:
+    write(tmp_path / "candidates.jsonl", CANDIDATES)
+    (tmp_path / "pairs.jsonl").write_text("precious")
+    build = ("build", "threshold", "candidates.jsonl", "-o", "pairs.jsonl")
+    done = prefopt(tmp_path, *build, "--eps", "0.5")
+    assert done.returncode == 1
+    assert "pairs.jsonl is there already; give --force" in done.stderr
+    assert prefopt(tmp_path, *build, "--eps", "-1", "--force").returncode == 1
+    assert (tmp_path / "pairs.jsonl").read_text() == "precious"
+    assert prefopt(tmp_path, *build, "--eps", "0.5", "--pairs", "adjacent", "--force").returncode == 0
+    assert len(read(tmp_path / "pairs.jsonl")) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["threshold", "candidates.jsonl", "-o", "p.jsonl"], 2, "Missing option '--eps'"),
+        (["ranks", "candidates.jsonl", "-o", "p.jsonl"], 1, "Error: ranks_to_pairs needs a number `rank`"),
+        (["ranks", "candidates.jsonl", "-o", "p.csv"], 1, "let the name end in .jsonl"),
+        (
+            ["all-correct", "wrong.jsonl", "-o", "p.jsonl"],
+            1,
+            "no pair could be made (0 wins and 0 ties from 1 rows; 1 all_wrong)",
+        ),
+        (["all-correct", "nowhere.jsonl", "-o", "p.jsonl"], 1, "no file or folder nowhere.jsonl"),
+    ],
+)
+def test_build_that_cannot_be_done_writes_nothing(
+    tmp_path: Path, arguments: list[str], code: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "candidates.jsonl", CANDIDATES)
+    wrong = [{"text": "a", "correct": False}, {"text": "b", "correct": False}]
+    write(tmp_path / "wrong.jsonl", [{"prompt": "p", "candidates": wrong}])
+    done = inside(tmp_path, "build", *arguments, monkeypatch=monkeypatch)
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert isinstance(done.exception, SystemExit)
+    assert sorted(os.listdir(tmp_path)) == ["candidates.jsonl", "wrong.jsonl"]
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any) -> None:
+        raise OSError("disk full")
+
+    write(tmp_path / "candidates.jsonl", CANDIDATES)
+    monkeypatch.setattr(os, "replace", broken)
+    done = inside(
+        tmp_path,
+        "build",
+        "extremes-and-closest",
+        "candidates.jsonl",
+        "-o",
+        "p.jsonl",
+        monkeypatch=monkeypatch,
+    )
+    assert done.exit_code == 1
+    assert "disk full" in done.output
+    assert os.listdir(tmp_path) == ["candidates.jsonl"]
+
+
+def test_defining_the_commands_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, prefopt.cli.check, prefopt.cli.build\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'rich', 'pyarrow') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_build_does_not_wait_for_torch(tmp_path: Path) -> None:
+    code = "import sys, prefopt.sources.mining\nprint('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False\n"

@@ -1,0 +1,52 @@
+"""The page on data formats says what is so: its examples run, its rows load, its lists are complete."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from prefopt.cli.build import command as build
+from prefopt.sources import rows
+from prefopt.sources.rows import load_comparisons
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.S | re.M)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_examples_print_what_they_say(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "docs/data.md", "exec"), {})
+    expected = re.findall(r"^(?:print\(.*\)  )?# (.*)$", code, re.M)
+    assert expected
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize("block", blocks("jsonl"))
+def test_rows_load(block: str) -> None:
+    loaded = load_comparisons([json.loads(line) for line in block.splitlines()])
+    assert not loaded.dropped
+    assert not [hint for hint in loaded.report.hints if "not read" in hint.text]
+
+
+def test_the_list_of_reasons_is_complete() -> None:
+    folder = Path(rows.__file__).parent
+    source = "".join((folder / name).read_text() for name in ("rows.py", "cells.py", "encoding.py"))
+    kinds = "empty|bad|wrong|unknown|missing|contradicting|identical|chat|unusable"
+    reasons = set(re.findall(rf'"((?:{kinds})_\w+)"', source)) | {
+        "bad_votes",
+        "bad_target",
+        "tie",
+        "unusable_item",
+    }
+    assert len(reasons) > 12
+    assert not [reason for reason in reasons if f"`{reason}`" not in PAGE]
+
+
+def test_every_rule_is_on_the_page() -> None:
+    assert not [name for name in build.commands if f"`{name}" not in PAGE]  # type: ignore[attr-defined]
