@@ -1,0 +1,1 @@
+"""Evaluation: samples, rewards and distances of a policy."""

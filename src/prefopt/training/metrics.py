@@ -17,6 +17,11 @@ from torch import Tensor
 from prefopt.objectives.base import Objective, Sides, State
 
 
+EQUAL = (
+    1e-5  # nats; a difference below this is float32 round-off between two ways of computing the same score
+)
+
+
 class SumsAndCounts:
     """Running (sum, count) pairs by name."""
 
@@ -90,7 +95,7 @@ def add_comparison_metrics(
             if sides.logp_w is not None:
                 into.add(f"logps/{name}", sides.logp_w, side & counted)
         if objective.needs_reference:
-            into.add("displacement", (sides.rho_w < 0).double(), (win > 0.5) & counted)
+            into.add("displacement", (sides.rho_w < -EQUAL).double(), (win > 0.5) & counted)
     else:
         tied = counted & (tie >= 0.5)
         decided = counted & ~tied
@@ -102,9 +107,11 @@ def add_comparison_metrics(
         into.add("rewards/chosen", scale * chosen, decided)
         into.add("rewards/rejected", scale * rejected, decided)
         into.add("rewards/margins", margin, decided)
-        into.add("rewards/accuracies", (margin > 0).double() + 0.5 * (margin == 0), decided)
+        gap_rho = chosen - rejected
+        right = (gap_rho > EQUAL).double() + 0.5 * (gap_rho.abs() <= EQUAL)
+        into.add("rewards/accuracies", right, decided)
         if objective.needs_reference:
-            into.add("displacement", (chosen < 0).double(), decided)
+            into.add("displacement", (chosen < -EQUAL).double(), decided)
         if sides.logp_w is not None and sides.logp_l is not None:
             into.add("logps/chosen", torch.where(turned, sides.logp_l, sides.logp_w), decided)
             into.add("logps/rejected", torch.where(turned, sides.logp_w, sides.logp_l), decided)

@@ -1,0 +1,54 @@
+"""`prefopt train`: one run, from a YAML file or from a method's name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+HELP = """Train a model on comparisons.
+
+WHAT is a YAML file or a method's name. Every configuration key and every hyper-parameter of the method can be given
+as key=value or --key value; the command line wins over the file.
+
+\b
+    prefopt train examples/ties.yaml beta=0.3
+    prefopt train dpo --model DIR --data pairs.jsonl --learning_rate 1e-6
+    accelerate launch --num_processes 2 -m prefopt train examples/ties.yaml
+
+`prefopt methods` lists the methods; `prefopt methods NAME` explains one, with all keys.
+"""
+
+
+@click.command(help=HELP, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("what")
+@click.argument("overrides", nargs=-1, type=click.UNPROCESSED)
+def command(what: str, overrides: tuple[str, ...]) -> None:
+    """See HELP."""
+    from prefopt.config import ConfigError, parse_overrides, read_yaml, resolve
+
+    try:
+        given = parse_overrides(overrides)
+        is_file = Path(what).suffix in (".yaml", ".yml")
+        layers = [read_yaml(Path(what)), given] if is_file else [{"method": what}, given]
+        config, hyper = resolve(*layers)
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from error
+    run_or_explain(config, hyper)
+
+
+def run_or_explain(config: object, hyper: dict[str, object]) -> object:
+    """Run; errors that a user can act on become one plain line (PREFOPT_DEBUG=1 shows where)."""
+    from prefopt.config import TrainConfig
+    from prefopt.training.checkpoint import CheckpointError
+    from prefopt.training.loop import StopRun
+    from prefopt.training.run import run
+
+    assert isinstance(config, TrainConfig)
+    try:
+        return run(config, hyper)
+    except (ValueError, OSError, StopRun, CheckpointError) as error:
+        if "PREFOPT_DEBUG" in os.environ:
+            raise
+        raise click.ClickException(str(error)) from error

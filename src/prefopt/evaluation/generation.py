@@ -1,0 +1,112 @@
+"""Completions of a policy on fixed prompts, with their log-probabilities under policy and reference.
+
+The sampled sequence KL, mean of log pi(y|x) - log pi_ref(y|x) over y drawn from the policy at temperature 1, needs
+scores of fresh text, so it cannot come from the reference cache.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One completion: its text as a reader sees it, and its tokens behind the prompt's."""
+
+    text: str
+    item: EncodedText
+    ended: bool
+    """Whether the model ended it by itself."""
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    likelihood: TokenLikelihood,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[Generation]:
+    """One completion a prompt, from the model's own distribution (no top-k or nucleus cut).
+
+    Args:
+        model: a causal language model, unwrapped.
+        likelihood: for its tokenizer.
+        prompts: token ids, ready for generation.
+        max_new_tokens: completions are cut there.
+        temperature: of the softmax; 0 is greedy.
+        seed: of the sampling; the global random state is left as found.
+        batch_size: sequences at once.
+    """
+    tokenizer = likelihood.tokenizer
+    device = next(model.parameters()).device
+    ends = {tokenizer.eos_token_id}
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ends |= set(configured) if isinstance(configured, list) else {configured}
+    ends.discard(None)
+    options: dict[str, Any] = {"do_sample": temperature > 0, "top_k": 0, "top_p": 1.0}
+    if temperature > 0:
+        options["temperature"] = temperature
+    out: list[Generation] = []
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), batch_size):
+            chunk = prompts[start : start + batch_size]
+            width = max(map(len, chunk))
+            ids = torch.full((len(chunk), width), likelihood.pad_token_id)
+            mask = torch.zeros_like(ids)
+            for n, prompt in enumerate(chunk):  # generation continues at the right edge
+                ids[n, width - len(prompt) :] = torch.tensor(list(prompt))
+                mask[n, width - len(prompt) :] = 1
+            whole = model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=likelihood.pad_token_id,
+                eos_token_id=sorted(ends) or None,
+                **options,
+            )
+            for prompt, row in zip(chunk, whole[:, width:].tolist(), strict=True):
+                stop = next((i for i, token in enumerate(row) if token in ends), None)
+                tokens = row if stop is None else row[: stop + 1]
+                out.append(
+                    Generation(
+                        text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                        item=EncodedText(array("i", [*prompt, *tokens]), len(prompt)),
+                        ended=stop is not None,
+                    )
+                )
+    return out
+
+
+@torch.no_grad()
+def sequence_logps(
+    model: nn.Module, likelihood: TokenLikelihood, items: Sequence[EncodedText], batch_size: int = 32
+) -> list[float]:
+    """log pi(y|x) of each item in nats."""
+    device = next(model.parameters()).device
+    scores: list[float] = []
+    for start in range(0, len(items), batch_size):
+        plan = likelihood.plan(items[start : start + batch_size]).to(device)
+        scores += likelihood.score(model, plan).logp_N.tolist()
+    return scores
+
+
+def repetition(text: str) -> float:
+    """Share of a text's word trigrams that occurred before in it; 0 for short texts."""
+    words = text.split()
+    trigrams = list(zip(words, words[1:], words[2:], strict=False))
+    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0

@@ -1,0 +1,221 @@
+"""The run's folder: configuration, metrics, and the records that the report is made of.
+
+config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  checkpoints/
+record/{manifest,data,first_pair,margins,samples}.json
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import shutil
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from prefopt.comparisons import Encoded
+from prefopt.config import ConfigError, TrainConfig, dump
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.sources.report import Dropped, write_dropped
+from prefopt.version import __version__
+
+OURS = (
+    "config.yaml",
+    "metrics.jsonl",
+    "dropped.jsonl",
+    "report.html",
+    "README.md",
+    "model",
+    "checkpoints",
+    "record",
+)
+
+
+class Record:
+    """Writes the run's folder; on processes other than the main one it only remembers.
+
+    Args:
+        folder: of the run; created.
+        config: resolved configuration.
+        hyper: objective hyper-parameters.
+        main: whether this process writes.
+        resuming: keep what is there.
+    """
+
+    def __init__(
+        self, folder: Path, config: TrainConfig, hyper: Mapping[str, Any], main: bool, resuming: bool
+    ) -> None:
+        self.folder = folder
+        self.main = main
+        self.history: list[dict[str, Any]] = []
+        self._memory: dict[str, Any] = {}
+        if not main:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not resuming and config.overwrite:
+                for name in OURS:  # only what a run writes: anything else in the folder is the user's
+                    path = folder / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            (folder / "record").mkdir(exist_ok=True)
+            if not resuming:
+                (folder / "config.yaml").write_text(dump(config, hyper), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to {folder}: {error.strerror}. Give another output_dir, or fix its permissions"
+            ) from error
+        if resuming:
+            for name in ("manifest", "samples", "margins"):
+                path = folder / "record" / f"{name}.json"
+                if path.exists():
+                    self._memory[name] = json.loads(path.read_text(encoding="utf-8"))
+            self._memory.get("manifest", {}).pop("checks", None)
+        self.manifest(
+            prefopt=__version__,
+            run_name=config.run_name or folder.name,
+            status="running",
+            started=self._memory.get("manifest", {}).get("started") or now(),
+            non_default=sorted(
+                [
+                    k
+                    for k, f in TrainConfig.model_fields.items()
+                    if not f.is_required() and getattr(config, k) != f.default
+                ]
+                + list(hyper)
+            ),
+        )
+
+    def json(self, name: str, value: Any) -> None:
+        """Write record/NAME.json."""
+        self._memory[name] = value
+        if self.main:
+            path = self.folder / "record" / f"{name}.json"
+            path.write_text(json.dumps(plain(value), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def read(self, name: str) -> Any:
+        """A record written before."""
+        return self._memory[name]
+
+    def manifest(self, **values: Any) -> None:
+        """Add to the manifest."""
+        merged = {**self._memory.get("manifest", {}), **values}
+        if values.get("status", "running") != "running":
+            merged["finished"] = now()
+        self.json("manifest", merged)
+
+    def check(self, name: str, status: str, detail: str) -> None:
+        """Note a start-of-run check."""
+        checks = self._memory.get("manifest", {}).get("checks", [])
+        self.manifest(checks=[*checks, {"name": name, "status": status, "detail": detail}])
+
+    def data(self, report: Mapping[str, Any], dropped: list[Dropped]) -> None:
+        """The data report and the rows that could not be used."""
+        self.json("data", dict(report))
+        if self.main:
+            write_dropped(dropped, self.folder / "dropped.jsonl")
+
+    def margins(self, when: str, margins: Mapping[str, list[float]], split: str) -> None:
+        """Distribution of reward margins before or after."""
+        self.json(
+            "margins",
+            {
+                **self._memory.get("margins", {}),
+                when: dict(margins),
+                "split": split,
+                "unit": "beta * (rho_w - rho_l), nats",
+            },
+        )
+
+    def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl."""
+        line = {"step": step, "epoch": round(epoch, 4), "split": split, **plain(values)}
+        self.history.append(line)
+        if self.main:
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as f:
+                f.write(json.dumps(line) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """On resume: forget log lines after the checkpoint's step, which will be written again."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = []
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # the line that was being written when the run died
+            if line["step"] <= step:
+                lines.append(line)
+        self.history = lines
+        if self.main:
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+    def last_metrics(self) -> dict[str, float]:
+        """Newest value of every metric, and the first evaluation's as `start_*`."""
+        out: dict[str, float] = {}
+        for line in self.history:
+            out |= {k: v for k, v in line.items() if k not in ("split",)}
+        first = next((line for line in self.history if line["split"] == "eval"), {})
+        out |= {f"start_{k}": v for k, v in first.items() if k.startswith("eval_")}
+        return out
+
+    def pages(self) -> None:
+        """Report and model card."""
+        if self.main:
+            from prefopt.report import write_model_card, write_report
+
+            write_report(self.folder)
+            write_model_card(self.folder)
+
+
+def plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result depends on."""
+    names = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy")
+    return {name: metadata.version(name) for name in names}
+
+
+def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
+    """The first example decoded, prompt and scored tokens apart."""
+    edge = example.comparisons[0]
+    ends = (
+        [("chosen", edge.first)]
+        if edge.second is None
+        else [("chosen", edge.first), ("rejected", edge.second)]
+    )
+    sides = []
+    for name, index in ends:
+        item = example.items[index]
+        parts = (item.ids[: item.start], item.ids[item.start :])
+        segments = [
+            {"text": tokenizer.decode(list(part)), "scored": bool(k), "token_count": len(part)}
+            for k, part in enumerate(parts)
+        ]
+        sides.append(
+            {
+                "name": name,
+                "tokens": len(item.ids),
+                "scored": item.length,
+                "truncated": item.truncated,
+                "segments": segments,
+            }
+        )
+    return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}
