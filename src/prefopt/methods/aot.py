@@ -1,4 +1,4 @@
-"""AOT asks the whole distribution of the policy's margins to dominate the reference's, not each pair on its own.
+"""AOT asks the distribution of the policy's margins to dominate the reference's, not each pair alone.
 
 ```text
 p = log pi(y_w) - log pi(y_l)       q = log pi_ref(y_w) - log pi_ref(y_l)
@@ -6,12 +6,13 @@ sort p and q over the micro-batch;  d_k = p_(k) - q_(k)
 loss_k = -(1 - e) log sigma(beta d_k) - e log sigma(-beta d_k)
 ```
 
-Matching order statistics is optimal transport in one dimension, and the loss a relaxation of first-order stochastic dominance.
+Matching order statistics is optimal transport in one dimension, and the loss a relaxation of first-order
+stochastic dominance.
 
 ## Relations
 
-With one row a micro-batch it is DPO. `aot_unpaired` compares winners' rewards with losers' rewards. The result depends on
-`per_device_train_batch_size`, not on the accumulated batch.
+With one row a micro-batch it is DPO. `aot_unpaired` compares winners' rewards with losers' rewards. The
+result depends on `per_device_train_batch_size`, not on the accumulated batch.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ METHOD = Method(
         "DPO between sorted margins of policy and reference: dominance of distributions in place of pairs."
     ),
     use_when=(
-        "Pairs are noisy one by one but right in distribution, and micro-batches can be large (16 rows "
-        "and more)."
+        "Pairs are noisy one by one but right in distribution, and micro-batches can be large (16 rows and "
+        "more)."
     ),
     failure_signs=(
         "Same curve as DPO: the micro-batch is too small. Results change with the number of devices: hold "

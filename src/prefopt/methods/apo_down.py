@@ -5,7 +5,8 @@ r = beta log pi(y)/pi_ref(y)
 loss = sigma(r_w) + [1 - sigma(r_w - r_l)]
 ```
 
-At policy = reference the winner has zero gradient and the loser is lowered; later the winner follows slowly.
+At policy = reference the winner has zero gradient and the loser is lowered; later the winner follows
+slowly.
 
 ## Relations
 
@@ -33,8 +34,8 @@ METHOD = Method(
     ),
     use_when="A strong model trained on old pairs, whose winners it already surpasses.",
     failure_signs=(
-        "`logps/chosen` falls, which is intended; text degenerates: too long or too fast, lower the "
-        "learning rate. Winners are in fact good: use apo_zero."
+        "`logps/chosen` falls, which is intended; text degenerates: too long or too fast, lower the learning "
+        "rate. Winners are in fact good: use apo_zero."
     ),
     defaults={"beta": 0.1, "learning_rate": 2e-07},
     papers_config={

@@ -5,8 +5,8 @@ r = beta log pi(y)/pi_ref(y)
 loss = [1 - sigma(r_w)] + sigma(r_l)
 ```
 
-DPO fixes the difference only; which way the two sides move is left open. APO says it: zero for winners that are better than what
-the model writes, `apo_down` for winners that are worse.
+DPO fixes the difference only; which way the two sides move is left open. APO says it: zero for winners that
+are better than what the model writes, `apo_down` for winners that are worse.
 
 ## Relations
 
@@ -30,10 +30,10 @@ METHOD = Method(
         arxiv="2408.06266",
     ),
     summary="Winner up, loser down, each anchored at the reference with a bounded loss.",
-    use_when=("Winners are better than the model's own answers (a stronger model or an editor wrote them)."),
+    use_when="Winners are better than the model's own answers (a stronger model or an editor wrote them).",
     failure_signs=(
-        "Model output gets worse although margins grow: winners may be worse than the model; use "
-        "apo_down. Rewards saturate and gradients vanish: lower beta."
+        "Model output gets worse although margins grow: winners may be worse than the model; use apo_down. "
+        "Rewards saturate and gradients vanish: lower beta."
     ),
     defaults={"beta": 0.1, "learning_rate": 2e-07},
     papers_config={

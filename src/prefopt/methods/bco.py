@@ -5,8 +5,9 @@ r = beta log pi(y)/pi_ref(y)      delta = (mean r of good + mean r of bad)/2, ru
 good: -log sigma(r - delta)       bad: -log sigma(delta - r)
 ```
 
-The paper shows that this bounds DPO's loss from above and that the shift delta tightens the bound. The running means are
-over the whole run so far. The density-ratio weights for prompts of different origin are not part of this library.
+The paper shows that this bounds DPO's loss from above and that the shift delta tightens the bound. The
+running means are over the whole run so far. The density-ratio weights for prompts of different origin are
+not part of this library.
 
 ## Relations
 
@@ -26,7 +27,7 @@ METHOD = Method(
         year=2024,
         arxiv="2404.04656",
     ),
-    summary=("Logistic classification of good and bad single responses, around a running reward shift."),
+    summary="Logistic classification of good and bad single responses, around a running reward shift.",
     use_when="Thumbs up or down without pairs, from prompts of one kind.",
     failure_signs=(
         "`bco/delta` runs away from 0: the two kinds are unbalanced or separated by length; balance them. "

@@ -9,8 +9,8 @@ Each side is pushed on its own: the winner above the reference and the loser bel
 
 ## Relations
 
-`bco` with delta = 0 on the two sides; the regularizer in MPO's mixture, `0.8*dpo+0.2*bco_pair+sft`. `nca` also pulls a too
-likely winner back; `apo_zero` is the bounded form.
+`bco` with delta = 0 on the two sides; the regularizer in MPO's mixture, `0.8*dpo+0.2*bco_pair+sft`. `nca`
+also pulls a too likely winner back; `apo_zero` is the bounded form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ METHOD = Method(
         arxiv="2404.04656",
     ),
     summary="Winner up and loser down, each as its own logistic regression.",
-    use_when=("DPO lowers the likelihood of winners and you want it raised; or as a term beside dpo."),
+    use_when="DPO lowers the likelihood of winners and you want it raised; or as a term beside dpo.",
     failure_signs=(
         "Both rewards grow without end: raise beta or stop earlier. The margin grows by the loser alone: "
         "lower the learning rate, or add sft."

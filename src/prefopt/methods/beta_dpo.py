@@ -3,15 +3,16 @@
 ```text
 M0, S0: running mean and standard deviation of the margins m (momentum 0.9)
 keep floor(0.8 N) rows, drawn with weights exp(-(m - M0)^2 / (2 S0^2))
-beta_b = max(0.001, beta [1 + a (mean kept m - M0)])             loss = -log sigma(beta_b m), beta_b without gradient
+beta_b = max(0.001, beta [1 + a (mean kept m - M0)])             no gradient
+loss = -log sigma(beta_b m)
 ```
 
 Large gaps get a larger beta (smaller steps), small gaps a smaller one. Rows that are not drawn have loss 0.
 
 ## Relations
 
-a = 0 and drop = 0 is DPO. The draw depends on the seed and the step alone, so a resumed run repeats it. M0 and S0 start at the
-first batch's values, where the authors' code starts at 0.
+a = 0 and drop = 0 is DPO. The draw depends on the seed and the step alone, so a resumed run repeats it. M0
+and S0 start at the first batch's values, where the authors' code starts at 0.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ Without a reference it takes DPO's memory and time down; the likelihood term kee
 
 ## Relations
 
-Averages in place of sums, a target margin and alpha = 0 give SimPO. `orpo` uses odds. It was made for machine translation.
+Averages in place of sums, a target margin and alpha = 0 give SimPO. `orpo` uses odds. It was made for
+machine translation.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ METHOD = Method(
             "Contrastive Preference Optimization: Pushing the Boundaries of LLM Performance in Machine "
             "Translation"
         ),
-        authors="Haoran Xu, Amr Sharaf, Yunmo Chen, Weiting Tan, Lingfeng Shen, Benjamin Van Durme, Kenton Murray, Young Jin Kim",
+        authors=(
+            "Haoran Xu, Amr Sharaf, Yunmo Chen, Weiting Tan, Lingfeng Shen, Benjamin Van Durme, Kenton "
+            "Murray, Young Jin Kim"
+        ),
         year=2024,
         arxiv="2401.08417",
         venue="ICML 2024",
@@ -33,9 +37,9 @@ METHOD = Method(
     summary="DPO without a reference, plus the winner's negative log-likelihood.",
     use_when="Near-perfect winners (translation, edits), no room for a reference.",
     failure_signs=(
-        "Winner's `logps/chosen` falls: raise alpha. The preference term does nothing beside the "
-        "likelihood: lower alpha or raise beta. Long losers are punished for their length, since sums are "
-        "compared: use simpo."
+        "Winner's `logps/chosen` falls: raise alpha. The preference term does nothing beside the likelihood: "
+        "lower alpha or raise beta. Long losers are punished for their length, since sums are compared: use "
+        "simpo."
     ),
     defaults={"beta": 0.1, "alpha": 1.0},
     papers_config={

@@ -5,12 +5,13 @@ u = beta [log pi(y_w)/pi_ref(y_w) - log pi(y_l)/pi_ref(y_l)]      s = sigma(u/ta
 loss = (1 - s) (-log sigma(u)) + s e^-u
 ```
 
-It is not monotone: at the default tau it rises with u from about -0.12 to 0.07, so the first gradients, at policy =
-reference, lower the margin. The paper reports gains on several tasks all the same.
+It is not monotone: at the default tau it rises with u from about -0.12 to 0.07, so the first gradients, at
+policy = reference, lower the margin. The paper reports gains on several tasks all the same.
 
 ## Relations
 
-Far below 0 it is DPO's logistic loss, far above 0 the exponential one. The paper calls it log-ratio modulated loss (LRML).
+Far below 0 it is DPO's logistic loss, far above 0 the exponential one. The paper calls it log-ratio
+modulated loss (LRML).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ METHOD = Method(
     name="discopop",
     title="DiscoPOP",
     paper=Paper(
-        title=("Discovering Preference Optimization Algorithms with and for Large Language Models"),
+        title="Discovering Preference Optimization Algorithms with and for Large Language Models",
         authors="Chris Lu, others",
         year=2024,
         arxiv="2406.08414",

@@ -5,13 +5,13 @@ rho = log pi(y)/pi_ref(y)
 loss = -log sigma(beta [rho_w - rho_l - lambda max(0, -rho_w)])
 ```
 
-DPO can widen a margin by lowering both sides, most of all where the two differ in a few tokens (maths, edits). The
-penalty makes that expensive. Write `lambda=50`.
+DPO can widen a margin by lowering both sides, most of all where the two differ in a few tokens (maths,
+edits). The penalty makes that expensive. Write `lambda=50`.
 
 ## Relations
 
-Equals DPO while rho_w >= 0. `dpo+sft` and `nca` have the same aim with gentler means. lambda lies inside beta, as in the corrected
-version of the paper.
+Equals DPO while rho_w >= 0. `dpo+sft` and `nca` have the same aim with gentler means. lambda lies inside
+beta, as in the corrected version of the paper.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ METHOD = Method(
         arxiv="2402.13228",
     ),
     summary="DPO that may not lower the winner's likelihood.",
-    use_when=("Winner and loser differ little (maths, code, edits) and `displacement` is high under DPO."),
+    use_when="Winner and loser differ little (maths, code, edits) and `displacement` is high under DPO.",
     failure_signs=(
         "`dpop/active` near 1 and both rewards rising, chat quality below DPO's: the penalty rules; lower "
         "lambda (5 to 50) or use dpo+sft. The first steps are violent: lower the learning rate."

@@ -9,8 +9,8 @@ Reverse KL looks for a mode in place of covering everything. e must be positive,
 
 ## Relations
 
-`f_po` with f = reverse_kl is this loss; with forward_kl it is `cdpo` up to a constant. The paper's version for K responses with
-rewards is not part of this library. TRL calls the pairwise form "exo_pair".
+`f_po` with f = reverse_kl is this loss; with forward_kl it is `cdpo` up to a constant. The paper's version
+for K responses with rewards is not part of this library. TRL calls the pairwise form "exo_pair".
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ METHOD = Method(
         venue="ICML 2024",
     ),
     summary="Reverse KL from the policy's preference to the smoothed label: mode seeking.",
-    use_when=("You want sharp, mode-seeking updates; labels come from a strong judge or reward model."),
+    use_when="You want sharp, mode-seeking updates; labels come from a strong judge or reward model.",
     failure_signs=(
-        "Zero gradients where the policy is surely wrong (u far below 0): the loss is flat there; start "
-        "from a better model, raise label_smoothing, or use dpo. Diversity falls: raise beta."
+        "Zero gradients where the policy is surely wrong (u far below 0): the loss is flat there; start from "
+        "a better model, raise label_smoothing, or use dpo. Diversity falls: raise beta."
     ),
     defaults={"beta": 0.1, "label_smoothing": 0.001},
     papers_config={

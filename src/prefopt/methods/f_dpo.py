@@ -5,13 +5,14 @@ m = f'(pi(y_w)/pi_ref(y_w)) - f'(pi(y_l)/pi_ref(y_l))        loss = -log sigma(b
 f'(t): reverse_kl log t | forward_kl -1/t | js log(2t/(1+t)) | alpha (1 - t^-alpha)/alpha | chi2 t + log t
 ```
 
-The divergence decides the trade of reward against diversity: forward KL covers more, reverse KL seeks modes, JS and alpha lie
-between. It changes the optimum, not only the path.
+The divergence decides the trade of reward against diversity: forward KL covers more, reverse KL seeks
+modes, JS and alpha lie between. It changes the optimum, not only the path.
 
 ## Relations
 
-f = reverse_kl is DPO; alpha tends to reverse KL at 0 and forward KL at 1 (TRL's coefficient is 1 - alpha). chi2 is chi2-PO without
-its clipping. `f_po` puts the divergence elsewhere. `bpo` with `ratio=fdpo` changes the link.
+f = reverse_kl is DPO; alpha tends to reverse KL at 0 and forward KL at 1 (TRL's coefficient is 1 - alpha).
+chi2 is chi2-PO without its clipping. `f_po` puts the divergence elsewhere. `bpo` with `ratio=fdpo` changes
+the link.
 """
 
 from __future__ import annotations
@@ -31,14 +32,12 @@ METHOD = Method(
         arxiv="2309.16240",
         venue="ICLR 2024",
     ),
-    summary=(
-        "DPO under another f-divergence to the reference, for another trade of reward against diversity."
-    ),
+    summary="DPO under another f-divergence to the reference, for another trade of reward against diversity.",
     use_when="DPO loses too much diversity: try js, or alpha of 0.1 to 0.5.",
     failure_signs=(
-        "forward_kl or alpha on long sequences: log-ratios below -80 leave float32's range and those "
-        "pairs give no gradient; use js or a small alpha. js: gradient dies for log-ratios far above 0; "
-        "raise beta."
+        "forward_kl or alpha on long sequences: log-ratios below -80 leave float32's range and those pairs "
+        "give no gradient; use js or a small alpha. js: gradient dies for log-ratios far above 0; raise "
+        "beta."
     ),
     defaults={"beta": 0.1, "alpha": 0.5},
     papers_config={

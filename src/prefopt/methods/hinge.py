@@ -5,8 +5,8 @@ u = beta [log pi(y_w)/pi_ref(y_w) - log pi(y_l)/pi_ref(y_l)]
 loss = max(0, 1 - u)
 ```
 
-SLiC's loss (arXiv 2305.10425) on log-ratios, called hinge-norm in RSO, the paper cited here. RSO also draws its pairs by
-rejection sampling, which this library does not do for you.
+SLiC's loss (arXiv 2305.10425) on log-ratios, called hinge-norm in RSO, the paper cited here. RSO also draws
+its pairs by rejection sampling, which this library does not do for you.
 
 ## Relations
 
@@ -30,7 +30,7 @@ METHOD = Method(
     summary=(
         "A support vector machine's loss on the reward margin: pairs beyond a margin of 1 no longer count."
     ),
-    use_when=("You want separated pairs to stop moving, for example to hold drift down on easy data."),
+    use_when="You want separated pairs to stop moving, for example to hold drift down on easy data.",
     failure_signs=(
         "Loss reaches 0 early and nothing more is learnt: lower beta, which asks for a larger log-ratio "
         "margin. Large drift: raise beta."

@@ -6,13 +6,13 @@ desirable:   w_D [1 - sigma(beta (rho - z0))]
 undesirable: w_U [1 - sigma(beta (z0 - rho))]
 ```
 
-z0 estimates the KL divergence from the reference: gains and losses are felt relative to it. Mismatched completions come from
-neighbouring rows of the batch, so a batch needs at least two rows.
+z0 estimates the KL divergence from the reference: gains and losses are felt relative to it. Mismatched
+completions come from neighbouring rows of the batch, so a batch needs at least two rows.
 
-## Relations
+## Relatives
 
-`bco` is the logistic cousin. Pairs are accepted too: each side becomes a labelled sample. With pairs at hand, DPO usually
-learns more per row.
+`bco` is the logistic cousin. Pairs are accepted too: each side becomes a labelled sample. With pairs at
+hand, DPO usually learns more per row.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ METHOD = Method(
     summary="Thumbs up or down on single responses, each judged against a running KL estimate.",
     use_when="Feedback is thumbs up or down without pairs, possibly unbalanced.",
     failure_signs=(
-        "One kind dominates: keep desirable_weight * n_D / (undesirable_weight * n_U) within [1, 4/3] by "
-        "the weights. `kl` stays 0 throughout: batches too small or no drift at all; enlarge the batch or "
-        "raise the learning rate. Losses saturate near 0 or 1: lower beta."
+        "One kind dominates: keep desirable_weight * n_D / (undesirable_weight * n_U) within [1, 4/3] by the "
+        "weights. `kl` stays 0 throughout: batches too small or no drift at all; enlarge the batch or raise "
+        "the learning rate. Losses saturate near 0 or 1: lower beta."
     ),
     defaults={"beta": 0.1},
     papers_config={

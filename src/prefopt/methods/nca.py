@@ -5,11 +5,13 @@ r = beta log pi(y)/pi_ref(y)
 loss = -log sigma(r_w) - [log sigma(-r_w) + log sigma(-r_l)] / 2
 ```
 
-Because absolute likelihoods are trained, and not their difference alone, the winner's likelihood is kept from falling.
+Because absolute likelihoods are trained, and not their difference alone, the winner's likelihood is kept
+from falling.
 
 ## Relations
 
-`bco_pair` without the -log sigma(-r_w)/2 term, and with the loser counted fully. TRL calls it "nca_pair".
+It halves the loser's term of `bco_pair` and adds one, -log sigma(-r_w)/2, that pulls a too likely winner
+back. TRL calls it "nca_pair".
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ METHOD = Method(
         arxiv="2402.05369",
         venue="NeurIPS 2024",
     ),
-    summary=("Contrasts each side with the reference, so that the winner's own likelihood does not sink."),
+    summary="Contrasts each side with the reference, so that the winner's own likelihood does not sink.",
     use_when=(
-        "DPO lowers winners, as it often does in reasoning and code, where the winner itself should "
-        "become more likely."
+        "DPO lowers winners, as it often does in reasoning and code, where the winner itself should become "
+        "more likely."
     ),
     failure_signs=(
-        "Winner's reward settles above 0 and both sides stop moving: that is its optimum; lower beta for "
-        "a wider gap. `kl` explodes: raise beta or lower the learning rate."
+        "Winner's reward settles above 0 and both sides stop moving: that is its optimum; lower beta for a "
+        "wider gap. `kl` explodes: raise beta or lower the learning rate."
     ),
     defaults={"beta": 0.01, "learning_rate": 5e-06},
     papers_config={

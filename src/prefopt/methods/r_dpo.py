@@ -9,8 +9,8 @@ A longer winner counts as partly preferred already and teaches less; a shorter w
 
 ## Relations
 
-alpha = 0, or equal lengths, is DPO. `ld_dpo` discounts surplus tokens, `simpo` averages over tokens. Signs differ between texts;
-here alpha > 0 works against length.
+alpha = 0, or equal lengths, is DPO. `ld_dpo` discounts surplus tokens, `simpo` averages over tokens. Signs
+differ between texts; here alpha > 0 works against length.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ METHOD = Method(
         year=2024,
         arxiv="2403.19159",
     ),
-    summary=("DPO with a reward per token of length difference, so that length itself is not learnt."),
+    summary="DPO with a reward per token of length difference, so that length itself is not learnt.",
     use_when=(
-        "Chosen answers are mostly the longer ones (`prefopt check` says how often) and DPO makes the "
-        "model verbose."
+        "Chosen answers are mostly the longer ones (`prefopt check` says how often) and DPO makes the model "
+        "verbose."
     ),
     failure_signs=(
-        "Answers become too short: lower alpha. Nothing changes: alpha times the usual difference of "
-        "lengths should be of order 1; raise alpha. Loss near 0 at once: alpha is too large."
+        "Answers become too short: lower alpha. Nothing changes: alpha times the usual difference of lengths "
+        "should be of order 1; raise alpha. Loss near 0 at once: alpha is too large."
     ),
     defaults={"alpha": 0.05},
 )

@@ -5,8 +5,8 @@ u = beta [log pi(y_w)/pi_ref(y_w) - log pi(y_l)/pi_ref(y_l)]
 loss = [-(1 - e) log sigma(u) + e log sigma(-u)] / (1 - 2e)      e = label_smoothing
 ```
 
-Averaged over labels flipped at rate e this is DPO's loss on the clean labels. The price is variance, and a loss that has no
-lower bound: it turns negative, and that is no error.
+Averaged over labels flipped at rate e this is DPO's loss on the clean labels. The price is variance, and a
+loss that has no lower bound: it turns negative, and that is no error.
 
 ## Relations
 
@@ -33,9 +33,8 @@ METHOD = Method(
         "everywhere, and you have much data."
     ),
     failure_signs=(
-        "Loss falls without end and `rewards/margins` explode: e is too large for the data, or training "
-        "too long; lower label_smoothing, stop earlier, or use cdpo. Judge by accuracies, not by the "
-        "loss."
+        "Loss falls without end and `rewards/margins` explode: e is too large for the data, or training too "
+        "long; lower label_smoothing, stop earlier, or use cdpo. Judge by accuracies, not by the loss."
     ),
     defaults={"beta": 0.1, "label_smoothing": 0.1},
 )

@@ -4,8 +4,8 @@
 loss = -log pi(y_w) / |y_w|
 ```
 
-`dpo+sft` is RPO (the paper cited): DPO that keeps the winner likely. `0.8*dpo+0.2*bco_pair+sft` is MPO's mixture. `average=batch`
-gives every token the same weight, as TRL does, in place of every winner.
+`dpo+sft` is RPO (the paper cited): DPO that keeps the winner likely. `0.8*dpo+0.2*bco_pair+sft` is MPO's
+mixture. `average=batch` gives every token the same weight, as TRL does, in place of every winner.
 
 ## Relations
 
@@ -32,9 +32,9 @@ METHOD = Method(
         "`displacement` is high."
     ),
     failure_signs=(
-        "As a term: margins stop growing, so its weight is too large (write dpo+0.1*sft). Alone: both "
-        "sides' log-probabilities rise alike, which is expected; preferences are not learnt. Overfits: "
-        "fewer epochs."
+        "As a term: margins stop growing, so its weight is too large (write dpo+0.1*sft). Alone: both sides' "
+        "log-probabilities rise alike, which is expected; preferences are not learnt. Overfits: fewer "
+        "epochs."
     ),
     papers_config={
         "RPO": "dpo+sft with beta 0.1",

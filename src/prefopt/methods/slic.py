@@ -4,8 +4,8 @@
 loss = max(0, delta - log pi(y_w) + log pi(y_l)) - lambda log pi(y_w)
 ```
 
-A loss without a reference; the likelihood term takes the part of the penalty. The paper regularises on SFT targets;
-here the winner is the target. Write `lambda=0.1`.
+A loss without a reference; the likelihood term takes the part of the penalty. The paper regularises on SFT
+targets; here the winner is the target. Write `lambda=0.1`.
 
 ## Relations
 

@@ -5,12 +5,13 @@ rho = log pi(y)/pi_ref(y)
 loss = (rho_w - 1/(2 beta))^2 + (rho_l + 1/(2 beta))^2         beta = 1/eta
 ```
 
-Hard labels stand for win rates of 1 and 0. The paper repeats the step: sample from the policy, judge, train with the last
-policy as reference. One run here is one such round; soft votes give its soft form.
+Hard labels stand for win rates of 1 and 0. The paper repeats the step: sample from the policy, judge, train
+with the last policy as reference. One run here is one such round; soft votes give its soft form.
 
 ## Relations
 
-`ipo` regresses the difference alone. Losses are of order (1/(2 beta))^2 = 250000 at the default, which is no error.
+`ipo` regresses the difference alone. Losses are of order (1/(2 beta))^2 = 250000 at the default, which is
+no error.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ METHOD = Method(
     summary="Each side's log-ratio is regressed onto its win rate; made for rounds of self-play.",
     use_when="You sample responses from the current policy and judge them, round after round.",
     failure_signs=(
-        "Divergence in the first steps: targets of 500 nats make large gradients; keep max_grad_norm, "
-        "lower the learning rate. No gain on fixed old data: it is meant for fresh samples; use dpo."
+        "Divergence in the first steps: targets of 500 nats make large gradients; keep max_grad_norm, lower "
+        "the learning rate. No gain on fixed old data: it is meant for fresh samples; use dpo."
     ),
     defaults={"beta": 0.001, "learning_rate": 5e-07},
     papers_config={

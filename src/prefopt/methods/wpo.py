@@ -5,8 +5,8 @@ w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2])
 loss = sg[w(y_w) w(y_l)] * (-log sigma(u))                 u as in DPO, sg: no gradient
 ```
 
-Pairs written by other models are off-policy; the weights imitate training on the policy's own samples. A weight is about 1 for text
-the policy would write, far below for foreign text.
+Pairs written by other models are off-policy; the weights imitate training on the policy's own samples. A
+weight is about 1 for text the policy would write, far below for foreign text.
 
 ## Relations
 
@@ -30,8 +30,8 @@ METHOD = Method(
     summary="DPO with pairs weighted by their likelihood under the current policy.",
     use_when="Pairs come from several other models (UltraFeedback, say).",
     failure_signs=(
-        "`wpo/weight` near 0 for all pairs: nothing is on-policy and steps vanish; raise the learning "
-        "rate, SFT on the winners first, or use dpo."
+        "`wpo/weight` near 0 for all pairs: nothing is on-policy and steps vanish; raise the learning rate, "
+        "SFT on the winners first, or use dpo."
     ),
     defaults={"beta": 0.01},
     papers_config={

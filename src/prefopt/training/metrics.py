@@ -16,7 +16,6 @@ from torch import Tensor
 
 from prefopt.objectives.base import Objective, Sides, State
 
-
 EQUAL = (
     1e-5  # nats; a difference below this is float32 round-off between two ways of computing the same score
 )

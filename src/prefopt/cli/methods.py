@@ -1,0 +1,120 @@
+"""`prefopt methods [NAME]`: list the methods, or explain one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from prefopt.methods import Method
+
+
+@click.command("methods")
+@click.argument("name", required=False)
+def command(name: str | None) -> None:
+    """List the methods, or explain the one called NAME: when to use it, its keys, its paper."""
+    from rich.console import Console
+
+    console = Console()
+    if name is None:
+        _table(console)
+        return
+    from prefopt import methods
+
+    method = methods.find(name)
+    if method is None:
+        from prefopt.config import nearest
+
+        if "+" in name:
+            raise click.ClickException(f"{name!r} is a sum of methods; ask for its terms one by one")
+        hint = nearest(name.replace("-", "_"), methods.all_methods())
+        raise click.ClickException(f"there is no method {name!r}{hint or ';'} `prefopt methods` lists them")
+    _explain(method, console)
+
+
+def _table(console: Console) -> None:
+    from rich.table import Table
+
+    from prefopt.methods import all_methods
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("name", no_wrap=True)
+    table.add_column("method")
+    table.add_column("arXiv", no_wrap=True)
+    for method in all_methods().values():
+        table.add_row(method.name, method.title, method.paper.arxiv)
+    console.print(table)
+    console.print("`prefopt methods NAME` explains one: when to use it, its keys, its paper.", markup=False)
+
+
+def _explain(method: Method, console: Console) -> None:
+    from prefopt import objectives
+    from prefopt.config import TrainConfig
+    from prefopt.objectives import registry
+
+    objective = objectives.get(method.objective_name)
+
+    def say(text: str, style: str | None = None, wrap: bool = True) -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=not wrap)
+
+    def section(title: str, rows: list[tuple[str, str]]) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        say(f"\n{title}", "bold")
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column()
+        for left, right in rows:
+            grid.add_row(Text(f"  {left}"), Text(right))
+        console.print(grid)
+
+    say(f"{method.name}: {method.title}", "bold")
+    say(method.summary)
+    rows = "single labelled samples" if objective.unpaired else "pairs"
+    say(
+        f"Rows: {rows}. Ties: {'yes' if objective.has_tie_term else 'no'}. "
+        f"Reference: {'yes' if objective.needs_reference else 'no'}."
+    )
+    say("\nWhen to use it", "bold")
+    say(method.use_when)
+    say("\nWhen it goes wrong", "bold")
+    say(method.failure_signs)
+
+    known = registry.hyperparameters(method.objective_name)
+    section(
+        "Hyper-parameters",
+        [
+            (f"{key} = {_shown(method.defaults.get(key, parameter.default))}", parameter.doc)
+            for key, parameter in known.items()
+        ]
+        or [("none", "")],
+    )
+    if method.papers_config:
+        section("Settings of the paper", list(method.papers_config.items()))
+    section(
+        "Configuration keys",
+        [
+            (_key(key, field, method), field.description or "")
+            for key, field in TrainConfig.model_fields.items()
+        ],
+    )
+    paper = method.paper
+    authors = paper.authors.replace(", others", " and others")
+    say("\nPaper", "bold")
+    say(f"{authors}: {paper.title}. {paper.venue or paper.year}.")
+    say(paper.url, wrap=False)
+    say(f"\n{paper.bibtex}", wrap=False)
+
+
+def _key(key: str, field: object, method: Method) -> str:
+    if getattr(field, "is_required", lambda: False)():
+        return f"{key} (needed)"
+    return f"{key} = {_shown(method.defaults.get(key, getattr(field, 'default', None)))}"
+
+
+def _shown(value: object) -> str:
+    return {"Margin()": "sum", "AverageMargin()": "average"}.get(repr(value), str(value))

@@ -1,0 +1,275 @@
+"""Several methods, strengths and seeds on the same data with one reference cache: a table and a frontier.
+
+Each run is a separate process, so that runs neither share random state nor threads; they share the reference cache on
+disk, since the reference does not depend on the method.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from prefopt.config import ConfigError, resolve
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method with its own overrides, as given: `dpo:ties=drop` is ("dpo", {"ties": "drop"})."""
+
+    method: str
+    options: Mapping[str, Any]
+    label: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished run.
+
+    Attributes:
+        label: the method as given.
+        beta: its strength; None where the method has none.
+        seed: run seed.
+        accuracy: held-out share of wins ranked right.
+        reward: mean reward of samples, where there is a verifier.
+        kl: nats a sequence on samples.
+        start_reward: before training.
+        output_dir: the run.
+    """
+
+    label: str
+    beta: float | None
+    seed: int
+    accuracy: float | None
+    reward: float | None
+    kl: float | None
+    start_reward: float | None
+    output_dir: str
+
+
+def parse_entry(text: str) -> Entry:
+    """`method[:key=value[:key=value]]`."""
+    from prefopt.config import parse_overrides
+
+    method, *options = text.split(":")
+    return Entry(method, parse_overrides(options), text)
+
+
+def compare(
+    entries: Sequence[Entry],
+    common: Mapping[str, Any],
+    betas: Sequence[float],
+    seeds: Sequence[int],
+    folder: Path,
+    workers: int,
+    done: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Train every (method, beta, seed); finished runs found in `folder` are kept, not repeated.
+
+    Args:
+        entries: methods.
+        common: configuration keys for all runs; model and data at least.
+        betas: strengths; empty for each method's own default.
+        seeds: run seeds.
+        folder: one sub-folder a run.
+        workers: runs at a time.
+        done: called after each run.
+
+    Raises:
+        ConfigError: a configuration is wrong (found before any run starts), or a run failed.
+    """
+    jobs = []
+    for entry, beta, seed in itertools.product(entries, betas or [None], seeds):
+        strength = {} if beta is None else {"beta": beta}
+        name = f"{entry.label.replace(':', '-').replace('=', '-')}-beta-{beta}-seed-{seed}"
+        given = {
+            **common, **entry.options, **strength, "method": entry.method, "seed": seed,
+            "output_dir": str(folder / "runs" / name),
+        }  # fmt: skip
+        resolve(given)
+        jobs.append((entry, beta, seed, given))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    if jobs and str(common.get("model", "")).startswith("world:"):
+        from prefopt.training.data import world_of
+
+        world_of(str(common["model"])).model_dir()  # once, not once a worker
+
+    def one(job: tuple[Entry, float | None, int, dict[str, Any]]) -> Result:
+        entry, beta, seed, given = job
+        run = Path(given["output_dir"])
+        if not finished(run):
+            run.parent.mkdir(parents=True, exist_ok=True)
+            config = run.parent / f"{run.name}.yaml"  # the name may hold a dot (beta-0.3)
+            config.write_text(json.dumps({**given, "overwrite": True}))  # JSON is YAML
+            environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PREFOPT_QUIET": "1"}
+            process = subprocess.run(
+                [sys.executable, "-m", "prefopt", "train", str(config)],
+                capture_output=True,
+                text=True,
+                env=environment,
+            )
+            if process.returncode != 0:
+                raise ConfigError(f"the run {run.name} failed: {process.stderr.strip().splitlines()[-1]}")
+        result = read_result(entry.label, beta, seed, run)
+        done(result)
+        return result
+
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(pool.map(one, jobs))
+    (folder / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
+    return results
+
+
+def finished(run: Path) -> bool:
+    """Whether a run's folder says so."""
+    try:
+        return bool(json.loads((run / "record" / "manifest.json").read_text())["status"] == "finished")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def read_result(label: str, beta: float | None, seed: int, run: Path) -> Result:
+    """Numbers of a finished run."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [line for line in lines if line["split"] == "eval"]
+    first, last = evaluations[0], evaluations[-1]
+    return Result(
+        label=label,
+        beta=beta,
+        seed=seed,
+        accuracy=last.get("eval_rewards/accuracies"),
+        reward=last.get("eval_reward"),
+        kl=last.get("eval_kl"),
+        start_reward=first.get("eval_reward"),
+        output_dir=str(run),
+    )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean over seeds and half-width of the 95 % t-interval (NaN for a single seed), by quantity."""
+
+    label: str
+    beta: float | None
+    seeds: int
+    values: dict[str, tuple[float, float]]
+
+
+def summarize(results: Sequence[Result]) -> list[Summary]:
+    """Group by method and beta, in the order given."""
+    from scipy.stats import t
+
+    groups: dict[tuple[str, float | None], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.label, result.beta), []).append(result)
+    out = []
+    for (label, beta), members in groups.items():
+        values = {}
+        for name in ("accuracy", "reward", "kl"):
+            numbers = [v for v in (getattr(r, name) for r in members) if v is not None]
+            if not numbers:
+                continue
+            n = len(numbers)
+            half = (
+                float(t.ppf(0.975, n - 1)) * statistics.stdev(numbers) / math.sqrt(n) if n > 1 else math.nan
+            )
+            values[name] = (statistics.fmean(numbers), half)
+        out.append(Summary(label, beta, len(members), values))
+    return out
+
+
+def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: Path, command: str) -> Path:
+    """compare.html: the frontier, and the table behind it."""
+    from markupsafe import Markup
+
+    from prefopt.report.charts import Series, scatter_lines
+    from prefopt.report.page import Section, figure, page
+
+    height = "reward" if any("reward" in s.values for s in summaries) else "accuracy"
+    series = []
+    for label in dict.fromkeys(s.label for s in summaries):
+        points = sorted(
+            (s for s in summaries if s.label == label and {"kl", height} <= s.values.keys()),
+            key=lambda s: s.values["kl"][0],
+        )
+        if points:
+            series.append(
+                Series(
+                    label=label,
+                    x=[p.values["kl"][0] for p in points],
+                    y=[p.values[height][0] for p in points],
+                    xerr=[finite(p.values["kl"][1]) for p in points],
+                    yerr=[finite(p.values[height][1]) for p in points],
+                    names=["" if p.beta is None else f"β {p.beta:g}" for p in points],
+                )
+            )
+    words = {"reward": "mean reward of samples", "accuracy": "held-out accuracy"}[height]
+    chart = scatter_lines(
+        series, title="Frontier", x_label="KL to the reference (nats a sequence)", y_label=words
+    )
+    frontier = figure(
+        f"{words.capitalize()} against KL",
+        chart,
+        look_for="Up and to the left is better: more for less distance from the starting model. A line joins one "
+        "method's strengths; bars are 95 % t-intervals over seeds.",
+        trouble="Methods compared at equal β are not compared at equal KL: read the curves at the same KL.",
+    )
+    head = "".join(f"<th>{name}</th>" for name in ("method", "β", "seeds", "reward", "KL", "accuracy"))
+    rows = Markup("").join(
+        Markup("<tr><td>{}</td><td>{}</td><td>{}</td>{}</tr>").format(
+            s.label,
+            "default" if s.beta is None else f"{s.beta:g}",
+            s.seeds,
+            Markup("").join(
+                Markup("<td>{}</td>").format(shown(s, name)) for name in ("reward", "kl", "accuracy")
+            ),
+        )
+        for s in summaries
+    )
+    table = Markup(
+        '<div class="scroll"><table class="numbers"><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
+    ).format(Markup(head), rows)
+    starts = [r.start_reward for r in results if r.start_reward is not None]
+    note = (
+        Markup("<p>Before training the mean reward is {:.3f}.</p>").format(statistics.fmean(starts))
+        if starts
+        else Markup("")
+    )
+    path = folder / "compare.html"
+    path.write_text(
+        page(
+            "Comparison of methods",
+            [
+                Section("frontier", "Frontier", frontier),
+                Section("table", "Table", note + table),
+                Section(
+                    "command", "Command", Markup('<div class="code"><pre>{}</pre></div>').format(command)
+                ),
+            ],
+            kicker="prefopt compare",
+        ),
+        encoding="utf-8",
+    )
+    return path
+
+
+def finite(half: float) -> float:
+    """A half-width to draw: none for a single seed."""
+    return 0.0 if math.isnan(half) else half
+
+
+def shown(summary: Summary, name: str) -> str:
+    """`mean ± half-width`, or a dash."""
+    if name not in summary.values:
+        return "–"
+    mean, half = summary.values[name]
+    return f"{mean:.3f}" if math.isnan(half) else f"{mean:.3f} ± {half:.3f}"
