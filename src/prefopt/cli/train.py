@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import click
@@ -46,6 +47,8 @@ def run_or_explain(config: object, hyper: dict[str, object]) -> object:
     from prefopt.training.run import run
 
     assert isinstance(config, TrainConfig)
+    # deprecations inside the libraries are for their callers, not for a user of this command
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|accelerate")
     try:
         return run(config, hyper)
     except (ValueError, OSError, StopRun, CheckpointError) as error:

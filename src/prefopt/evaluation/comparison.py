@@ -87,12 +87,13 @@ def compare(
     Raises:
         ConfigError: a configuration is wrong (found before any run starts), or a run failed.
     """
+    strengths: list[float | None] = list(betas) or [None]
     jobs = []
-    for entry, beta, seed in itertools.product(entries, betas or [None], seeds):
-        strength = {} if beta is None else {"beta": beta}
+    for entry, beta, seed in itertools.product(entries, strengths, seeds):
+        given_beta = {} if beta is None else {"beta": beta}
         name = f"{entry.label.replace(':', '-').replace('=', '-')}-beta-{beta}-seed-{seed}"
         given = {
-            **common, **entry.options, **strength, "method": entry.method, "seed": seed,
+            **common, **entry.options, **given_beta, "method": entry.method, "seed": seed,
             "output_dir": str(folder / "runs" / name),
         }  # fmt: skip
         resolve(given)
@@ -162,6 +163,8 @@ class Summary:
     beta: float | None
     seeds: int
     values: dict[str, tuple[float, float]]
+    errors: dict[str, float]
+    """Standard error of the mean over seeds, 0 for a single seed."""
 
 
 def summarize(results: Sequence[Result]) -> list[Summary]:
@@ -173,17 +176,16 @@ def summarize(results: Sequence[Result]) -> list[Summary]:
         groups.setdefault((result.label, result.beta), []).append(result)
     out = []
     for (label, beta), members in groups.items():
-        values = {}
+        values, errors = {}, {}
         for name in ("accuracy", "reward", "kl"):
             numbers = [v for v in (getattr(r, name) for r in members) if v is not None]
             if not numbers:
                 continue
             n = len(numbers)
-            half = (
-                float(t.ppf(0.975, n - 1)) * statistics.stdev(numbers) / math.sqrt(n) if n > 1 else math.nan
-            )
+            errors[name] = statistics.stdev(numbers) / math.sqrt(n) if n > 1 else 0.0
+            half = float(t.ppf(0.975, n - 1)) * errors[name] if n > 1 else math.nan
             values[name] = (statistics.fmean(numbers), half)
-        out.append(Summary(label, beta, len(members), values))
+        out.append(Summary(label, beta, len(members), values, errors))
     return out
 
 
@@ -195,7 +197,7 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
     from prefopt.report.page import Section, figure, page
 
     height = "reward" if any("reward" in s.values for s in summaries) else "accuracy"
-    series = []
+    series: list[Series] = []
     for label in dict.fromkeys(s.label for s in summaries):
         points = sorted(
             (s for s in summaries if s.label == label and {"kl", height} <= s.values.keys()),
@@ -205,10 +207,12 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
             series.append(
                 Series(
                     label=label,
+                    colour="abcdef"[len(series) % 6],
+                    style="dots",
                     x=[p.values["kl"][0] for p in points],
                     y=[p.values[height][0] for p in points],
-                    xerr=[finite(p.values["kl"][1]) for p in points],
-                    yerr=[finite(p.values[height][1]) for p in points],
+                    xerr=[p.errors["kl"] for p in points],
+                    yerr=[p.errors[height] for p in points],
                     names=["" if p.beta is None else f"β {p.beta:g}" for p in points],
                 )
             )
@@ -220,7 +224,7 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
         f"{words.capitalize()} against KL",
         chart,
         look_for="Up and to the left is better: more for less distance from the starting model. A line joins one "
-        "method's strengths; bars are 95 % t-intervals over seeds.",
+        "method's strengths; bars are one standard error over seeds (the table has 95 % t-intervals).",
         trouble="Methods compared at equal β are not compared at equal KL: read the curves at the same KL.",
     )
     head = "".join(f"<th>{name}</th>" for name in ("method", "β", "seeds", "reward", "KL", "accuracy"))
@@ -260,11 +264,6 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
         encoding="utf-8",
     )
     return path
-
-
-def finite(half: float) -> float:
-    """A half-width to draw: none for a single seed."""
-    return 0.0 if math.isnan(half) else half
 
 
 def shown(summary: Summary, name: str) -> str:

@@ -9,7 +9,7 @@ undesirable: w_U [1 - sigma(beta (z0 - rho))]
 z0 estimates the KL divergence from the reference: gains and losses are felt relative to it. Mismatched
 completions come from neighbouring rows of the batch, so a batch needs at least two rows.
 
-## Relatives
+## Relations
 
 `bco` is the logistic cousin. Pairs are accepted too: each side becomes a labelled sample. With pairs at
 hand, DPO usually learns more per row.

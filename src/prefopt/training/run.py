@@ -288,7 +288,9 @@ def loop_and_log(
             )
         loop.step, loop.tokens = state["step"], state["tokens"]
         loop.state = {k: v.to(accelerator.device) for k, v in objective_state.items()}
-        loop.scheduler.load_state_dict(state["scheduler"])
+        # its functions of the step are rebuilt from the configuration, never stored
+        functions = [None] * len(loop.scheduler.lr_lambdas)
+        loop.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": functions})
         for group, rate in zip(loop.optimizer.param_groups, state["learning_rates"], strict=True):
             group["lr"] = rate
         record.rewind(loop.step)

@@ -1,0 +1,316 @@
+"""Same model, rows, order and optimizer in prefopt and in TRL: do the two runs log the same numbers?
+
+    pip install "trl==1.16.*"
+    python benchmarks/trl_parity.py                       # every loss both have; about a minute on a CPU
+    python benchmarks/trl_parity.py --only ipo,robust     # some of them
+    python benchmarks/trl_parity.py --write docs/parity.md
+
+A tiny Llama with random weights and rows of random words are written to a temporary folder. Each tool reads them
+through its public entry (`prefopt.train`, `trl.DPOTrainer`) and takes a few AdamW steps. Compared at every step: loss,
+rewards of both sides, their margin, and the gradient's norm before clipping. A difference is divided by the largest
+absolute value of that quantity in the run, because rewards start at zero. Exits with 1 if any of them exceeds LIMIT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import json
+import logging
+import math
+import os
+import platform
+import random
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LIMIT = 1e-4
+STEPS, BATCH, SEED = 6, 4, 0
+LEARNING_RATE, ADAM_EPSILON = 1e-3, 1e-6
+COMPARED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "grad_norm")
+BEGIN, END = "<!-- table: written by benchmarks/trl_parity.py -->", "<!-- end of the table -->"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One loss as each tool spells it.
+
+    Attributes:
+        name: TRL's name.
+        method: prefopt's method.
+        options: prefopt's keys.
+        trl: fields of `DPOConfig`.
+    """
+
+    name: str
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    trl: dict[str, Any] = field(default_factory=dict)
+
+
+def case(
+    name: str, method: str, *, beta: float = 0.1, trl: dict[str, Any] | None = None, **options: Any
+) -> Case:
+    """A case whose beta is the same in both tools."""
+    both = {"loss_type": [name], "beta": beta, **(trl or {})}
+    return Case(name, method, {"beta": beta, **options}, both)
+
+
+def f_divergence(name: str, **options: Any) -> Case:
+    """Sigmoid loss with another divergence."""
+    spelt = {"js": "js_divergence", "forward_kl": "forward_kl", "alpha": "alpha_divergence"}[options["f"]]
+    trl: dict[str, Any] = {"loss_type": ["sigmoid"], "f_divergence_type": spelt}
+    if "alpha" in options:
+        trl["f_alpha_divergence_coef"] = 1 - options["alpha"]
+    return case(name, "f_dpo", trl=trl, **options)
+
+
+SIGMOID = {"loss_type": ["sigmoid"]}
+CASES = [
+    case("sigmoid", "dpo"),
+    case("hinge", "hinge"),
+    case("ipo", "ipo"),
+    case("exo_pair", "exo", label_smoothing=1e-3, trl={"label_smoothing": 1e-3}),
+    case("nca_pair", "nca"),
+    case("robust", "robust", label_smoothing=0.1, trl={"label_smoothing": 0.1}),
+    case("bco_pair", "bco_pair"),
+    case("sppo_hard", "sppo"),
+    case("aot", "aot"),
+    case("aot_unpaired", "aot_unpaired"),
+    case("apo_zero", "apo_zero"),
+    case("apo_down", "apo_down"),
+    case("discopop", "discopop", beta=0.05),
+    Case("sft", "sft", {"average": "batch"}, {"loss_type": ["sft"], "beta": 1.0}),
+    case(
+        "sigmoid + 0.5 sft",
+        "dpo+0.5*sft",
+        average="batch",
+        trl={"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
+    ),
+    case("sigmoid_norm", "dpo", beta=5.0, margin="average"),
+    f_divergence("sigmoid, js_divergence", f="js"),
+    f_divergence("sigmoid, forward_kl", f="forward_kl"),
+    f_divergence("sigmoid, alpha_divergence 0.7", f="alpha", alpha=0.3),
+    case("sigmoid, ld_alpha 0.5", "ld_dpo", a=0.5, trl={**SIGMOID, "ld_alpha": 0.5}),
+    case("sigmoid, use_weighting", "wpo", trl={**SIGMOID, "use_weighting": True}),
+]
+
+
+def make_inputs(folder: Path) -> list[dict[str, str]]:
+    """Save model and rows; one full batch a step, each row once."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from prefopt.worlds.text_model import train_tokenizer
+
+    rng = random.Random(SEED)
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = ["".join(rng.choices(letters, k=rng.randint(2, 6))) for _ in range(80)]
+
+    def text(low: int, high: int) -> str:
+        return " ".join(rng.choices(words, k=rng.randint(low, high)))
+
+    rows = [
+        {"prompt": text(2, 8), "chosen": " " + text(2, 12), "rejected": " " + text(2, 12)}
+        for _ in range(STEPS * BATCH)
+    ]
+    tokenizer = train_tokenizer((t for row in rows for t in row.values()), 200)
+    torch.manual_seed(SEED)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            initializer_range=0.2,  # logits far from uniform, so that a wrong token or mask shows
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "pairs.jsonl").write_text(lines, encoding="utf-8")
+    return rows
+
+
+def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
+    """What `prefopt.train` logs, a mapping a step."""
+    import prefopt
+
+    result = prefopt.train(
+        case.method,
+        model=folder / "model",
+        data=folder / "pairs.jsonl",
+        output_dir=str(folder / "prefopt"),
+        overwrite=True,
+        eval_size=0,
+        sample_prompts=0,
+        save_checkpoints=False,
+        logging_steps=1,
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        adam_epsilon=ADAM_EPSILON,
+        lr_scheduler_type="constant",
+        seed=SEED,
+        bf16=False,
+        **case.options,
+    )
+    return [line for line in result.history if "loss" in line and "grad_norm" in line]
+
+
+def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[str, float]]:
+    """What `DPOTrainer` logs, a mapping a step, on the rows in prefopt's order."""
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import DPOConfig, DPOTrainer
+
+    from prefopt.training.schedule import Schedule
+
+    schedule = Schedule(len(rows), BATCH, 1, 1, 1.0, STEPS, SEED)
+    ordered = [rows[i] for step in range(STEPS) for i in schedule.examples(step)]
+    config = DPOConfig(
+        output_dir=str(folder / "trl"),
+        train_sampling_strategy="sequential",
+        max_steps=STEPS,
+        per_device_train_batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        adam_epsilon=ADAM_EPSILON,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        optim="adamw_torch",
+        seed=SEED,
+        bf16=False,
+        use_cpu=True,
+        gradient_checkpointing=False,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        model_init_kwargs={"dtype": "float32"},
+        **case.trl,
+    )
+    trainer = DPOTrainer(str(folder / "model"), args=config, train_dataset=Dataset.from_list(ordered))
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return [line for line in trainer.state.log_history if "loss" in line and "grad_norm" in line]
+
+
+def differences(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> dict[str, float]:
+    """Largest difference over the steps, relative to the run's largest absolute value, by quantity."""
+    if not len(ours) == len(theirs) == STEPS:
+        raise RuntimeError(f"expected {STEPS} logged steps; prefopt has {len(ours)}, TRL {len(theirs)}")
+    out = {}
+    for name in COMPARED:
+        if name.startswith("rewards") and name not in ours[0]:
+            out[name] = math.nan
+            continue
+        pairs = [(float(a[name]), float(b[name])) for a, b in zip(ours, theirs, strict=True)]
+        scale = max(abs(b) for _, b in pairs)
+        worst = max(abs(a - b) for a, b in pairs)
+        out[name] = worst / scale if scale else worst
+    return out
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Neither tool's own output; what was said is shown if the block fails."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except BaseException:
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def passed(found: dict[str, float]) -> bool:
+    """Whether every quantity that both tools report is within the limit."""
+    return all(
+        value <= LIMIT for name, value in found.items() if not (math.isnan(value) and "rewards" in name)
+    )
+
+
+def cell(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.0e}"
+
+
+def markdown(results: list[tuple[Case, dict[str, float]]]) -> str:
+    """The table and how it was made."""
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("prefopt", "trl", "transformers", "torch")
+    )
+    lines = [
+        f"`python benchmarks/trl_parity.py --write docs/parity.md`; {versions}, Python {platform.python_version()}; "
+        f"{os.cpu_count()}-core {platform.machine()} CPU, float32.",
+        "",
+        "| TRL | prefopt | " + " | ".join(COMPARED) + " | |",
+        "| --- | --- |" + " ---: |" * len(COMPARED) + " --- |",
+    ]
+    for one, found in results:
+        options = " ".join(f"{k}={v}" for k, v in one.options.items())
+        numbers = " | ".join(cell(found[name]) for name in COMPARED)
+        verdict = "pass" if passed(found) else "MISS"
+        lines.append(f"| {one.name} | `{one.method} {options}` | {numbers} | {verdict} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    parser = argparse.ArgumentParser(description="Compare prefopt's runs with TRL's.")
+    parser.add_argument("--only", help="prefixes of TRL's names, separated by commas")
+    parser.add_argument("--write", type=Path, help="page whose table to replace")
+    arguments = parser.parse_args()
+    prefixes = tuple(arguments.only.split(",")) if arguments.only else ("",)
+    chosen = [one for one in CASES if one.name.startswith(prefixes)]
+    if not chosen:
+        parser.error(f"--only {arguments.only!r} selects none of: " + "; ".join(one.name for one in CASES))
+
+    table = Table("TRL", "prefopt", *COMPARED, "")
+    results = []
+    logging.disable(logging.WARNING)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["PREFOPT_CACHE"] = str(folder / "cache")
+        with quiet():
+            rows = make_inputs(folder)
+        for one in chosen:
+            with quiet():
+                found = differences(run_prefopt(one, folder), run_trl(one, folder, rows))
+            results.append((one, found))
+            verdict = "[green]pass[/green]" if passed(found) else "[red]MISS[/red]"
+            table.add_row(one.name, one.method, *(cell(found[name]) for name in COMPARED), verdict)
+    Console().print(table)
+    if arguments.write:
+        page = arguments.write.read_text(encoding="utf-8")
+        between = re.compile(f"(?<={re.escape(BEGIN)}\n).*(?=\n{re.escape(END)})", re.DOTALL)
+        if not between.search(page):
+            parser.error(f"{arguments.write} has no lines {BEGIN!r} and {END!r} to write between")
+        arguments.write.write_text(between.sub(lambda _: markdown(results), page), encoding="utf-8")
+    misses = [one.name for one, found in results if not passed(found)]
+    print(
+        f"{len(results) - len(misses)} of {len(results)} within {LIMIT:g}"
+        + (f"; missed: {misses}" if misses else "")
+    )
+    return 1 if misses else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

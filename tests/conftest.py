@@ -1,0 +1,98 @@
+"""Tiny random models and the rows that several test files train on; nothing here reads the network."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROWS = [
+    {"prompt": "Sort: pear fig apple", "chosen": " apple fig pear", "rejected": " pear apple fig pear"},
+    {"prompt": "Count: red red blue", "chosen": " red two blue one", "rejected": " blue"},
+    {"prompt": "Reverse: one two", "chosen": " two one", "rejected": " one two"},
+    {"prompt": "Sort: blue apple", "chosen": " apple blue", "rejected": " blue apple apple"},
+    {"prompt": "Count: fig fig", "chosen": " fig two", "rejected": " two two fig"},
+    {"prompt": "Reverse: red fig", "chosen": " fig red", "rejected": " red"},
+    {"prompt": "Sort: two pear", "chosen": " pear two", "rejected": " two pear"},
+    {"prompt": "Count: one", "chosen": " one one", "rejected": " one two red"},
+    {"prompt": "Sort: red pear blue", "chosen": " blue pear red", "rejected": " red pear"},
+    {"prompt": "Reverse: fig fig", "chosen": " fig fig", "rejected": " fig two"},
+]
+
+
+def save_tiny_model(folder: Path, architecture: str = "llama") -> Path:
+    """A random causal model of two layers and its tokenizer, as `save_pretrained` leaves them."""
+    import torch
+    import transformers
+
+    from prefopt.worlds.text_model import train_tokenizer
+
+    words = [" ".join(row.values()) for row in ROWS]
+    tokenizer = train_tokenizer(iter(words * 4), vocab_size=200)
+    shared = {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "initializer_range": 0.1,  # the usual 0.02 gives almost uniform predictions, which hide mistakes
+    }
+    sizes = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128,
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any
+        if architecture == "llama":
+            model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared, **sizes))
+        elif architecture == "qwen2":
+            model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared, **sizes))
+        else:
+            model = transformers.GPT2LMHeadModel(
+                transformers.GPT2Config(**shared, n_embd=32, n_layer=2, n_head=4, n_positions=128)
+            )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random Llama with about 200 words; read it, never write to it."""
+    return save_tiny_model(tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that no other test sees, also in processes that the test starts."""
+    monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices are slower on many threads, and other tests want the cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Callable[[list[dict[str, Any]]], Path]:
+    """Writes rows as JSONL and returns the path."""
+
+    def write(rows: list[dict[str, Any]]) -> Path:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        return path
+
+    return write

@@ -1,0 +1,132 @@
+"""However a step is cut, over micro-batches or processes, it is the same step."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import prefopt
+
+ROWS = [
+    {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": " ".join(["", a, b, *[a] * extra])}
+    for a in ("red", "blue", "fig", "pear")
+    for extra, b in enumerate(("one", "two", "apple"))
+] + [{"prompt": "Count: red", "chosen": " red one", "rejected": " one red", "label": "tie"}]
+OPTIONS = {
+    "max_steps": 4,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "sample_prompts": 0,
+    "eval_size": 0,
+    "logging_steps": 1,
+    "save_steps": 2,
+    "bf16": False,
+}
+SHARDED = """
+import sys
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from prefopt.config import parse_overrides, resolve
+from prefopt.training.run import make_optimizer, run
+from prefopt.models.loading import LoadedModel
+
+config, hyper = resolve({"method": sys.argv[1]}, parse_overrides(sys.argv[2:]))
+
+def shard(accelerator, model, optimizer):
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    fresh = make_optimizer(config, LoadedModel(model=model, source=""))
+    optimizer.param_groups[:] = fresh.param_groups
+    return model, optimizer
+
+run(config, hyper, prepare_model=shard)
+torch.distributed.destroy_process_group()
+"""
+
+
+def losses(folder: Path, name: str = "loss") -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[name] for line in lines if name in line]
+
+
+def final(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def arguments(model: Path, data: Path, folder: Path, **more: object) -> list[str]:
+    given = {**OPTIONS, "model": model, "data": data, "output_dir": folder, **more}
+    return [f"{k}={v}" for k, v in given.items()]
+
+
+def accelerate(*rest: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), *rest],
+        capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def single(method: str, model: Path, data: Path, folder: Path, **more: object) -> Path:
+    prefopt.train(method, model=model, data=data, output_dir=str(folder), **{**OPTIONS, **more})
+    return folder
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert losses(one) == pytest.approx(losses(other), rel=1e-5)
+    assert losses(one, "grad_norm") == pytest.approx(losses(other, "grad_norm"), rel=1e-4)
+    assert losses(one, "num_tokens") == losses(other, "num_tokens")
+    assert losses(one, "eval_loss") == pytest.approx(losses(other, "eval_loss"), rel=1e-5)
+    a, b = final(one), final(other)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
+
+
+# 13 rows: the second step of a pass is smaller than a batch of 8, and with 2 a micro-batch the last is of one
+@pytest.mark.parametrize("method", ["dpo_rk", "dpo_d", "sft"])
+def test_accumulation(method, tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    ties = {} if method.startswith("dpo_") else {"ties": "as_win"}
+    whole = single(method, tiny_model, data, tmp_path / "8", per_device_train_batch_size=8, **ties)
+    cut = single(method, tiny_model, data, tmp_path / "2", per_device_train_batch_size=2,
+                 gradient_accumulation_steps=4, **ties)  # fmt: skip
+    assert_same_run(whole, cut)
+
+
+@pytest.mark.parametrize("method", ["dpo_rk", "bco"])
+def test_two_processes(method, tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    more = {} if method == "dpo_rk" else {"ties": "drop"}
+    alone = single(method, tiny_model, data, tmp_path / "alone", per_device_train_batch_size=4, **more)
+    accelerate("-m", "prefopt", "train", method,
+               *arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2, **more))  # fmt: skip
+    assert_same_run(alone, tmp_path / "two")
+
+
+def test_sharded(tiny_model, rows_file, own_cache, tmp_path):
+    """FSDP2 through torch itself: Accelerate turns FSDP into plain data parallelism on CPU."""
+    data = rows_file(ROWS)
+    alone = single("dpo_rk", tiny_model, data, tmp_path / "alone", per_device_train_batch_size=4)
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    given = arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2)
+    accelerate(str(script), "dpo_rk", *given)
+    assert_same_run(alone, tmp_path / "two")

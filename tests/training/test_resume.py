@@ -1,0 +1,129 @@
+"""Killed runs go on as if nothing had happened: the weights of the end are the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import prefopt
+
+ROWS = [
+    {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": f" {a} {b} {a}"}
+    for a in ("red", "blue", "fig", "pear")
+    for b in ("one", "two", "apple")
+]
+# KTO carries running statistics and bpo none; both must come back
+OPTIONS = {
+    "max_steps": 14,
+    "save_steps": 3,
+    "save_total_limit": 4,
+    "per_device_train_batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 3,
+    "sample_prompts": 2,
+    "sample_max_new_tokens": 3,
+    "eval_size": 2,
+    "logging_steps": 1,
+}
+
+
+def train(method: str, model: Path, data: Path, folder: Path, **more: object) -> prefopt.TrainResult:
+    return prefopt.train(method, model=model, data=data, output_dir=str(folder), **{**OPTIONS, **more})
+
+
+def train_and_kill(method: str, model: Path, data: Path, folder: Path, checkpoint: str) -> None:
+    """SIGKILL as soon as the checkpoint is there."""
+    arguments = [f"{k}={v}" for k, v in OPTIONS.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefopt", "train", method, f"model={model}", f"data={data}",
+         f"output_dir={folder}", *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    try:
+        while not (folder / "checkpoints" / checkpoint).exists():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def lines(folder: Path) -> list[dict]:
+    read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    volatile = ("time", "runtime", "seconds")
+    return [{k: v for k, v in line.items() if not any(word in k for word in volatile)} for line in read]
+
+
+@pytest.mark.parametrize("method", ["bpo", "bco"])
+def test_killed_and_resumed_is_bit_identical(method, tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    straight = train(method, tiny_model, data, tmp_path / "straight")
+
+    killed = tmp_path / "killed"
+    train_and_kill(method, tiny_model, data, killed, "step-00000006")
+    assert not (killed / "model").exists()
+    kept = sorted(p.name for p in (killed / "checkpoints").glob("step-*"))
+    assert "step-00000014" not in kept
+    # a write that never finished, newer than everything
+    half = killed / "checkpoints" / ".step-00000012.partial"
+    half.mkdir(exist_ok=True)
+    (half / "weights.safetensors").write_bytes(b"half")
+    # and the newest complete one rots
+    newest = max((killed / "checkpoints").glob("step-*"))
+    payload = bytearray((newest / "weights.safetensors").read_bytes())
+    payload[-3] ^= 0xFF
+    (newest / "weights.safetensors").write_bytes(payload)
+
+    resumed = train(method, tiny_model, data, killed, resume=True)
+    assert weights(killed) == weights(tmp_path / "straight")
+    assert resumed.metrics["loss"] == straight.metrics["loss"]
+    assert lines(killed) == lines(tmp_path / "straight")
+
+
+def test_resume_without_the_reference_cache(tiny_model, rows_file, tmp_path, monkeypatch):
+    """The policy has moved: the reference must come from the source model again, not from the policy."""
+    data = rows_file(ROWS)
+    monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path / "one"))
+    train("dpo", tiny_model, data, tmp_path / "run")
+    expected = weights(tmp_path / "run")
+    for name in ("step-00000014", "step-00000012"):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / name)
+    monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path / "two"))
+    train("dpo", tiny_model, data, tmp_path / "run", resume=True)
+    assert weights(tmp_path / "run") == expected
+
+
+def test_resume_of_another_run_is_refused(tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    train("dpo", tiny_model, data, tmp_path / "run", max_steps=3)
+    with pytest.raises(prefopt.config.ConfigError, match=r"other seed.*overwrite=true"):
+        train("dpo", tiny_model, data, tmp_path / "run", max_steps=3, seed=1, resume=True)
+
+
+def test_resume_lora(tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    lora = {"use_peft": True, "lora_r": 2, "reference": "adapter_off"}
+    train("dpo_rk", tiny_model, data, tmp_path / "run", **lora)
+    path = tmp_path / "run" / "model" / "adapter_model.safetensors"
+    expected = path.read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000014")
+    os.remove(path)
+    train("dpo_rk", tiny_model, data, tmp_path / "run", resume=True, **lora)
+    assert path.read_bytes() == expected
