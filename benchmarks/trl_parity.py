@@ -19,7 +19,6 @@ import importlib.metadata
 import io
 import json
 import logging
-import math
 import os
 import platform
 import random
@@ -48,20 +47,28 @@ class Case:
         method: prefopt's method.
         options: prefopt's keys.
         trl: fields of `DPOConfig`.
+        rewards: False where the two tools mean different things by a reward; docs/parity.md says which.
     """
 
     name: str
     method: str
     options: dict[str, Any] = field(default_factory=dict)
     trl: dict[str, Any] = field(default_factory=dict)
+    rewards: bool = True
 
 
 def case(
-    name: str, method: str, *, beta: float = 0.1, trl: dict[str, Any] | None = None, **options: Any
+    name: str,
+    method: str,
+    *,
+    beta: float = 0.1,
+    trl: dict[str, Any] | None = None,
+    rewards: bool = True,
+    **options: Any,
 ) -> Case:
     """A case whose beta is the same in both tools."""
     both = {"loss_type": [name], "beta": beta, **(trl or {})}
-    return Case(name, method, {"beta": beta, **options}, both)
+    return Case(name, method, {"beta": beta, **options}, both, rewards)
 
 
 def f_divergence(name: str, **options: Any) -> Case:
@@ -88,7 +95,7 @@ CASES = [
     case("apo_zero", "apo_zero"),
     case("apo_down", "apo_down"),
     case("discopop", "discopop", beta=0.05),
-    Case("sft", "sft", {"average": "batch"}, {"loss_type": ["sft"], "beta": 1.0}),
+    Case("sft", "sft", {"average": "batch"}, {"loss_type": ["sft"]}, rewards=False),
     case(
         "sigmoid + 0.5 sft",
         "dpo+0.5*sft",
@@ -99,7 +106,7 @@ CASES = [
     f_divergence("sigmoid, js_divergence", f="js"),
     f_divergence("sigmoid, forward_kl", f="forward_kl"),
     f_divergence("sigmoid, alpha_divergence 0.7", f="alpha", alpha=0.3),
-    case("sigmoid, ld_alpha 0.5", "ld_dpo", a=0.5, trl={**SIGMOID, "ld_alpha": 0.5}),
+    case("sigmoid, ld_alpha 0.5", "ld_dpo", a=0.5, trl={**SIGMOID, "ld_alpha": 0.5}, rewards=False),
     case("sigmoid, use_weighting", "wpo", trl={**SIGMOID, "use_weighting": True}),
 ]
 
@@ -210,14 +217,16 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[s
     return [line for line in trainer.state.log_history if "loss" in line and "grad_norm" in line]
 
 
-def differences(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> dict[str, float]:
-    """Largest difference over the steps, relative to the run's largest absolute value, by quantity."""
+def differences(
+    case: Case, ours: list[dict[str, float]], theirs: list[dict[str, float]]
+) -> dict[str, float | None]:
+    """Largest difference over the steps, relative to the run's largest absolute value; None: not comparable."""
     if not len(ours) == len(theirs) == STEPS:
         raise RuntimeError(f"expected {STEPS} logged steps; prefopt has {len(ours)}, TRL {len(theirs)}")
-    out = {}
+    out: dict[str, float | None] = {}
     for name in COMPARED:
-        if name.startswith("rewards") and name not in ours[0]:
-            out[name] = math.nan
+        if name.startswith("rewards") and not case.rewards:
+            out[name] = None
             continue
         pairs = [(float(a[name]), float(b[name])) for a, b in zip(ours, theirs, strict=True)]
         scale = max(abs(b) for _, b in pairs)
@@ -239,18 +248,16 @@ def quiet() -> Iterator[None]:
         raise
 
 
-def passed(found: dict[str, float]) -> bool:
-    """Whether every quantity that both tools report is within the limit."""
-    return all(
-        value <= LIMIT for name, value in found.items() if not (math.isnan(value) and "rewards" in name)
-    )
+def passed(found: dict[str, float | None]) -> bool:
+    """Whether every comparable quantity is within the limit (a NaN is not)."""
+    return all(value <= LIMIT for value in found.values() if value is not None)
 
 
-def cell(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.0e}"
+def cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0e}"
 
 
-def markdown(results: list[tuple[Case, dict[str, float]]]) -> str:
+def markdown(results: list[tuple[Case, dict[str, float | None]]]) -> str:
     """The table and how it was made."""
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("prefopt", "trl", "transformers", "torch")
@@ -283,7 +290,8 @@ def main() -> int:
     if not chosen:
         parser.error(f"--only {arguments.only!r} selects none of: " + "; ".join(one.name for one in CASES))
 
-    table = Table("TRL", "prefopt", *COMPARED, "")
+    heads = (name.removeprefix("rewards/") for name in COMPARED)
+    table = Table("TRL", "prefopt", *heads, "", title="largest difference over the steps")
     results = []
     logging.disable(logging.WARNING)
     with tempfile.TemporaryDirectory() as name:
@@ -293,17 +301,17 @@ def main() -> int:
             rows = make_inputs(folder)
         for one in chosen:
             with quiet():
-                found = differences(run_prefopt(one, folder), run_trl(one, folder, rows))
+                found = differences(one, run_prefopt(one, folder), run_trl(one, folder, rows))
             results.append((one, found))
             verdict = "[green]pass[/green]" if passed(found) else "[red]MISS[/red]"
             table.add_row(one.name, one.method, *(cell(found[name]) for name in COMPARED), verdict)
     Console().print(table)
     if arguments.write:
         page = arguments.write.read_text(encoding="utf-8")
-        between = re.compile(f"(?<={re.escape(BEGIN)}\n).*(?=\n{re.escape(END)})", re.DOTALL)
+        between = re.compile(f"(?<={re.escape(BEGIN)}\n).*(?={re.escape(END)})", re.DOTALL)
         if not between.search(page):
             parser.error(f"{arguments.write} has no lines {BEGIN!r} and {END!r} to write between")
-        arguments.write.write_text(between.sub(lambda _: markdown(results), page), encoding="utf-8")
+        arguments.write.write_text(between.sub(lambda _: markdown(results) + "\n", page), encoding="utf-8")
     misses = [one.name for one, found in results if not passed(found)]
     print(
         f"{len(results) - len(misses)} of {len(results)} within {LIMIT:g}"

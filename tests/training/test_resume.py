@@ -113,7 +113,7 @@ def test_resume_without_the_reference_cache(tiny_model, rows_file, tmp_path, mon
 def test_resume_of_another_run_is_refused(tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS)
     train("dpo", tiny_model, data, tmp_path / "run", max_steps=3)
-    with pytest.raises(prefopt.config.ConfigError, match=r"other seed.*overwrite=true"):
+    with pytest.raises(prefopt.config.ConfigError, match=r"other .*seed.*overwrite=true"):
         train("dpo", tiny_model, data, tmp_path / "run", max_steps=3, seed=1, resume=True)
 
 

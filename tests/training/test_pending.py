@@ -60,6 +60,10 @@ def losses(folder: Path, name: str = "loss") -> list[float]:
     return [line[name] for line in lines if name in line]
 
 
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "record" / "manifest.json").read_text())
+
+
 def final(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
@@ -75,11 +79,14 @@ def arguments(model: Path, data: Path, folder: Path, **more: object) -> list[str
     return [f"{k}={v}" for k, v in given.items()]
 
 
-def accelerate(*rest: str) -> None:
+def two_processes(*rest: str) -> None:
+    # `accelerate launch --cpu --num_processes 2` without MPI starts one process; torch's launcher starts both, and
+    # Accelerate finds them in the environment
     done = subprocess.run(
-        [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
-         "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", str(free_port()), *rest],
-        capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
+         *rest],
+        capture_output=True, text=True, timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
 
@@ -116,9 +123,10 @@ def test_two_processes(method, tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS)
     more = {} if method == "dpo_rk" else {"ties": "drop"}
     alone = single(method, tiny_model, data, tmp_path / "alone", per_device_train_batch_size=4, **more)
-    accelerate("-m", "prefopt", "train", method,
+    two_processes("-m", "prefopt", "train", method,
                *arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2, **more))  # fmt: skip
     assert_same_run(alone, tmp_path / "two")
+    assert manifest(tmp_path / "two")["machine"]["processes"] == 2
 
 
 def test_sharded(tiny_model, rows_file, own_cache, tmp_path):
@@ -128,5 +136,6 @@ def test_sharded(tiny_model, rows_file, own_cache, tmp_path):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     given = arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2)
-    accelerate(str(script), "dpo_rk", *given)
+    two_processes(str(script), "dpo_rk", *given)
     assert_same_run(alone, tmp_path / "two")
+    assert manifest(tmp_path / "two")["machine"]["processes"] == 2

@@ -1,0 +1,137 @@
+"""The documentation is true: links lead somewhere, every key is described, snippets and examples run."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from prefopt import methods
+from prefopt.cli.main import COMMANDS
+from prefopt.config import ALIASES, TrainConfig, read_yaml, resolve
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+# keys of `prefopt compare`, beside the training keys
+COMPARE_KEYS = {"methods", "betas", "seeds"}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (page.parent / file).resolve() if file else page
+        assert found.exists(), f"{name(page)} links to {target}, which is not there"
+        if anchor:
+            assert anchor in anchors(found), (
+                f"{name(page)} links to {target}, but {name(found)} has no such heading"
+            )
+
+
+def test_every_configuration_key_is_described_with_its_default() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    section = text.split("## Every key")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| .+\|$", section, re.M))
+    for key, field in TrainConfig.model_fields.items():
+        assert key in rows, f"docs/configuration.md does not describe {key}"
+        if field.is_required():
+            expected = "required"
+        else:
+            value = field.default
+            plain = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+            expected = f"`{plain}`"
+        assert rows[key] == expected, (
+            f"docs/configuration.md gives {key} the default {rows[key]}, it is {expected}"
+        )
+
+
+def test_every_alias_is_described() -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for alias, key in ALIASES.items():
+        assert f"| `{alias}` | `{key}` |" in text
+
+
+def test_readme_names_every_method_and_only_commands_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"docs/methods/(\w+)\.md", text)) - {"README"}
+    assert linked == set(methods.all_methods())
+    shell = "".join(re.findall(r"```bash\n(.*?)```", text, re.S))
+    commands = re.findall(r"^prefopt (\w+)", shell, re.M)
+    assert commands
+    assert set(commands) <= set(COMMANDS)
+
+
+# what docs/architecture.md says each room may import of the house, besides itself
+ROOMS = {
+    "objectives": set(),
+    "likelihoods": {"comparisons"},
+    "sources": {"comparisons"},
+    "references": {"likelihoods", "models", "cache"},
+    "evaluation/generation": {"likelihoods"},
+    "methods": {"objectives"},
+    "worlds": {"sources", "cache"},
+    "report": set(),
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_only_what_the_plan_allows(room: str) -> None:
+    place = ROOT / "src" / "prefopt" / room
+    for file in sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("prefopt"):
+                continue
+            parts = (node.module or "").split(".")
+            rooms = {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+            extra = rooms - ROOMS[room] - {room.split("/")[0], "version", "__version__"}
+            assert not extra, f"{name(file)} imports {extra}; docs/architecture.md does not allow it"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/add_a_method.md"])
+def test_marked_snippets_print_what_they_say(
+    page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefopt.objectives import registry
+
+    monkeypatch.setattr(registry, "OBJECTIVES", dict(registry.OBJECTIVES))
+    text = (ROOT / page).read_text(encoding="utf-8")
+    snippets = re.findall(r"<!-- runs in tests/test_docs.py -->\n```python\n(.*?)```", text, re.S)
+    assert snippets, f"{page} has no marked snippet"
+    for snippet in snippets:
+        promised = re.findall(r"^print\(.*\)  # (.+)$", snippet, re.M)
+        assert promised
+        exec(compile(snippet, page, "exec"), {"__name__": "snippet"})
+        assert capsys.readouterr().out.splitlines() == promised
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=name)
+def test_examples_resolve(example: Path) -> None:
+    values = read_yaml(example)
+    listed = values.get("methods", [values.get("method")])
+    shared = {k: v for k, v in values.items() if k not in COMPARE_KEYS | {"method"}}
+    for entry in listed:
+        method, _, options = str(entry).partition(":")
+        own = dict(pair.split("=", 1) for pair in options.split(":") if pair)
+        config, _ = resolve(shared, own, {"method": method})
+        assert config.data == "world:text", "examples run without a network"
