@@ -143,6 +143,16 @@ def test_concurrent_writers(tmp_path):
     assert not list(cache.folder.glob(".*"))
 
 
+def test_processes_that_open_the_cache_at_different_times(tiny_model, tmp_path):
+    """The second process sees what the first has written already, and must still score all of its own share."""
+    first, second = make(tiny_model), make(tiny_model)
+    items = items_of(first.likelihood)
+    with pytest.raises(RuntimeError, match="missing"):  # nobody has scored the other half yet
+        first.prepare(items, batch_tokens=64, cache_root=tmp_path, share=(0, 2))
+    second.prepare(items, batch_tokens=64, cache_root=tmp_path, share=(1, 2))
+    assert prepare(make(tiny_model), tmp_path) == 0
+
+
 def test_batches_keep_to_their_size(tiny_model):
     likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)))
     items = sorted(items_of(likelihood), key=lambda item: -len(item.ids))

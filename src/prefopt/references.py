@@ -250,11 +250,10 @@ class Reference:
                 cache_root,
             )
             wanted = {item_key(seen): seen for seen in map(as_reference_sees, items)}
-            missing = sorted(
-                (k for k in wanted if k not in self._cache), key=lambda k: (-len(wanted[k].ids), k)
-            )
             rank, processes = share
-            mine = missing[rank::processes]
+            order = sorted(wanted, key=lambda k: (-len(wanted[k].ids), k))
+            # shares are of all items: what is missing differs between processes, since some may have written already
+            mine = [k for k in order[rank::processes] if k not in self._cache]
             batches = list(by_tokens([wanted[k] for k in mine], batch_tokens))
             pending: dict[str, np.ndarray] = {}
             for batch in progress(batches, "Reference scores") if progress and batches else batches:

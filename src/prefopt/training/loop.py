@@ -100,6 +100,8 @@ class Loop:
         norm = self.accelerator.clip_grad_norm_(
             [p for p in self.model.parameters() if p.requires_grad], self.config.max_grad_norm or math.inf
         )
+        if hasattr(norm, "full_tensor"):  # of a sharded model: every process takes part in adding it up
+            norm = norm.full_tensor()
         self._grad_norms.append(norm.detach() if torch.is_tensor(norm) else torch.tensor(float(norm)))
         if self.accelerator.device.type == "cpu":
             self.watch()  # before the step: weights are never overwritten with NaN where looking is free

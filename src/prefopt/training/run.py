@@ -356,7 +356,6 @@ def loop_and_log(
         )
     with console.bar(schedule.steps, loop.step):
         loop.fit(after_step)
-    accelerator.end_training()
     save_model(folder / "model", policy, loop, accelerator)
     record.manifest(
         status="finished",
@@ -366,6 +365,7 @@ def loop_and_log(
     record.pages()
     console.finished(folder, record.last_metrics())
     accelerator.wait_for_everyone()
+    accelerator.end_training()  # last: it also takes down the process group, which saving a sharded model needs
 
 
 def build_objective(config: TrainConfig, hyper: Mapping[str, Any]) -> Objective:

@@ -1,4 +1,4 @@
-"""However a step is cut, over micro-batches or processes, it is the same step."""
+"""Two processes, replicated or sharded, take the same steps as one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,6 @@ def shard(accelerator, model, optimizer):
     return model, optimizer
 
 run(config, hyper, prepare_model=shard)
-torch.distributed.destroy_process_group()
 """
 
 
@@ -105,17 +104,6 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
-
-
-# 13 rows: the second step of a pass is smaller than a batch of 8, and with 2 a micro-batch the last is of one
-@pytest.mark.parametrize("method", ["dpo_rk", "dpo_d", "sft"])
-def test_accumulation(method, tiny_model, rows_file, own_cache, tmp_path):
-    data = rows_file(ROWS)
-    ties = {} if method.startswith("dpo_") else {"ties": "as_win"}
-    whole = single(method, tiny_model, data, tmp_path / "8", per_device_train_batch_size=8, **ties)
-    cut = single(method, tiny_model, data, tmp_path / "2", per_device_train_batch_size=2,
-                 gradient_accumulation_steps=4, **ties)  # fmt: skip
-    assert_same_run(whole, cut)
 
 
 @pytest.mark.parametrize("method", ["dpo_rk", "bco"])
