@@ -260,12 +260,23 @@ def loop_and_log(
 ) -> None:
     """Start checks, training with logs, evaluations and checkpoints, and the finished folder."""
     accelerator, schedule, folder = loop.accelerator, loop.schedule, record.folder
-    identity = {
+    identity: dict[str, Any] = {
         "data": data.fingerprint,
         "steps": schedule.steps,
         "step_size": schedule.step_size,
         "seed": config.seed,
     }
+    # what a resumed run must share with the one it continues, besides its data and order
+    identity["objective"] = repr(loop.objective)
+    for key in (
+        "learning_rate",
+        "lr_scheduler_type",
+        "optim",
+        "warmup_steps",
+        "warmup_ratio",
+        "max_grad_norm",
+    ):
+        identity[key] = getattr(config, key)
     judged = data.held_out or data.train[: 4 * config.per_device_eval_batch_size]
     if resume_from is None:
         start_checks(config, loop, record)
