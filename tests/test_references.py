@@ -13,7 +13,7 @@ from conftest import ROWS
 from prefopt.comparisons import Item
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
-from prefopt.references import Reference, ScoreCache, by_tokens
+from prefopt.references import Reference, ScoreCache, by_width
 
 CPU = torch.device("cpu")
 
@@ -35,12 +35,12 @@ def make(
 
 
 def prepare(reference: Reference, root: Path) -> int:
-    return reference.prepare(items_of(reference.likelihood), batch_tokens=64, cache_root=root)
+    return reference.prepare(items_of(reference.likelihood), batch_size=64, cache_root=root)
 
 
 def log_probs(reference: Reference) -> torch.Tensor:
     items = items_of(reference.likelihood)
-    return reference.log_probs(items, max(item.length for item in items))
+    return reference.scores(items, reference.likelihood.plan(items))
 
 
 def test_second_run_scores_nothing(tiny_model, tmp_path):
@@ -148,14 +148,14 @@ def test_processes_that_open_the_cache_at_different_times(tiny_model, tmp_path):
     first, second = make(tiny_model), make(tiny_model)
     items = items_of(first.likelihood)
     with pytest.raises(RuntimeError, match="missing"):  # nobody has scored the other half yet
-        first.prepare(items, batch_tokens=64, cache_root=tmp_path, share=(0, 2))
-    second.prepare(items, batch_tokens=64, cache_root=tmp_path, share=(1, 2))
+        first.prepare(items, batch_size=64, cache_root=tmp_path, share=(0, 2))
+    second.prepare(items, batch_size=64, cache_root=tmp_path, share=(1, 2))
     assert prepare(make(tiny_model), tmp_path) == 0
 
 
 def test_batches_keep_to_their_size(tiny_model):
     likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)))
     items = sorted(items_of(likelihood), key=lambda item: -len(item.ids))
-    batches = list(by_tokens(items, 24))
+    batches = list(by_width(items, 24, lambda item: len(item.ids)))
     assert [item for batch in batches for item in batch] == items
     assert all(len(batch) * len(batch[0].ids) <= 24 for batch in batches)

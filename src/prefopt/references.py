@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,26 +26,17 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.cache import cache_dir
-from prefopt.likelihoods.plan import EncodedText, Plan
-from prefopt.likelihoods.tokens import ItemScores, TokenLikelihood
+from prefopt.likelihoods.base import ItemScores, Likelihood
 from prefopt.models.identity import fingerprint
-from prefopt.models.loading import LoadedModel
+from prefopt.models.policy import Policy
 
 ReferenceKind = Literal["cached", "live", "adapter_off", "none"]
 
 SHARD_ITEMS = 1024  # an interrupted pass loses at most this many scores
 
 
-def item_key(item: EncodedText) -> str:
-    """Digest of the tokens that are read and of which of them are scored: all that a score depends on, but the model."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(item.start.to_bytes(4, "little"))
-    digest.update(item.ids.tobytes())
-    return digest.hexdigest()
-
-
 class ScoreCache:
-    """Per-token log-probabilities on disk, one folder for each way of scoring.
+    """Scores of items, part by part (for text: per-token log-probabilities), on disk, one folder for each way of scoring.
 
     A folder holds safetensors shards, each written under a temporary name and renamed, so that several runs may
     add to it at once and an interrupted write leaves nothing half-done. A shard that cannot be read is ignored and
@@ -143,7 +134,7 @@ class Reference:
         policy: the loaded policy, before any step was taken.
         likelihood: shared with the policy.
         load: builds the reference from its source weights, frozen; called when no resident model can serve.
-        same_as_policy: whether the policy, as passed, still has the reference's weights.
+        same_as_policy: whether the policy, as passed, has the reference's weights; False for another model.
         device: where to score.
         precision: name of the autocast precision in use, part of the cache's key.
     """
@@ -152,8 +143,8 @@ class Reference:
         self,
         kind: ReferenceKind,
         *,
-        policy: LoadedModel,
-        likelihood: TokenLikelihood,
+        policy: Policy,
+        likelihood: Likelihood,
         load: Callable[[], nn.Module],
         same_as_policy: bool,
         device: torch.device,
@@ -167,6 +158,8 @@ class Reference:
         self._load = load
         self._policy = policy
         self._policy_is_reference = same_as_policy
+        # switching adapters gives the reference, unless another model was named as reference
+        self._adapters_suffice = same_as_policy
         self._resident: nn.Module | None = None
         self._cache: ScoreCache | None = None
         if kind == "adapter_off" and policy.adapter is None:
@@ -184,19 +177,11 @@ class Reference:
     def model(self) -> Iterator[nn.Module]:
         """Lend a model that scores as the reference; do not keep it."""
         policy = self._policy
-        adapters: Any = policy.model
         if self._resident is not None:
             yield self._resident
         elif self.kind != "live" and policy.adapter is not None and self._adapters_suffice:
-            if policy.reference_adapter is None:
-                with adapters.disable_adapter():
-                    yield adapters
-            else:
-                adapters.set_adapter(policy.reference_adapter, inference_mode=True)
-                try:
-                    yield adapters
-                finally:
-                    adapters.set_adapter(policy.adapter)
+            with policy.as_reference():
+                yield policy.model
         elif self._policy_is_reference:
             yield policy.model
         else:
@@ -206,19 +191,11 @@ class Reference:
             finally:
                 del model
 
-    _adapters_suffice = True
-    """Whether switching adapters gives the reference; False where another reference model was named."""
-
-    def use_other_model(self) -> None:
-        """The reference is another model than the policy's start: never borrow the policy's weights."""
-        self._adapters_suffice = False
-        self._policy_is_reference = False
-
     def prepare(
         self,
-        items: Sequence[EncodedText],
+        items: Iterable[Any],
         *,
-        batch_tokens: int,
+        batch_size: int,
         cache_root: Path | None = None,
         share: tuple[int, int] = (0, 1),
         wait: Callable[[], None] = lambda: None,
@@ -227,8 +204,8 @@ class Reference:
         """For the cached kind: score whatever the cache lacks. Returns how many items this process scored.
 
         Args:
-            items: every item of the run, training and evaluation.
-            batch_tokens: padded tokens in one forward pass.
+            items: every encoded item of the run, training and evaluation.
+            batch_size: summed width of one forward pass (padded tokens, for text).
             cache_root: folder of caches, the user's by default.
             share: (rank, processes); each process scores its part of what is missing.
             wait: barrier between processes.
@@ -236,12 +213,14 @@ class Reference:
         """
         if self.kind != "cached":
             return 0
+        likelihood = self.likelihood
         with self.model() as model:
             self.fingerprint = fingerprint(model)
             self._cache = ScoreCache(
                 {
                     "weights": self.fingerprint,
-                    "likelihood": f"{type(self.likelihood).__name__} {self.likelihood.version}",
+                    "likelihood": f"{type(likelihood).__name__} {likelihood.version}",
+                    "settings": likelihood.settings(),
                     "dtype": str(next(model.parameters()).dtype),
                     "precision": self.precision,
                     "attention": str(getattr(getattr(model, "config", None), "_attn_implementation", "")),
@@ -249,17 +228,20 @@ class Reference:
                 },
                 cache_root,
             )
-            wanted = {item_key(seen): seen for seen in map(as_reference_sees, items)}
+            wanted = {likelihood.key(seen): seen for seen in map(likelihood.seen_by_reference, items)}
             rank, processes = share
-            order = sorted(wanted, key=lambda k: (-len(wanted[k].ids), k))
+            order = sorted(wanted, key=lambda k: (-likelihood.width(wanted[k]), k))
             # shares are of all items: what is missing differs between processes, since some may have written already
             mine = [k for k in order[rank::processes] if k not in self._cache]
-            batches = list(by_tokens([wanted[k] for k in mine], batch_tokens))
+            batches = list(by_width([wanted[k] for k in mine], batch_size, likelihood.width))
             pending: dict[str, np.ndarray] = {}
             for batch in progress(batches, "Reference scores") if progress and batches else batches:
-                scores = self._score(model, self.likelihood.plan(batch).to(self.device))
+                scores = self._score(model, likelihood.plan(batch).to(self.device))
                 logp_NL = scores.logp_NL.float().cpu().numpy()
-                pending |= {item_key(item): logp_NL[n, : item.length].copy() for n, item in enumerate(batch)}
+                lengths = [1] * len(batch) if scores.length_N is None else scores.length_N.tolist()
+                pending |= {
+                    likelihood.key(item): logp_NL[n, : lengths[n]].copy() for n, item in enumerate(batch)
+                }
                 if len(pending) >= SHARD_ITEMS:
                     self._cache.add(pending)
                     pending = {}
@@ -273,7 +255,7 @@ class Reference:
         return len(mine)
 
     @torch.no_grad()
-    def _score(self, model: nn.Module, plan: Plan) -> ItemScores:
+    def _score(self, model: nn.Module, plan: Any) -> ItemScores:
         autocast = (
             torch.autocast(self.device.type, dtype=torch.bfloat16)
             if self.precision == "bf16"
@@ -282,30 +264,33 @@ class Reference:
         with autocast:
             return self.likelihood.score(model, plan)
 
-    def log_probs(self, items: Sequence[EncodedText], longest: int) -> Tensor | None:
-        """(N, `longest`) per-token log-probabilities on the device, zero after each item's end; None without reference."""
+    def scores(self, items: Sequence[Any], plan: Any) -> Tensor | None:
+        """(N, L) scores by part on the device, zero after each item's end; None without a reference.
+
+        Args:
+            items: as the policy sees them.
+            plan: the policy's plan of the same items, on the device; used again where the reference sees the same.
+        """
         if self.kind == "none":
             return None
-        seen = [as_reference_sees(item) for item in items]
+        seen = [self.likelihood.seen_by_reference(item) for item in items]
         if self._cache is None:
+            if any(a is not b for a, b in zip(seen, items, strict=True)):
+                plan = self.likelihood.plan(seen).to(self.device)
             with self.model() as model:
-                return self._score(model, self.likelihood.plan(seen).to(self.device)).logp_NL
-        logp_NL = torch.zeros((len(items), longest))
-        for n, item in enumerate(seen):
-            logp_NL[n, : item.length] = torch.from_numpy(self._cache[item_key(item)])
+                return self._score(model, plan).logp_NL
+        found = [self._cache[self.likelihood.key(item)] for item in seen]
+        logp_NL = torch.zeros((len(items), max(map(len, found))))
+        for n, values in enumerate(found):
+            logp_NL[n, : len(values)] = torch.from_numpy(values)
         return logp_NL.to(self.device, non_blocking=True)
 
 
-def as_reference_sees(item: EncodedText) -> EncodedText:
-    """The encoding that the reference scores."""
-    return item.reference or item
-
-
-def by_tokens(items: Sequence[EncodedText], batch_tokens: int) -> Iterator[list[EncodedText]]:
-    """Cut a list, longest first, into batches of at most `batch_tokens` padded tokens."""
-    batch: list[EncodedText] = []
+def by_width(items: Sequence[Any], batch_size: int, width: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Cut a list, widest first, into batches of at most `batch_size` padded places."""
+    batch: list[Any] = []
     for item in items:
-        if batch and (len(batch) + 1) * len(batch[0].ids) > batch_tokens:
+        if batch and (len(batch) + 1) * width(batch[0]) > batch_size:
             yield batch
             batch = []
         batch.append(item)

@@ -36,8 +36,8 @@ import torch
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from prefopt.config import parse_overrides, resolve
-from prefopt.training.run import make_optimizer, run
-from prefopt.models.loading import LoadedModel
+from prefopt.training.optimizer import make_optimizer
+from prefopt.training.run import run
 
 config, hyper = resolve({"method": sys.argv[1]}, parse_overrides(sys.argv[2:]))
 
@@ -46,7 +46,7 @@ def shard(accelerator, model, optimizer):
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    fresh = make_optimizer(config, LoadedModel(model=model, source=""))
+    fresh = make_optimizer(config, model)
     optimizer.param_groups[:] = fresh.param_groups
     return model, optimizer
 

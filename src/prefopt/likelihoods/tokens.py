@@ -9,37 +9,21 @@ Legend: N items, R rows, T row length, K scored tokens, V vocabulary, L longest 
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from prefopt.comparisons import Item, UnusableItem
+from prefopt.comparisons import Encoded, Item, UnusableItem
+from prefopt.likelihoods.base import ItemScores
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class ItemScores:
-    """Scores of N items, float32 or wider."""
-
-    logp_NL: Tensor
-    """(N, L) log-probability of each completion token in nats, zero after the item's end."""
-    length_N: Tensor
-    """(N,) number of scored tokens."""
-    log_p2_N: Tensor | None = None
-    """(N,) sum over completion tokens of log sum_v pi(v)^2; only when asked for."""
-
-    @property
-    def logp_N(self) -> Tensor:
-        """(N,) log-probability of each completion."""
-        return self.logp_NL.sum(-1)
 
 
 class TokenLikelihood:
@@ -169,8 +153,26 @@ class TokenLikelihood:
                 log_p2_N = per_item(log_p2_K, plan).sum(-1)
         return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, log_p2_N=log_p2_N)
 
-    @staticmethod
-    def width(item: EncodedText) -> int:
+    def settings(self) -> dict[str, Any]:
+        """Nothing but model and tokens decides a score."""
+        return {}
+
+    def at(self, example: Encoded[EncodedText], epoch: int) -> Encoded[EncodedText]:
+        """Text is scored alike in every epoch."""
+        return example
+
+    def seen_by_reference(self, item: EncodedText) -> EncodedText:
+        """The encoding under the reference's own condition, where it has one."""
+        return item.reference or item
+
+    def key(self, item: EncodedText) -> str:
+        """Digest of the tokens that are read and of which of them are scored."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(item.start.to_bytes(4, "little"))
+        digest.update(item.ids.tobytes())
+        return digest.hexdigest()
+
+    def width(self, item: EncodedText) -> int:
         """Tokens of an item, for batching by length."""
         return len(item.ids)
 

@@ -6,7 +6,8 @@ adapter keeps a second, frozen copy of it as the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,24 @@ class LoadedModel:
     source: str
     adapter: str | None = None
     reference_adapter: str | None = None
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[None]:
+        """While open, the model scores as before training: adapters off, or the frozen starting adapter on."""
+        adapters: Any = self.model
+        if self.adapter is None:
+            raise ValueError(
+                f"{self.source} is trained without adapters: load a frozen copy as the reference"
+            )
+        if self.reference_adapter is None:
+            with adapters.disable_adapter():
+                yield
+            return
+        adapters.set_adapter(self.reference_adapter, inference_mode=True)
+        try:
+            yield
+        finally:
+            adapters.set_adapter(self.adapter)
 
 
 def resolve_dtype(name: str) -> torch.dtype | str:

@@ -6,13 +6,13 @@ Legend: N items, E comparisons, L longest completion.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Batch, Edges
-from prefopt.likelihoods.plan import EncodedText
-from prefopt.likelihoods.tokens import ItemScores, TokenLikelihood
+from prefopt.likelihoods.base import ItemScores, Likelihood
 from prefopt.objectives.base import Objective, Sides
 from prefopt.references import Reference
 
@@ -22,34 +22,34 @@ class Scorer:
     """Scores batches under policy and reference.
 
     Attributes:
-        likelihood: encodes, plans and scores.
+        likelihood: plans and scores.
         reference: gives the other half of every log-ratio.
         objective: decides which extras are computed.
         device: where the model is.
     """
 
-    likelihood: TokenLikelihood
+    likelihood: Likelihood
     reference: Reference
     objective: Objective
     device: torch.device
 
-    def sides(self, model: nn.Module, batch: Batch[EncodedText]) -> tuple[Sides, Edges, int]:
-        """Both sides of every comparison of the batch, its edges on the device, and the number of tokens read."""
+    def sides(self, model: nn.Module, batch: Batch[Any]) -> tuple[Sides, Edges, int]:
+        """Both sides of every comparison of the batch, its edges on the device, and the width of its items (tokens)."""
         plan = self.likelihood.plan(batch.items).to(self.device)
         scores = self.likelihood.score(model, plan, extras=self.objective.needs)
-        reference_NL = self.reference.log_probs(batch.items, plan.longest)
+        reference_NL = self.reference.scores(batch.items, plan)
         edges = batch.edges.to(self.device)
         mismatched_E = None
         if "rho_mismatched" in self.objective.needs:
             mismatched_E = self._log_ratios_aside(model, batch.aside)
         sides = join(scores, reference_NL, edges, self.objective, mismatched_E)
-        return sides, edges, sum(len(item.ids) for item in batch.items)
+        return sides, edges, sum(map(self.likelihood.width, batch.items))
 
     @torch.no_grad()
-    def _log_ratios_aside(self, model: nn.Module, items: list[EncodedText]) -> Tensor:
+    def _log_ratios_aside(self, model: nn.Module, items: list[Any]) -> Tensor:
         plan = self.likelihood.plan(items).to(self.device)
         logp_NL = self.likelihood.score(model, plan).logp_NL
-        reference_NL = self.reference.log_probs(items, plan.longest)
+        reference_NL = self.reference.scores(items, plan)
         return (logp_NL if reference_NL is None else logp_NL - reference_NL).sum(-1)
 
 
@@ -79,7 +79,7 @@ def join(
 
     rho_w, rho_l = ends(rho_N)
     logp_w, logp_l = ends(logp_N)
-    length_w, length_l = ends(scores.length_N.to(rho_N.dtype))
+    length_w, length_l = (None, None) if scores.length_N is None else ends(scores.length_N.to(rho_N.dtype))
     extras: dict[str, Tensor | None] = {}
     if "rho_tokens" in objective.needs:
         extras["rho_tokens_w"], extras["rho_tokens_l"] = ends(rho_NL)

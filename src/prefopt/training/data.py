@@ -1,32 +1,37 @@
-"""From a configuration to encoded training and held-out examples."""
+"""From a configuration to training and held-out comparisons, for every modality."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from prefopt.comparisons import Encoded, Example
 from prefopt.config import ConfigError, TrainConfig
-from prefopt.likelihoods.plan import EncodedText
-from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.objectives.base import Objective
-from prefopt.sources.encoding import encode_examples
 from prefopt.sources.hints import method_hints
-from prefopt.sources.report import Dropped
-from prefopt.sources.rows import Comparisons, load_comparisons
+from prefopt.sources.report import Dropped, Hint
+from prefopt.sources.rows import Comparisons
 from prefopt.sources.ties import apply_ties_policy
 from prefopt.sources.unpaired import unpair
 
 WORLD_PREFIX = "world:"
 WORLD_PROMPTS = {"train": 400, "test": 100}
 
-Verifier = Callable[[str, str], float]
+
+@dataclass(frozen=True)
+class Split:
+    """Comparisons to train on and to judge by, in the form that the objective takes, not yet encoded."""
+
+    train: Comparisons
+    held_out: Comparisons
+    prompts: list[dict[str, Any]]
+    """Conditions for sampling, from the held-out rows where there are any, each once."""
+    hints: list[Hint]
 
 
 @dataclass
@@ -36,19 +41,17 @@ class PreparedData:
     Attributes:
         train, held_out: encoded examples.
         prompts: conditions for sampling, from the held-out rows, each prompt once.
-        verify: exact reward of (prompt text, completion), where the data comes from a world.
         report: data report as JSON values.
         dropped: rows that could not be used.
         fingerprint: digest of all encoded examples in order.
     """
 
-    train: list[Encoded[EncodedText]]
-    held_out: list[Encoded[EncodedText]]
+    train: list[Encoded[Any]]
+    held_out: list[Encoded[Any]]
     prompts: list[dict[str, Any]]
-    verify: Verifier | None
     report: dict[str, Any]
-    dropped: list[Dropped]
-    fingerprint: str
+    dropped: list[Dropped] = field(default_factory=list)
+    fingerprint: str = ""
 
 
 def world_of(source: str) -> Any:
@@ -60,29 +63,69 @@ def world_of(source: str) -> Any:
     return get_world(source.removeprefix(WORLD_PREFIX))
 
 
-def load(source: str, config: TrainConfig, split: str) -> Comparisons:
+def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparisons]) -> Split:
+    """Read rows, set some aside, and give both parts the form that the objective takes.
+
+    Args:
+        config: names the sources.
+        objective: decides on pairs or single samples, and on ties.
+        load: the modality's reader of rows: `load(source, split=..., config_name=..., columns=...)`.
+
+    Raises:
+        ConfigError, ValueError, OSError: see the sources; always before any model runs.
+    """
+    everything = load_source(config.data, config, config.split, load)
+    if config.eval_data is not None:
+        split = "test" if world_of(config.eval_data) else "train"
+        train, held_out = everything, load_source(config.eval_data, config, split, load)
+    elif world_of(config.data) is not None:
+        train, held_out = everything, load_source(config.data, config, "test", load)
+    else:
+        train, held_out = hold_out(everything, config.eval_size, config.seed)
+    prompts = {prompt_key(e): dict(e.items[0].condition) for e in held_out.examples or train.examples}
+    decided = objective.has_tie_term or config.ties is not None
+    hints = method_hints(everything.report, config.method, objective.has_tie_term, objective.unpaired)
+    return Split(
+        train=suit(train, objective, config),
+        held_out=suit(held_out, objective, config, keep_ties=True) if held_out.examples else held_out,
+        prompts=list(prompts.values()),
+        hints=[hint for hint in hints if not (decided and "no tie term" in hint.text)],
+    )
+
+
+def load_source(
+    source: str, config: TrainConfig, split: str, load: Callable[..., Comparisons]
+) -> Comparisons:
     """Comparisons of a file, folder, hub id or world."""
     world = world_of(source)
     if world is None:
-        comparisons = load_comparisons(
-            source, split=split, config_name=config.data_config, columns=config.columns
-        )
+        comparisons = load(source, split=split, config_name=config.data_config, columns=config.columns)
     else:
+        test = split == "test"
         rows = world.comparisons(
-            WORLD_PROMPTS["test" if split == "test" else "train"],
-            split="test" if split == "test" else "train",
-            label_noise=config.label_noise if split != "test" else 0.0,
+            WORLD_PROMPTS["test" if test else "train"],
+            split="test" if test else "train",
+            label_noise=0.0 if test else config.label_noise,
             seed=config.seed,
         )
-        comparisons = load_comparisons(rows, columns=config.columns)
+        comparisons = load(rows, columns=config.columns)
         comparisons = replace(comparisons, report=replace(comparisons.report, source=source))
     if config.max_examples is not None:
         comparisons = replace(comparisons, examples=comparisons.examples[: config.max_examples])
     return comparisons
 
 
-def suit(comparisons: Comparisons, objective: Objective, config: TrainConfig) -> Comparisons:
-    """Turn pairs into what the objective takes: single samples, or pairs without ties."""
+def suit(
+    comparisons: Comparisons, objective: Objective, config: TrainConfig, keep_ties: bool = False
+) -> Comparisons:
+    """Turn pairs into what the objective takes: single samples, or pairs without ties.
+
+    Args:
+        comparisons: any.
+        objective: see `Objective.unpaired` and `has_tie_term`.
+        config: its `ties` says what ties mean to an objective without a tie term.
+        keep_ties: leave ties as they are (held-out data: their margins are of interest whatever was trained on).
+    """
     singles = comparisons.examples and comparisons.examples[0].comparisons[0].second is None
     if objective.unpaired:
         return comparisons if singles else unpair(comparisons, config.ties)
@@ -92,6 +135,8 @@ def suit(comparisons: Comparisons, objective: Objective, config: TrainConfig) ->
             "or give rows with chosen and rejected"
         )
     if objective.has_tie_term and config.ties is None:
+        return comparisons
+    if keep_ties and config.ties is not None and not objective.batch_coupled:
         return comparisons
     return apply_ties_policy(comparisons, config.ties)
 
@@ -129,73 +174,22 @@ def hold_out(comparisons: Comparisons, size: float, seed: int) -> tuple[Comparis
     )
 
 
-def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikelihood) -> PreparedData:
-    """Read, split, encode.
-
-    Raises:
-        ConfigError, ValueError, OSError: see the sources; always before any model runs.
-    """
-    everything = load(config.data, config, config.split)
-    hints = method_hints(everything.report, config.method, objective.has_tie_term, objective.unpaired)
-    if config.eval_data is not None:
-        train, held_out = (
-            everything,
-            load(config.eval_data, config, "test" if world_of(config.eval_data) else "train"),
-        )
-    elif world_of(config.data) is not None:
-        train, held_out = everything, load(config.data, config, "test")
-    else:
-        train, held_out = hold_out(everything, config.eval_size, config.seed)
-    prompts = list(
-        {prompt_key(e): dict(e.items[0].condition) for e in held_out.examples or train.examples}.values()
-    )
-    encoded = encode_examples(suit(train, objective, config), likelihood.encode)
-    encoded_held: list[Encoded[EncodedText]] = []
-    dropped = list(encoded.dropped)
-    if held_out.examples:
-        other = encode_examples(suit(held_out, objective, config), likelihood.encode)
-        encoded_held = other.examples
-        known = {(d.row, d.reason) for d in dropped}
-        dropped += [d for d in other.dropped if (d.row, d.reason) not in known]
-    report = encoded.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in hints] + list(report["hints"])
-    ties = any(edge.outcome.tie > 0 for e in encoded.examples for edge in e.comparisons)
-    objective.check_data(ties)
-    train_examples, held_examples = encoded.examples, encoded_held
-    if "rho_mismatched" in objective.needs:
-        train_examples = with_mismatched(train_examples, likelihood.max_length)
-        held_examples = with_mismatched(held_examples, likelihood.max_length)
-    world = world_of(config.data)
-    return PreparedData(
-        train=train_examples,
-        held_out=held_examples,
-        prompts=prompts,
-        verify=None if world is None else world.verify,
-        report=report,
-        dropped=dropped,
-        fingerprint=digest([*train_examples, *held_examples]),
-    )
+def merge_dropped(*lists: Iterable[Dropped]) -> list[Dropped]:
+    """Dropped rows of several passes over the same data, each once."""
+    return list(dict.fromkeys(d for dropped in lists for d in dropped))
 
 
-def with_mismatched(
-    examples: Sequence[Encoded[EncodedText]], max_length: int | None
-) -> list[Encoded[EncodedText]]:
-    """Give each example its prompt followed by the next row's completion (KTO's estimate of the KL term)."""
-    out = []
-    for i, example in enumerate(examples):
-        own, other = example.items[0], examples[(i + 1) % len(examples)].items[0]
-        ids = own.ids[: own.start] + other.ids[other.start :]
-        ids = array("i", ids[:max_length]) if max_length is not None else ids
-        out.append(replace(example, aside=(EncodedText(ids, own.start),)))
-    return out
+def has_ties(examples: Sequence[Encoded[Any]]) -> bool:
+    """Whether any comparison ties, wholly or in part."""
+    return any(edge.outcome.tie > 0 for e in examples for edge in e.comparisons)
 
 
-def digest(examples: Sequence[Encoded[EncodedText]]) -> str:
-    """Digest of ids, tokens and edges, in order."""
+def digest(examples: Iterable[Encoded[Any]], key: Callable[[Any], str]) -> str:
+    """Digest of ids, items (by the likelihood's `key`) and edges, in order."""
     h = hashlib.blake2b(digest_size=16)
     for example in examples:
         h.update(example.id.encode())
         for item in (*example.items, *example.aside):
-            h.update(item.start.to_bytes(4, "little") + item.ids.tobytes())
+            h.update(key(item).encode())
         h.update(repr(example.comparisons).encode())
     return h.hexdigest()

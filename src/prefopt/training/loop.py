@@ -1,4 +1,4 @@
-"""The training loop: forward, loss, backward, step, for every method.
+"""The training loop: forward, loss, backward, step, for every method and modality.
 
 Legend: E comparisons of a micro-batch.
 """
@@ -6,10 +6,9 @@ Legend: E comparisons of a micro-batch.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ from torch import Tensor, nn
 
 from prefopt.comparisons import Edges, Encoded, collate
 from prefopt.config import TrainConfig
-from prefopt.likelihoods.plan import EncodedText
 from prefopt.objectives.base import Objective, Sides, State
 from prefopt.training.batches import Scorer
+from prefopt.training.feed import Feed
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
-from prefopt.training.schedule import Schedule, split_evenly
+from prefopt.training.schedule import share_out
 
 ZERO_GRADIENT_STEPS = 5
 
@@ -42,12 +41,10 @@ class Loop:
         scheduler: learning rate; a function of the step.
         objective: the loss.
         scorer: sides of a batch under policy and reference.
-        train: encoded training examples.
-        held_out: encoded held-out examples.
-        schedule: which examples make up which step.
+        feed: the examples of each step.
         state: the objective's running statistics.
-        step: optimizer steps taken.
-        tokens: tokens read in training so far, over all processes.
+        step: steps taken.
+        tokens: summed width of the items read in training so far, over all processes.
     """
 
     config: TrainConfig
@@ -57,46 +54,47 @@ class Loop:
     scheduler: Any
     objective: Objective
     scorer: Scorer
-    train: Sequence[Encoded[EncodedText]]
-    held_out: Sequence[Encoded[EncodedText]]
-    schedule: Schedule
+    feed: Feed
     state: State
     step: int = 0
     tokens: int = 0
     metrics: SumsAndCounts = field(default_factory=SumsAndCounts)
+    last_grad_norm: float = math.nan
     _grad_norms: list[Tensor] = field(default_factory=list)
     _zero_gradients: int = 0
 
-    def fit(self, after_step: Callable[[Loop], None]) -> None:
-        """Train to the end of the schedule; `after_step` logs, evaluates and saves.
+    def fit(self, after_step: Callable[[], None]) -> None:
+        """Train to the end of the feed; `after_step` logs, evaluates and saves.
 
         Raises:
-            StopRun: the loss or gradient is not finite, or nothing has a gradient for 5 steps.
+            StopRun: the loss or gradient is not finite, or nothing has a gradient for 5 updates.
         """
         self.model.train()
-        while self.step < self.schedule.steps:
-            self.take_step()
-            after_step(self)
+        while self.step < self.feed.steps:
+            for examples in self.feed.updates(self.step):
+                self.update(examples)
+                self.feed.updated()
+            self.scheduler.step()
+            self.step += 1
+            after_step()
 
-    def take_step(self) -> None:
-        """One optimizer step: every example counts by its weight, however the step is cut into micro-batches."""
-        mine = self.schedule.micro_batches(self.step, self.accelerator.process_index)
-        total_weight = sum(
-            edge.weight for i in self.schedule.examples(self.step) for edge in self.train[i].comparisons
-        )
-        for k, indices in enumerate(mine):
+    def update(self, examples: Sequence[Encoded[Any]]) -> None:
+        """One optimizer update: every example counts by its weight, however they are cut into micro-batches."""
+        total_weight = sum(edge.weight for e in examples for edge in e.comparisons)
+        size, process = self.config.per_device_train_batch_size, self.accelerator.process_index
+        mine = share_out(examples, size, process, self.accelerator.num_processes)
+        for k, batch in enumerate(mine):
             last = k == len(mine) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 # a process without work scores one example of no weight, to take part in the synchronisation
-                examples = [self.train[i] for i in indices or self.schedule.examples(self.step)[:1]]
                 with self.accelerator.autocast():
-                    sides, edges, tokens = self.scorer.sides(self.model, collate(examples))
-                counted_E = torch.ones_like(edges.weight_E) if indices else torch.zeros_like(edges.weight_E)
+                    sides, edges, width = self.scorer.sides(self.model, collate(batch or examples[:1]))
+                counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
                 losses_E = self.losses(sides, edges, counted_E)
                 loss = (losses_E * edges.weight_E * counted_E).sum() / total_weight
                 # data parallel wrappers average gradients over processes; this loss is a share of the sum
                 self.accelerator.backward(loss * self.accelerator.num_processes)
-            self.tokens += tokens if indices else 0
+            self.tokens += width if batch else 0
         norm = self.accelerator.clip_grad_norm_(
             [p for p in self.model.parameters() if p.requires_grad], self.config.max_grad_norm or math.inf
         )
@@ -106,28 +104,21 @@ class Loop:
         if self.accelerator.device.type == "cpu":
             self.watch()  # before the step: weights are never overwritten with NaN where looking is free
         self.optimizer.step()
-        self.scheduler.step()
         self.optimizer.zero_grad()
-        self.step += 1
 
-    def losses(
-        self, sides: Sides, edges: Edges, counted_E: Tensor, into: SumsAndCounts | None = None
-    ) -> Tensor:
+    def losses(self, sides: Sides, edges: Edges, counted_E: Tensor) -> Tensor:
         """(E,) losses of scored comparisons in float32 or wider; updates running statistics and metrics."""
-        training = into is None
         outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
-        if training:
-            sums = self.objective.statistics(sides, outcome_E3)
-            if sums:
-                sums = {k: self.accelerator.reduce(v * counted_E.max(), "sum") for k, v in sums.items()}
-                self.state = self.objective.next_state(self.state, sums)
+        sums = self.objective.statistics(sides, outcome_E3)
+        if sums:
+            sums = {k: self.accelerator.reduce(v * counted_E.max(), "sum") for k, v in sums.items()}
+            self.state = self.objective.next_state(self.state, sums)
         losses_E = self.objective.losses(sides, None if edges.all_wins else outcome_E3, self.state)
-        metrics = self.metrics if into is None else into
         with torch.no_grad():
             add_comparison_metrics(
-                metrics, self.objective, sides, outcome_E3, counted_E, losses_E, self.state
+                self.metrics, self.objective, sides, outcome_E3, counted_E, losses_E, self.state
             )
-        if training and losses_E.device.type == "cpu" and not bool(torch.isfinite(losses_E).all()):
+        if losses_E.device.type == "cpu" and not bool(torch.isfinite(losses_E).all()):
             worst = int((~torch.isfinite(losses_E)).nonzero()[0])
             raise StopRun(
                 f"the loss of comparison {worst} of the micro-batch at step {self.step + 1} is {losses_E[worst]:.3g} "
@@ -149,70 +140,17 @@ class Loop:
             self._zero_gradients = self._zero_gradients + 1 if norm == 0 else 0
             if self._zero_gradients >= ZERO_GRADIENT_STEPS:
                 raise StopRun(
-                    f"the gradient was exactly zero for {ZERO_GRADIENT_STEPS} steps: every comparison is outside the "
+                    f"the gradient was exactly zero for {ZERO_GRADIENT_STEPS} updates: every comparison is outside the "
                     "range in which the loss reacts (clipped, or saturated), or the adapter is switched off"
                 )
             self.last_grad_norm = norm
         return self.last_grad_norm
 
-    last_grad_norm: float = math.nan
-
-    def rehearse_longest(self) -> float:
-        """Forward and backward of the longest micro-batch without a step: a run that cannot fit fails now."""
-        longest = sorted(self.train, key=lambda e: -max(len(item.ids) for item in e.items))
-        examples = longest[: self.config.per_device_train_batch_size]
-        start = time.perf_counter()
-        self.model.train()
-        with self.accelerator.autocast():
-            sides, edges, _ = self.scorer.sides(self.model, collate(examples))
-        outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
-        state = self.objective.next_state(self.state, self.objective.statistics(sides, outcome_E3))
-        self.accelerator.backward(self.objective.losses(sides, outcome_E3, state).mean())
-        self.optimizer.zero_grad()
-        return time.perf_counter() - start
-
-    @torch.no_grad()
-    def evaluate(
-        self, examples: Sequence[Encoded[EncodedText]]
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """Metrics over examples, and the reward margins of wins and ties, over all processes."""
-        self.model.eval()
-        found = SumsAndCounts()
-        margins: dict[str, list[float]] = {"wins": [], "ties": []}
-        size, rank, processes = (
-            self.config.per_device_eval_batch_size,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
-        for indices in split_evenly(range(len(examples)), size, rank, processes):
-            with self.accelerator.autocast():
-                sides, edges, _ = self.scorer.sides(
-                    self.model, collate([examples[i] for i in indices or range(min(1, len(examples)))])
-                )
-            counted_E = torch.full_like(edges.weight_E, float(bool(indices)))
-            state = self.state
-            if self.objective.batch_coupled or not state:
-                state = self.objective.next_state(state, self.objective.statistics(sides, edges.outcome_E3))
-            with_state = replace(self, state=state)
-            with_state.losses(sides, edges, counted_E, into=found)
-            if indices and not self.objective.unpaired:
-                m_E = self.objective.reward_scale * (sides.rho_w - sides.rho_l)
-                signed = torch.where(edges.outcome_E3[:, 1] > edges.outcome_E3[:, 0], -m_E, m_E)
-                for value, tie in zip(signed.tolist(), edges.outcome_E3[:, 2].tolist(), strict=True):
-                    margins["ties" if tie >= 0.5 else "wins"].append(value)
-        self.model.train()
-        if processes > 1:
-            from accelerate.utils import gather_object
-
-            margins = {k: gather_object(v) for k, v in margins.items()}
-        means = found.means(lambda x: self.accelerator.reduce(x, "sum"))
-        return derived(means, self.objective), margins
-
     def train_metrics(self) -> dict[str, float]:
         """Means since the last call, over all processes."""
         means = self.metrics.means(lambda x: self.accelerator.reduce(x, "sum"))
         self.metrics.clear()
-        return derived(means, self.objective)
+        return derived(means, self.objective) | self.feed.measures()
 
 
 def derived(means: dict[str, float], objective: Objective) -> dict[str, float]:

@@ -86,7 +86,9 @@ def add_comparison_metrics(
     scale = objective.reward_scale
     win, lose, tie = outcome_E3.unbind(-1)
     counted = counted_E > 0
-    into.add("loss", losses_E, counted)
+    # an objective without a tie term has no loss for a whole tie (held-out ones are kept for their margins)
+    judged = counted if objective.has_tie_term else counted & (win + lose > 0)
+    into.add("loss", losses_E, judged)
     if objective.unpaired:
         reward_E = scale * sides.rho_w
         for name, side in (("chosen", win > 0.5), ("rejected", lose > 0.5)):
@@ -119,6 +121,7 @@ def add_comparison_metrics(
             into.add("length_gap", gap, decided)
         into.add("ties/share", tied.double(), counted)
         into.add("ties/margin_abs", margin.abs(), tied)
-        into.add("ties/loss", losses_E, tied)
+        if objective.has_tie_term:
+            into.add("ties/loss", losses_E, tied)
     for name, value_E in objective.diagnostics(sides, state).items():
         into.add(name, value_E, counted)

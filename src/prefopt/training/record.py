@@ -10,14 +10,12 @@ import datetime
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig, dump
-from prefopt.likelihoods.plan import EncodedText
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
 
@@ -34,10 +32,10 @@ OURS = (
 
 
 class Record:
-    """Writes the run's folder; on processes other than the main one it only remembers.
+    """The run's folder; on processes other than the main one it only remembers. Nothing is written before `open`.
 
     Args:
-        folder: of the run; created.
+        folder: of the run.
         config: resolved configuration.
         hyper: objective hyper-parameters.
         main: whether this process writes.
@@ -47,34 +45,24 @@ class Record:
     def __init__(
         self, folder: Path, config: TrainConfig, hyper: Mapping[str, Any], main: bool, resuming: bool
     ) -> None:
-        self.folder = folder
-        self.main = main
+        self.folder, self.config, self.hyper, self.main, self.resuming = folder, config, hyper, main, resuming
         self.history: list[dict[str, Any]] = []
+        self.opened = False
         self._memory: dict[str, Any] = {}
-        if not main:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not resuming and config.overwrite:
-                for name in OURS:  # only what a run writes: anything else in the folder is the user's
-                    path = folder / name
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            (folder / "record").mkdir(exist_ok=True)
-            if not resuming:
-                (folder / "config.yaml").write_text(dump(config, hyper), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write to {folder}: {error.strerror}. Give another output_dir, or fix its permissions"
-            ) from error
-        if resuming:
-            for name in ("manifest", "samples", "margins"):
-                path = folder / "record" / f"{name}.json"
-                if path.exists():
-                    self._memory[name] = json.loads(path.read_text(encoding="utf-8"))
-            self._memory.get("manifest", {}).pop("checks", None)
+
+    def open(self) -> None:
+        """Create or take over the folder; an old run in it is removed only now, if so configured.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        self.opened = True
+        if self.main:
+            self._make_folder()
+        config = self.config
         self.manifest(
             prefopt=__version__,
-            run_name=config.run_name or folder.name,
+            run_name=config.run_name or self.folder.name,
             status="running",
             started=self._memory.get("manifest", {}).get("started") or now(),
             non_default=sorted(
@@ -83,9 +71,31 @@ class Record:
                     for k, f in TrainConfig.model_fields.items()
                     if not f.is_required() and getattr(config, k) != f.default
                 ]
-                + list(hyper)
+                + list(self.hyper)
             ),
         )
+
+    def _make_folder(self) -> None:
+        folder = self.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not self.resuming and self.config.overwrite:
+                for name in OURS:  # only what a run writes: anything else in the folder is the user's
+                    path = folder / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            (folder / "record").mkdir(exist_ok=True)
+            if not self.resuming:
+                (folder / "config.yaml").write_text(dump(self.config, self.hyper), encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to {folder}: {error.strerror}. Give another output_dir, or fix its permissions"
+            ) from error
+        if self.resuming:
+            for name in ("manifest", "samples", "margins"):
+                path = folder / "record" / f"{name}.json"
+                if path.exists():
+                    self._memory[name] = json.loads(path.read_text(encoding="utf-8"))
+            self._memory.get("manifest", {}).pop("checks", None)
 
     def json(self, name: str, value: Any) -> None:
         """Write record/NAME.json."""
@@ -127,6 +137,24 @@ class Record:
                 "unit": "beta * (rho_w - rho_l), nats",
             },
         )
+
+    def samples(
+        self, settings: Mapping[str, Any], prompts: Sequence[str], drawn: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add one sample a prompt to record/samples.json; a step drawn again (after a resume) replaces the old one.
+
+        Args:
+            settings: of the sampling.
+            prompts: as a reader sees them.
+            drawn: one mapping a prompt, each with a "step".
+        """
+        entries = self._memory.get("samples", {}).get("prompts") or [
+            {"prompt": prompt, "generations": []} for prompt in prompts
+        ]
+        for entry, sample in zip(entries, drawn, strict=True):
+            kept = [x for x in entry["generations"] if x["step"] != sample["step"]]
+            entry["generations"] = [*kept, dict(sample)]
+        self.json("samples", {"settings": dict(settings), "prompts": entries})
 
     def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl."""
@@ -191,31 +219,3 @@ def versions() -> dict[str, str]:
     """Versions of everything a result depends on."""
     names = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy")
     return {name: metadata.version(name) for name in names}
-
-
-def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
-    """The first example decoded, prompt and scored tokens apart."""
-    edge = example.comparisons[0]
-    ends = (
-        [("chosen", edge.first)]
-        if edge.second is None
-        else [("chosen", edge.first), ("rejected", edge.second)]
-    )
-    sides = []
-    for name, index in ends:
-        item = example.items[index]
-        parts = (item.ids[: item.start], item.ids[item.start :])
-        segments = [
-            {"text": tokenizer.decode(list(part)), "scored": bool(k), "token_count": len(part)}
-            for k, part in enumerate(parts)
-        ]
-        sides.append(
-            {
-                "name": name,
-                "tokens": len(item.ids),
-                "scored": item.length,
-                "truncated": item.truncated,
-                "segments": segments,
-            }
-        )
-    return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}

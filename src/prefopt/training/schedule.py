@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +61,9 @@ class Schedule:
         order = np.random.default_rng([self.seed, epoch]).permutation(self.n_examples)
         return order[place * self.step_size : (place + 1) * self.step_size].tolist()
 
-    def micro_batches(self, step: int, rank: int) -> list[list[int]]:
-        """The micro-batches of one process; empty lists where a small last step leaves it without work."""
-        chosen = self.examples(step)
-        chunks = [chosen[i : i + self.per_device] for i in range(0, len(chosen), self.per_device)]
-        needed = math.ceil(len(chunks) / self.processes)
-        chunks += [[]] * (needed * self.processes - len(chunks))
-        return chunks[rank :: self.processes]
 
-
-def split_evenly(items: Sequence[int], size: int, rank: int, processes: int) -> list[list[int]]:
-    """Batches of at most `size` of the items that fall to a process, for evaluation; same count on every process."""
+def share_out(items: Sequence[T], size: int, rank: int, processes: int) -> list[list[T]]:
+    """The batches of at most `size` items that fall to a process; as many on every process, some perhaps empty."""
     chunks = [list(items[i : i + size]) for i in range(0, len(items), size)]
     chunks += [[]] * (-len(chunks) % processes)
     return chunks[rank::processes]

@@ -13,40 +13,39 @@ from prefopt.references import Reference
 from prefopt.training.record import Record
 
 
-class Sampler:
+class TextSampler:
     """Draws one completion a prompt each time it is asked, with the same seed each time.
 
     Args:
         config: number of prompts, length, temperature.
         likelihood: of the run.
+        model: the policy, unwrapped.
         reference: for the KL.
         prompts: conditions, held out where possible.
         reward: exact or judged reward of (prompt text, completion text); None for none.
         record: where texts go.
+        accelerator: for autocast.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         likelihood: TokenLikelihood,
+        model: Any,
         reference: Reference,
         prompts: Sequence[Mapping[str, Any]],
         reward: Callable[[str, str], float] | None,
         record: Record,
+        accelerator: Any,
     ) -> None:
         limit = None if config.max_length is None else config.max_length - 1
         encoded = [(c, likelihood.prompt_ids(c)) for c in prompts[: 2 * config.sample_prompts]]
         fitting = [(c, ids) for c, ids in encoded if ids and (limit is None or len(ids) <= limit)]
         self.prompts = fitting[: config.sample_prompts]
-        self.config, self.likelihood, self.reference, self.reward, self.record = (
-            config,
-            likelihood,
-            reference,
-            reward,
-            record,
-        )
+        self.config, self.likelihood, self.model, self.reference = config, likelihood, model, reference
+        self.reward, self.record, self.accelerator = reward, record, accelerator
 
-    def take(self, model: Any, step: int, label: str, accelerator: Any) -> dict[str, float]:
+    def take(self, step: int, label: str) -> dict[str, float]:
         """Generate, score and record; returns kl, reward, sample_length and sample_repetition.
 
         Every process takes part (a sharded model needs all of them); results are the same on each.
@@ -57,8 +56,9 @@ class Sampler:
             "temperature": self.config.sample_temperature,
             "max_new_tokens": self.config.sample_max_new_tokens,
         }
+        model = self.model
         model.eval()
-        with accelerator.autocast():
+        with self.accelerator.autocast():
             drawn = generate(
                 model,
                 self.likelihood,
@@ -84,16 +84,14 @@ class Sampler:
             values["reward"] = sum(known) / len(known)
         values["sample_length"] = sum(g.item.length for g in drawn) / len(drawn)
         values["sample_repetition"] = sum(repetition(g.text) for g in drawn) / len(drawn)
-        earlier = self.record._memory.get("samples", {}).get("prompts") or [
-            {"prompt": shown(c), "generations": []} for c, _ in self.prompts
-        ]
-        for entry, g, score in zip(earlier, drawn, scores, strict=True):
-            kept = [x for x in entry["generations"] if x["step"] != step]
-            entry["generations"] = [
-                *kept,
-                {"step": step, "label": label, "text": g.text, "score": score, "length": g.item.length},
-            ]
-        self.record.json("samples", {"settings": settings, "prompts": earlier})
+        self.record.samples(
+            settings,
+            [shown(c) for c, _ in self.prompts],
+            [
+                {"step": step, "label": label, "text": g.text, "score": score, "length": g.item.length}
+                for g, score in zip(drawn, scores, strict=True)
+            ],
+        )
         return values
 
 

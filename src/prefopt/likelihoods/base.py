@@ -1,0 +1,78 @@
+"""What every likelihood offers, and the scores it gives. Training and references know no more than this.
+
+Legend: N items, L scored parts of an item (tokens of the longest completion; 1 for a whole image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prefopt.comparisons import Encoded
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScores:
+    """Scores of N items, float32 or wider."""
+
+    logp_NL: Tensor
+    """(N, L) score of each part of an item; zero after the item's end. For text, log-probabilities in nats."""
+    length_N: Tensor | None = None
+    """(N,) number of scored tokens; None where an item is one undivided thing."""
+    log_p2_N: Tensor | None = None
+    """(N,) sum over completion tokens of log sum_v pi(v)^2; only when asked for."""
+
+    @property
+    def logp_N(self) -> Tensor:
+        """(N,) score of each item."""
+        return self.logp_NL.sum(-1)
+
+
+class Plan(Protocol):
+    """A batch laid out as tensors, made on the host."""
+
+    def to(self, device: torch.device) -> Any:
+        """The same plan on another device."""
+        ...
+
+
+class Likelihood(Protocol):
+    """How likely a model finds encoded items. The item's own type is known to the likelihood alone."""
+
+    version: int
+    """Of what a score means; part of the reference cache's key."""
+
+    def settings(self) -> dict[str, Any]:
+        """Whatever else a score depends on besides model and item; part of the reference cache's key."""
+        ...
+
+    def at(self, example: Encoded[Any], epoch: int) -> Encoded[Any]:
+        """The example as it is scored in an epoch: the same every time for text, with fresh noise for denoising.
+
+        Epochs below 0 are evaluations.
+        """
+        ...
+
+    def seen_by_reference(self, item: Any) -> Any:
+        """The item as the reference scores it; the same object unless it has another condition there."""
+        ...
+
+    def key(self, item: Any) -> str:
+        """Digest of all that an item's score depends on, but for the model."""
+        ...
+
+    def width(self, item: Any) -> int:
+        """Size of an item in a batch (tokens; 1 where all items are alike), for batching by size."""
+        ...
+
+    def plan(self, items: Sequence[Any]) -> Any:
+        """Lay items out for one forward pass (a `Plan`)."""
+        ...
+
+    def score(self, model: nn.Module, plan: Any, extras: Collection[str] = ()) -> ItemScores:
+        """Scores of the planned items, with gradients."""
+        ...

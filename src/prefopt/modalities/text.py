@@ -1,0 +1,186 @@
+"""Text: causal language models of transformers, token likelihoods, generated samples."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from prefopt.comparisons import Encoded
+from prefopt.config import ConfigError, TrainConfig
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.text_samples import TextSampler
+from prefopt.models.loading import LoadedModel, LoraSettings, load_model, load_tokenizer, trainable_parameters
+from prefopt.objectives.base import Objective
+from prefopt.sources.encoding import encode_examples
+from prefopt.sources.rows import load_comparisons
+from prefopt.training import memory
+from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, read, world_of
+
+
+def set_up(context: Context) -> Setup:
+    """Data first, then the model.
+
+    Raises:
+        ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
+    """
+    config, objective, accelerator = context.config, context.objective, context.accelerator
+    source = model_folder(config.model, accelerator)
+    tokenizer = load_tokenizer(source)
+    likelihood = TokenLikelihood(tokenizer, config.max_length)
+    data = prepare(config, objective, likelihood)
+    context.announce(data, first_pair(data.train[0], tokenizer))
+
+    lora = lora_settings(config)
+    # bf16 weights round away updates at usual learning rates, so full fine-tuning keeps float32 weights
+    dtype = config.dtype if config.dtype != "auto" or lora is not None else "float32"
+    policy = load_model(
+        source,
+        dtype=dtype,
+        lora=lora,
+        load_in_4bit=config.load_in_4bit,
+        attn_implementation=config.attn_implementation,
+    )
+    model: Any = policy.model
+    if not trainable_parameters(model):
+        raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    if not config.load_in_4bit:
+        model.to(accelerator.device)
+    reference_source = (
+        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
+    )
+
+    def load_reference() -> nn.Module:
+        return load_model(
+            reference_source, dtype=dtype, attn_implementation=config.attn_implementation, trainable=False
+        ).model
+
+    def forecast(reference_resident: bool) -> list[dict[str, Any]]:
+        return memory.forecast(
+            model,
+            optim=config.optim,
+            rows=2 * config.per_device_train_batch_size,
+            length=max(len(item.ids) for e in data.train for item in e.items),
+            reference_resident=reference_resident,
+            gradient_checkpointing=config.gradient_checkpointing,
+            autocast_bf16=context.bf16,
+        )
+
+    world = world_of(config.data)
+    reward = context.reward or (None if world is None else world.verify)
+    return Setup(
+        policy=policy,
+        likelihood=likelihood,
+        data=data,
+        load_reference=load_reference,
+        reference_kind="cached",
+        forecast=forecast,
+        sampler=lambda reference: TextSampler(
+            config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
+        ),
+        save=lambda folder, state: save(folder, policy, tokenizer, state),
+    )
+
+
+def lora_settings(config: TrainConfig) -> LoraSettings | None:
+    """Adapters as configured."""
+    if not config.use_peft:
+        return None
+    return LoraSettings(
+        r=config.lora_r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        target_modules=config.lora_target_modules,
+    )
+
+
+def model_folder(source: str, accelerator: Any) -> str:
+    """A model source with worlds replaced by the folder of their pretrained model."""
+    world = world_of(source)
+    if world is None:
+        return str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
+    with accelerator.main_process_first():
+        return str(world.model_dir(progress=accelerator.is_main_process))
+
+
+def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikelihood) -> PreparedData:
+    """Read, split, tokenize.
+
+    Raises:
+        ConfigError, ValueError, OSError: see the sources; always before any model runs.
+    """
+    split = read(config, objective, load_comparisons)
+    encoded = encode_examples(split.train, likelihood.encode)
+    train, held_out, dropped = encoded.examples, [], encoded.dropped
+    if split.held_out.examples:
+        other = encode_examples(split.held_out, likelihood.encode)
+        held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
+    objective.check_data(has_ties(train))
+    report = encoded.report.to_dict()
+    report["hints"] = [{"level": h.level, "text": h.text} for h in split.hints] + list(report["hints"])
+    if "rho_mismatched" in objective.needs:
+        train = with_mismatched(train, likelihood.max_length)
+        held_out = with_mismatched(held_out, likelihood.max_length)
+    return PreparedData(
+        train=train,
+        held_out=held_out,
+        prompts=split.prompts,
+        report=report,
+        dropped=dropped,
+        fingerprint=digest([*train, *held_out], likelihood.key),
+    )
+
+
+def with_mismatched(
+    examples: Sequence[Encoded[EncodedText]], max_length: int | None
+) -> list[Encoded[EncodedText]]:
+    """Give each example its prompt followed by the next row's completion (KTO's estimate of the KL term)."""
+    out = []
+    for i, example in enumerate(examples):
+        own, other = example.items[0], examples[(i + 1) % len(examples)].items[0]
+        ids = own.ids[: own.start] + other.ids[other.start :]
+        ids = array("i", ids[:max_length]) if max_length is not None else ids
+        out.append(replace(example, aside=(EncodedText(ids, own.start),)))
+    return out
+
+
+def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
+    """The first example decoded, prompt and scored tokens apart."""
+    edge = example.comparisons[0]
+    ends = [("chosen", edge.first)] + ([] if edge.second is None else [("rejected", edge.second)])
+    sides = []
+    for name, index in ends:
+        item = example.items[index]
+        parts = (item.ids[: item.start], item.ids[item.start :])
+        sides.append(
+            {
+                "name": name,
+                "tokens": len(item.ids),
+                "scored": item.length,
+                "truncated": item.truncated,
+                "segments": [
+                    {"text": tokenizer.decode(list(part)), "scored": bool(k), "token_count": len(part)}
+                    for k, part in enumerate(parts)
+                ],
+            }
+        )
+    return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}
+
+
+def save(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[str, Tensor] | None) -> None:
+    """The trained model (or adapter) with its tokenizer, as `save_pretrained` leaves them."""
+    model: Any = policy.model
+    options: dict[str, Any] = {} if state is None else {"state_dict": state}
+    if policy.adapter:
+        options["selected_adapters"] = [policy.adapter]
+    model.save_pretrained(folder, **options)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,75 @@
+"""Start-of-run checks: what can be known to be wrong before the first step."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from prefopt.comparisons import collate
+from prefopt.training.loop import Loop, StopRun
+from prefopt.training.record import Record
+
+START_TOLERANCE = 1e-3  # nats a sequence; covers float32 sums of different batch shapes
+
+
+def check_start_value(loop: Loop, record: Record) -> None:
+    """Policy equals reference: zero margins, and the loss that goes with them.
+
+    Raises:
+        StopRun: they differ in full precision.
+    """
+    config, objective = loop.config, loop.objective
+    if not objective.needs_reference:
+        note = "the objective uses no reference: there is no zero margin to start from"
+        record.check("start value", "note", note)
+        return
+    if config.reference_model is not None:
+        note = "another reference model is in use: margins need not start at zero"
+        record.check("start value", "note", note)
+        return
+    examples = loop.feed.opening(config.per_device_train_batch_size)
+    if not examples:
+        return
+    with torch.no_grad(), loop.accelerator.autocast():
+        loop.model.eval()
+        sides, edges, _ = loop.scorer.sides(loop.model, collate(examples))
+    worst = float(torch.cat([sides.rho_w, sides.rho_l]).abs().max())
+    outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
+    state = objective.next_state(loop.state, objective.statistics(sides, outcome_E3))
+    loss = float(objective.losses(sides, outcome_E3, state).mean())
+    record.manifest(zero_margin_loss=loss)
+    full_precision = loop.accelerator.mixed_precision == "no"
+    if worst <= (START_TOLERANCE if full_precision else 1.0):
+        found = f"policy equals reference (largest log-ratio {worst:.1e} nats); loss {loss:.4f}"
+        record.check("start value", "pass", found)
+        return
+    found = (
+        f"policy and reference differ by {worst:.3g} nats before any step: dropout, dtype or a damaged cache"
+    )
+    record.check("start value", "fail" if full_precision else "warn", found)
+    if full_precision:
+        raise StopRun(
+            f"policy and reference differ by {worst:.3g} nats before any step, so the run would start from a wrong "
+            "place. Check that the model is deterministic (no dropout) and the same in both; try reference=live"
+        )
+
+
+def rehearse_longest(loop: Loop, record: Record) -> None:
+    """Forward and backward of the longest micro-batch without a step: a run that cannot fit fails now."""
+    examples = loop.feed.rehearsal(loop.config.per_device_train_batch_size)
+    if not examples:
+        return
+    objective = loop.objective
+    start = time.perf_counter()
+    loop.model.train()
+    with loop.accelerator.autocast():
+        sides, edges, _ = loop.scorer.sides(loop.model, collate(examples))
+    outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
+    state = objective.next_state(loop.state, objective.statistics(sides, outcome_E3))
+    loop.accelerator.backward(objective.losses(sides, outcome_E3, state).mean())
+    loop.optimizer.zero_grad()
+    seconds = time.perf_counter() - start
+    record.check(
+        "longest batch first", "pass", f"forward and backward of the longest batch took {seconds:.2f} s"
+    )

@@ -1,0 +1,222 @@
+"""The course of a run around its loop: start or resume, log, evaluate, save, finish."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefopt.comparisons import Encoded
+from prefopt.config import ConfigError, TrainConfig
+from prefopt.modalities.base import Sampler, Setup
+from prefopt.training import checkpoint, memory
+from prefopt.training.checks import check_start_value, rehearse_longest
+from prefopt.training.console import Console
+from prefopt.training.evaluate import evaluate
+from prefopt.training.loop import Loop
+from prefopt.training.record import Record
+
+# keys that a resumed run may change: they decide what is written, not what is learned
+FREE_ON_RESUME = frozenset(
+    {
+        "output_dir", "run_name", "report_to", "resume", "overwrite", "logging_steps", "eval_steps", "save_steps",
+        "save_total_limit", "save_checkpoints", "per_device_eval_batch_size", "sample_prompts",
+        "sample_max_new_tokens", "sample_temperature", "gradient_checkpointing",
+        # these are known by what they come to: fingerprints, the number of steps and their size
+        "model", "data", "eval_data", "max_steps", "num_train_epochs", "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+    }
+)  # fmt: skip
+
+
+@dataclass
+class Course:
+    """A run from its first check to its finished folder.
+
+    Attributes:
+        config: of the run.
+        loop: trains.
+        setup: what the modality brought.
+        record: the run's folder.
+        console: the terminal.
+        sampler: samples on fixed conditions.
+        step_size: examples (or prompts) in one step.
+    """
+
+    config: TrainConfig
+    loop: Loop
+    setup: Setup
+    record: Record
+    console: Console
+    sampler: Sampler
+    step_size: int
+    _began: float = field(default=0.0, init=False)
+    _began_at: int = field(default=0, init=False)
+
+    @property
+    def judged(self) -> Sequence[Encoded[Any]]:
+        """What evaluations look at."""
+        data = self.setup.data
+        return data.held_out or data.train[: 4 * self.config.per_device_eval_batch_size]
+
+    @property
+    def judged_split(self) -> str:
+        """Its name in the record."""
+        return "held-out" if self.setup.data.held_out else "training"
+
+    def identity(self) -> dict[str, Any]:
+        """What a resumed run must share with the one it continues."""
+        return {
+            "data": self.setup.data.fingerprint,
+            "steps": self.loop.feed.steps,
+            "step_size": self.step_size,
+            "objective": repr(self.loop.objective),
+            **self.config.model_dump(mode="json", exclude=set(FREE_ON_RESUME)),
+        }
+
+    def run(self, resume_from: Path | None) -> None:
+        """Start or resume, train to the end, and leave a finished folder."""
+        config, loop, accelerator = self.config, self.loop, self.loop.accelerator
+        if resume_from is None:
+            self.start()
+        else:
+            self.resume(resume_from)
+        loop.scorer.reference.policy_moved()
+        if config.report_to:
+            accelerator.init_trackers(
+                config.run_name or "prefopt", config=config.model_dump(mode="json", exclude={"report_to"})
+            )
+        self._began, self._began_at = time.perf_counter(), loop.step
+        with self.console.bar(loop.feed.steps, loop.step):
+            loop.fit(self.after_step)
+        self.save_model(self.record.folder / "model")
+        self.record.manifest(
+            status="finished",
+            duration_s=round(time.perf_counter() - self._began, 2),
+            peak_memory_bytes=memory.peak(accelerator.device),
+        )
+        self.record.pages()
+        self.console.finished(self.record.folder, self.record.last_metrics())
+        accelerator.wait_for_everyone()
+        # last: it also takes down the process group, which saving a sharded model needs
+        accelerator.end_training()
+
+    def start(self) -> None:
+        """Checks, and the values before the first step."""
+        check_start_value(self.loop, self.record)
+        rehearse_longest(self.loop, self.record)
+        self.evaluate("before")
+
+    def resume(self, source: Path) -> None:
+        """Put everything back as it was after the checkpoint's step.
+
+        Raises:
+            ConfigError: the checkpoint belongs to a run that was configured otherwise.
+            CheckpointError: it is damaged or of another model.
+        """
+        loop = self.loop
+        state, objective_state = checkpoint.load(source, loop.model, loop.optimizer)
+        identity = self.identity()
+        if state["identity"] != identity:
+            changed = [k for k in identity if state["identity"].get(k) != identity[k]]
+            raise ConfigError(
+                f"{source} belongs to a run with other {', '.join(changed)}: resume with the configuration in "
+                f"{self.record.folder / 'config.yaml'}, or start over with overwrite=true"
+            )
+        loop.step, loop.tokens = state["step"], state["tokens"]
+        loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
+        # its functions of the step are rebuilt from the configuration, never stored
+        functions = [None] * len(loop.scheduler.lr_lambdas)
+        loop.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": functions})
+        for group, rate in zip(loop.optimizer.param_groups, state["learning_rates"], strict=True):
+            group["lr"] = rate
+        self.record.rewind(loop.step)
+        self.console.say(f"resumed after step {loop.step} from {source}")
+
+    def after_step(self) -> None:
+        """Log, evaluate and save where it is time to."""
+        config, loop = self.config, self.loop
+        steps, step = loop.feed.steps, loop.step
+        done = step == steps
+        if step % config.logging_steps == 0 or done or step == 1:
+            self.log()
+        else:
+            self.console.tick(step)
+        eval_steps = config.eval_steps or max(1, math.ceil(steps / 10))
+        if (step % eval_steps == 0 or done) and (self.setup.data.held_out or done):
+            self.evaluate("after" if done else f"step {step}")
+        save_steps = config.save_steps or loop.feed.steps_per_epoch
+        if config.save_checkpoints and (step % save_steps == 0 or done):
+            loop.watch()
+            self.save_checkpoint()
+
+    def log(self) -> None:
+        """One line of training metrics."""
+        loop = self.loop
+        accelerator = loop.accelerator
+        loop.watch()
+        tokens = torch.tensor(float(loop.tokens), device=accelerator.device)
+        line = loop.train_metrics() | {
+            "grad_norm": loop.last_grad_norm,
+            "learning_rate": loop.scheduler.get_last_lr()[0],
+            "num_tokens": float(accelerator.reduce(tokens, "sum")),
+        }
+        self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, "train", line)
+        accelerator.log(line, step=loop.step)
+        pace = (time.perf_counter() - self._began) / (loop.step - self._began_at)
+        self.console.training(loop.step, loop.feed.steps, line, pace)
+
+    def evaluate(self, label: str) -> None:
+        """Held-out metrics, margins at both ends of the run, and samples."""
+        loop = self.loop
+        found: dict[str, float] = {}
+        if self.judged:
+            found, margins = evaluate(loop, self.judged)
+            if label in ("before", "after"):
+                self.record.margins(label, margins, self.judged_split)
+        found |= self.sampler.take(loop.step, label)
+        line = {f"eval_{k}": v for k, v in found.items()}
+        self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, "eval", line)
+        if label != "before":
+            loop.accelerator.log(line, step=loop.step)
+        self.console.evaluation(loop.step, found)
+
+    def save_checkpoint(self) -> None:
+        """All that an exact resume needs."""
+        loop = self.loop
+        checkpoint.save(
+            self.record.folder / "checkpoints",
+            loop.step,
+            loop.model,
+            loop.optimizer,
+            loop.state,
+            {
+                "tokens": loop.tokens,
+                "scheduler": {k: v for k, v in loop.scheduler.state_dict().items() if k != "lr_lambdas"},
+                "learning_rates": [g["lr"] for g in loop.optimizer.param_groups],
+                "identity": self.identity(),
+                "reference": loop.scorer.reference.fingerprint,
+            },
+            main=loop.accelerator.is_main_process,
+            keep=self.config.save_total_limit,
+        )
+
+    def save_model(self, folder: Path) -> None:
+        """Write the trained model, whole or not at all."""
+        model = self.setup.policy.model
+        sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
+        state = {k: checkpoint.whole(v) for k, v in model.state_dict().items()} if sharded else None
+        if not self.loop.accelerator.is_main_process:
+            return
+        partial = folder.with_name(".model.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        self.setup.save(partial, state)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
