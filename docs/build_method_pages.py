@@ -37,7 +37,8 @@ def page(method: Method) -> str:
         doc.strip(),
         f"## When to use it\n\n{method.use_when}",
         f"## When it goes wrong\n\n{method.failure_signs}",
-        f"## Run it\n\n```bash\nprefopt train {method.name} --model DIR --data pairs.jsonl\n```\n\n{data_line(method)}",
+        f"## Run it\n\n```bash\nprefopt train {method.name} --model DIR --data {file_name(method)}\n```\n\n"
+        f"{data_line(method)}",
         f"The loss alone, for your own loop:\n\n```python\n{example(method)}\n```",
         f"## Hyper-parameters\n\n{hyperparameters(method)}",
         *([f"## Settings of the paper\n\n{settings(method)}"] if method.papers_config else []),
@@ -47,9 +48,21 @@ def page(method: Method) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def file_name(method: Method) -> str:
+    """A name that says what its rows are."""
+    return "prompts.jsonl" if method.objective == "step_dpo" else "pairs.jsonl"
+
+
 def data_line(method: Method) -> str:
+    """What rows it takes, what becomes of ties, and for which modality it is."""
+    return f"{rows_line(method)} {modality_line(method)}"
+
+
+def rows_line(method: Method) -> str:
     """What rows it takes and what becomes of ties."""
     objective = objectives.get(method.objective_name)
+    if method.objective == "step_dpo":
+        return "Rows are prompts: comparisons are made of the policy's own samples while it trains."
     if objective.unpaired:
         return "Rows are single labelled samples, or pairs, which are taken apart: see [data](../data.md)."
     if objective.has_tie_term:
@@ -60,11 +73,25 @@ def data_line(method: Method) -> str:
     )
 
 
+def modality_line(method: Method) -> str:
+    """What a sample may be."""
+    if method.modality == "text":
+        return "Samples are texts."
+    if method.modality == "image":
+        return "Samples are images of a diffusion model."
+    hint = (
+        "; log-ratios of images are differences of mean squared errors of about 1e-4, so multiply a beta for texts by "
+        "some thousands"
+    )
+    scaled = "beta" in registry.hyperparameters(method.objective_name)
+    return f"Samples are texts or images{hint if scaled else ''}."
+
+
 def example(method: Method) -> str:
     """A call of the objective that runs, with what it returns."""
     import torch
 
-    objective = objectives.get(method.objective_name)
+    objective = objectives.get(method.name)
     arguments = ["torch.tensor([1.5, -0.5])"]
     if objective.unpaired:
         arguments += ["torch.tensor([True, False])"]
@@ -78,6 +105,8 @@ def example(method: Method) -> str:
         )
         if not objective.needs_reference:
             arguments = ["torch.tensor([-4.0, -9.0])", "torch.tensor([-6.0, -8.0])"]
+    if method.modality == "image":
+        arguments, said = image_example(method)
     if objective.has_tie_term:
         arguments += ["torch.tensor([False, True])"]
         said += "; the second pair ties"
@@ -86,9 +115,28 @@ def example(method: Method) -> str:
     value = eval(call, {"torch": torch, "loss": objective})
     numbers = ", ".join(f"{x:.4f}" for x in value.tolist())
     return (
-        f'import torch\nfrom prefopt import objectives\n\nloss = objectives.get("{method.objective_name}")\n'
+        f'import torch\nfrom prefopt import objectives\n\nloss = objectives.get("{method.name}")\n'
         f"losses = {call}  # {said}\nprint([f'{{x:.4f}}' for x in losses.tolist()])  # [{numbers}]"
     )
+
+
+def image_example(method: Method) -> tuple[list[str], str]:
+    """Numbers of an image model's size, and what they are."""
+    if method.name == "lrm":
+        return ["torch.tensor([10.2, 9.5])", "torch.tensor([9.1, 9.5])"], "scores of winner and loser"
+    if method.name == "mapo":
+        return [
+            "torch.tensor([-0.110, -0.112])",
+            "torch.tensor([-0.113, -0.109])",
+        ], "-MSE of winner and loser"
+    if method.name == "diffusion_kto":
+        said = "MSE_ref - MSE of each image, and whether it is desirable"
+        return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([True, False])"], said
+    if method.name == "diffusion_dpo":
+        said = "MSE_ref - MSE of winner and loser"
+        return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([-2e-4, 1e-4])"], said
+    said = "mean log-ratios of the better and the worse step; both of the second pair are clipped"
+    return ["torch.tensor([0.001, 0.2])", "torch.tensor([-0.001, 0.3])"], said
 
 
 def hyperparameters(method: Method) -> str:
@@ -103,9 +151,16 @@ def hyperparameters(method: Method) -> str:
     text = "\n".join(rows) if known else "None."
     training = {key: value for key, value in method.defaults.items() if key not in known}
     if training:
-        keys = ", ".join(f"`{key}={value:g}`" for key, value in training.items())
+        keys = ", ".join(f"`{key}={plain(value)}`" for key, value in training.items())
         text += f"\n\nTraining keys with another default than usual: {keys}."
     return text + f"\n\n`prefopt methods {method.name}` lists the training keys too."
+
+
+def plain(value: object) -> str:
+    """A value as it is written in YAML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def escaped(text: str) -> str:
@@ -128,8 +183,9 @@ def citation(method: Method) -> str:
     """The paper in one line, with its link."""
     paper = method.paper
     authors = paper.authors.replace(", others", " and others")
+    where = f"arXiv {paper.arxiv}" if paper.arxiv else "OpenReview"
     venue = f", {paper.venue}" if paper.venue else f", {paper.year}"
-    return f"{authors}: *{paper.title}*{venue}. [arXiv {paper.arxiv}]({paper.url})"
+    return f"{authors}: *{paper.title}*{venue}. [{where}]({paper.url})"
 
 
 def index() -> str:
@@ -137,18 +193,20 @@ def index() -> str:
     rows = [
         "# Methods\n",
         "One file a method in `src/prefopt/methods`; these pages are made of them by `python docs/build_method_pages.py`.",
-        "New here? `dpo` for clear wins, `dpo_rk` or `dpo_d` where there are ties, `kto` for thumbs up and down.",
+        "New here? `dpo` for clear wins, `dpo_rk` or `dpo_d` where there are ties, `kto` for thumbs up and down;",
+        "for images `diffusion_dpo` with pairs, `diffusion_kto` with thumbs, `lpo` with prompts and a latent judge.",
         "Sums work too: `prefopt train dpo+0.2*sft ...`.\n",
-        "| name | method | idea | ties | reference | paper |",
-        "|---|---|---|---|---|---|",
+        "| name | method | idea | samples | ties | reference | paper |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, method in methods.all_methods().items():
         objective = objectives.get(method.objective_name)
+        samples = {"any": "text, image"}.get(method.modality, method.modality)
         ties = "yes" if objective.has_tie_term else "no"
         reference = "yes" if objective.needs_reference else "no"
         rows.append(
-            f"| [`{name}`]({name}.md) | {method.title} | {method.summary} | {ties} | {reference} | "
-            f"[{method.paper.arxiv}]({method.paper.url}) |"
+            f"| [`{name}`]({name}.md) | {method.title} | {method.summary} | {samples} | {ties} | {reference} | "
+            f"[{method.paper.identifier}]({method.paper.url}) |"
         )
     return "\n".join(rows) + "\n"
 

@@ -13,7 +13,8 @@ from conftest import ROWS
 from prefopt.comparisons import Item
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
-from prefopt.references import Reference, ScoreCache, by_width
+from prefopt.references import Reference, by_width
+from prefopt.shards import ShardCache
 
 CPU = torch.device("cpu")
 
@@ -66,7 +67,7 @@ def test_key_changes_with_weights_dtype_and_precision(tiny_model, tmp_path):
     with torch.no_grad():
         next(moved._policy.model.parameters())[0, 0] += 1e-3
     assert prepare(moved, tmp_path) > 0
-    assert len(list(tmp_path.iterdir())) == 4
+    assert len(list((tmp_path / "references").iterdir())) == 4
     assert prepare(make(tiny_model), tmp_path) == 0
 
 
@@ -74,14 +75,15 @@ def test_key_changes_with_weights_dtype_and_precision(tiny_model, tmp_path):
 def test_damaged_shard_is_scored_again(tiny_model, tmp_path, damage):
     reference = make(tiny_model)
     n = prepare(reference, tmp_path)
-    (shard,) = tmp_path.glob("*/*.safetensors")
+    expected = log_probs(reference)
+    (shard,) = tmp_path.glob("*/*/*.safetensors")
     whole = shard.read_bytes()
     shard.write_bytes(
         {"cut": whole[: len(whole) // 2], "garbage": b"\xff" * len(whole), "empty": b""}[damage]
     )
     again = make(tiny_model)
     assert prepare(again, tmp_path) == n
-    assert torch.equal(log_probs(again), log_probs(reference))
+    assert torch.equal(log_probs(again), expected)
     assert prepare(make(tiny_model), tmp_path) == 0  # and the folder is whole again
 
 
@@ -123,7 +125,7 @@ def test_a_moved_policy_is_not_the_reference(tiny_model, tmp_path):
 
 
 def write_some(root: str, worker: int) -> None:
-    cache = ScoreCache({"a": 1}, Path(root))
+    cache = ShardCache("references", {"a": 1}, Path(root))
     for k in range(20):
         cache.add({f"{worker:016x}{k:016x}": np.full(k + 1, worker, np.float32)})
         cache.add({f"{99:016x}{k:016x}": np.full(3, 7.0, np.float32)})  # the same from everyone
@@ -137,7 +139,7 @@ def test_concurrent_writers(tmp_path):
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
-    cache = ScoreCache({"a": 1}, tmp_path)
+    cache = ShardCache("references", {"a": 1}, tmp_path)
     assert len(cache) == 80
     assert cache[f"{2:016x}{5:016x}"].tolist() == [2.0] * 6
     assert not list(cache.folder.glob(".*"))

@@ -39,7 +39,72 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what was given, what is needed and what to do."""
 
 
-class TrainConfig(BaseModel):
+class ImageKeys(BaseModel):
+    """Keys of image models; an error in a run on text."""
+
+    resolution: int | None = Field(
+        None, ge=8, description="side of images in pixels; None: what the model was made for"
+    )
+    crop: Literal["center", "none"] = Field(
+        "center", description="center: shorter side resized, centre cut; none: stretched to the square"
+    )
+    prompt_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of examples trained with the empty prompt, both sides alike"
+    )
+    noise_epochs: int | None = Field(
+        None, ge=1, description="noise and timesteps repeat after so many epochs; None: never"
+    )
+    timestep_density: Literal["uniform", "logit_normal"] = Field(
+        "uniform", description="how timesteps are drawn for the denoising error"
+    )
+    error_weight: Literal["constant", "snr", "min_snr"] = Field(
+        "constant", description="weight of the denoising error by timestep"
+    )
+    guidance_scale: float = Field(
+        5.0, ge=1, description="classifier-free guidance in samples and in step methods; 1: off"
+    )
+    num_inference_steps: int = Field(20, ge=2, description="reverse steps of samples and of step methods")
+    reward: str | None = Field(
+        None, description="scorer of samples: world:picture, pickscore:DIR, clip:DIR, hps:DIR, lrm:DIR, ..."
+    )
+
+
+class OnlineKeys(BaseModel):
+    """Keys of methods that make their own images while training; an error elsewhere."""
+
+    judge: str | None = Field(
+        None, description="scores candidates: lrm:DIR (latents), or a scorer of images as for `reward`"
+    )
+    prompts_per_step: int = Field(8, ge=1, description="prompts of one collection, which is one step")
+    candidates: int = Field(4, ge=2, description="K: samples compared at each reverse step (or trajectories)")
+    threshold: float | list[float] = Field(
+        0.3, description="least gap, in (0, 1), between best and worst; [low, high]: along threshold_rule"
+    )
+    threshold_rule: Literal["sigma", "variance", "linear", "quantile"] = Field(
+        "sigma", description="what [low, high] follows; quantile: keep the share 1 - threshold of all pairs"
+    )
+    continue_from: Literal["random", "winner"] = Field(
+        "random", description="which candidate a trajectory goes on from"
+    )
+    first_compared_step: int = Field(0, ge=0, description="earlier reverse steps are sampled, not compared")
+    last_compared_step: int | None = Field(None, ge=0, description="later steps are not compared; None: all")
+    judge_timestep: Literal["candidate", "current"] = Field(
+        "candidate", description="noise level told to the judge: the candidate's own, or the step's"
+    )
+    eta: float = Field(1.0, ge=0, le=1, description="noise of a reverse step, 1 as in DDPM")
+    grad_scale: float = Field(0.5, ge=0, description="gradspo: g, length of the guidance step")
+    temporal_weight: Literal["sqrt_one_minus_abar", "uniform", "spo"] = Field(
+        "sqrt_one_minus_abar", description="gradspo: weight of a timestep"
+    )
+    average_noise: bool = Field(True, description="gradspo: half the difference of both noises as target")
+    anchor: Literal["live", "cached"] = Field(
+        "live", description="gradspo: prediction that targets start from, of the EMA now or when sampled"
+    )
+    sampler: Literal["online", "ema"] = Field("online", description="weights that candidates are drawn from")
+    ema_decay: float = Field(0.9, ge=0, lt=1, description="of the EMA weights, once an update")
+
+
+class TrainConfig(ImageKeys, OnlineKeys, BaseModel):
     """Everything that decides a run; saved, resolved, as `config.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -147,6 +212,8 @@ class TrainConfig(BaseModel):
 
 
 FIELD_NAMES = frozenset(TrainConfig.model_fields)
+IMAGE_FIELDS = frozenset(ImageKeys.model_fields)
+ONLINE_FIELDS = frozenset(OnlineKeys.model_fields)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -273,6 +340,21 @@ def dump(config: TrainConfig, hyper: Mapping[str, Any]) -> str:
     """The resolved configuration as YAML, readable back by `prefopt train`."""
     import yaml
 
-    return yaml.safe_dump(
-        {**config.model_dump(), **json.loads(json.dumps(hyper, default=str))}, sort_keys=False
-    )
+    values = config.model_dump()
+    own = {k: v for k, v in values.items() if k not in IMAGE_FIELDS | ONLINE_FIELDS}
+    # keys that belong to some runs only appear where they differ: elsewhere giving them is an error
+    special = {k: values[k] for k in special_keys(config, IMAGE_FIELDS | ONLINE_FIELDS)}
+    objective = json.loads(json.dumps(hyper, default=str))
+    return yaml.safe_dump({**own, **special, **objective}, sort_keys=False)
+
+
+def special_keys(config: TrainConfig, fields: frozenset[str]) -> list[str]:
+    """Those of `fields` that differ from their defaults, in the order of the schema."""
+    schema = TrainConfig.model_fields
+    return [k for k in schema if k in fields and getattr(config, k) != schema[k].default]
+
+
+def refuse_keys(config: TrainConfig, fields: frozenset[str], why: str) -> None:
+    """Raise ConfigError if any of `fields` was set: they mean nothing in this run."""
+    if given := special_keys(config, fields):
+        raise ConfigError(f"{', '.join(given)}: {why}. Leave {'it' if len(given) == 1 else 'them'} out")

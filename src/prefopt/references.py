@@ -13,10 +13,6 @@ policy is sharded.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,105 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prefopt.cache import cache_dir
 from prefopt.likelihoods.base import ItemScores, Likelihood
 from prefopt.models.identity import fingerprint
 from prefopt.models.policy import Policy
+from prefopt.shards import ShardCache
 
 ReferenceKind = Literal["cached", "live", "adapter_off", "none"]
-
-SHARD_ITEMS = 1024  # an interrupted pass loses at most this many scores
-
-
-class ScoreCache:
-    """Scores of items, part by part (for text: per-token log-probabilities), on disk, one folder for each way of scoring.
-
-    A folder holds safetensors shards, each written under a temporary name and renamed, so that several runs may
-    add to it at once and an interrupted write leaves nothing half-done. A shard that cannot be read is ignored and
-    its items are scored again.
-
-    Args:
-        identity: everything besides the item that a score depends on; hashed into the folder's name and stored
-            beside the shards in `identity.json`.
-        root: parent folder; the user's cache by default.
-    """
-
-    def __init__(self, identity: dict[str, Any], root: Path | None = None) -> None:
-        text = json.dumps(identity, sort_keys=True, default=str)
-        self.folder = (root or cache_dir() / "references") / hashlib.blake2b(
-            text.encode(), digest_size=16
-        ).hexdigest()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "identity.json").exists():
-            atomic_write(self.folder / "identity.json", (text + "\n").encode())
-        self._scores: dict[str, np.ndarray] = {}
-        self._read: set[str] = set()
-        self.refresh()
-
-    def __len__(self) -> int:
-        return len(self._scores)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._scores
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        return self._scores[key]
-
-    def refresh(self) -> None:
-        """Read shards that appeared since the last time (written by other processes)."""
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name in self._read:
-                continue
-            self._read.add(path.name)
-            try:
-                shard = load_file(path)
-                keys, lengths, logp = shard["keys"], shard["lengths"], shard["logp"]
-            except (SafetensorError, OSError, KeyError):
-                continue  # damaged: its items will be scored again
-            ends = np.cumsum(lengths)
-            for key, end, length in zip(keys, ends, lengths, strict=True):
-                self._scores[key.tobytes().hex()] = logp[end - length : end]
-
-    def add(self, scores: dict[str, np.ndarray]) -> None:
-        """Write one shard of float32 vectors by item key."""
-        from safetensors.numpy import save
-
-        if not scores:
-            return
-        payload = save(
-            {
-                "keys": np.stack([np.frombuffer(bytes.fromhex(key), dtype=np.uint8) for key in scores]),
-                "lengths": np.array([len(v) for v in scores.values()], dtype=np.int64),
-                "logp": np.concatenate(list(scores.values())).astype(np.float32),
-            }
-        )
-        name = f"{hashlib.blake2b(payload, digest_size=12).hexdigest()}.safetensors"
-        try:
-            atomic_write(self.folder / name, payload)
-        except OSError as error:
-            raise OSError(
-                f"the reference cache at {self.folder} could not be written ({error.strerror or error}). Free some "
-                "space, point PREFOPT_CACHE at another folder, or set reference=live"
-            ) from error
-        self._read.add(name)
-        self._scores.update(scores)
-
-
-def atomic_write(path: Path, payload: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops in the middle."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(payload)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class Reference:
@@ -161,7 +64,7 @@ class Reference:
         # switching adapters gives the reference, unless another model was named as reference
         self._adapters_suffice = same_as_policy
         self._resident: nn.Module | None = None
-        self._cache: ScoreCache | None = None
+        self._cache: ShardCache | None = None
         if kind == "adapter_off" and policy.adapter is None:
             raise ValueError(
                 "reference=adapter_off needs a policy with adapters: set use_peft=true, or use cached or live"
@@ -216,7 +119,8 @@ class Reference:
         likelihood = self.likelihood
         with self.model() as model:
             self.fingerprint = fingerprint(model)
-            self._cache = ScoreCache(
+            self._cache = ShardCache(
+                "references",
                 {
                     "weights": self.fingerprint,
                     "likelihood": f"{type(likelihood).__name__} {likelihood.version}",
@@ -228,31 +132,24 @@ class Reference:
                 },
                 cache_root,
             )
-            wanted = {likelihood.key(seen): seen for seen in map(likelihood.seen_by_reference, items)}
-            rank, processes = share
-            order = sorted(wanted, key=lambda k: (-likelihood.width(wanted[k]), k))
-            # shares are of all items: what is missing differs between processes, since some may have written already
-            mine = [k for k in order[rank::processes] if k not in self._cache]
-            batches = list(by_width([wanted[k] for k in mine], batch_size, likelihood.width))
-            pending: dict[str, np.ndarray] = {}
-            for batch in progress(batches, "Reference scores") if progress and batches else batches:
+            seen = {likelihood.key(item): item for item in map(likelihood.seen_by_reference, items)}
+            order = sorted(seen, key=lambda k: (-likelihood.width(seen[k]), k))
+
+            def compute(batch: list[Any]) -> list[np.ndarray]:
                 scores = self._score(model, likelihood.plan(batch).to(self.device))
                 logp_NL = scores.logp_NL.float().cpu().numpy()
-                lengths = [1] * len(batch) if scores.length_N is None else scores.length_N.tolist()
-                pending |= {
-                    likelihood.key(item): logp_NL[n, : lengths[n]].copy() for n, item in enumerate(batch)
-                }
-                if len(pending) >= SHARD_ITEMS:
-                    self._cache.add(pending)
-                    pending = {}
-            self._cache.add(pending)
-        wait()
-        self._cache.refresh()
-        if lost := [k for k in wanted if k not in self._cache]:
-            raise RuntimeError(
-                f"{len(lost)} reference scores are missing from {self._cache.folder} after scoring them"
+                lengths = [1] * len(batch) if scores.length_N is None else scores.length_N.long().tolist()
+                return [row[:length].copy() for row, length in zip(logp_NL, lengths, strict=True)]
+
+            return self._cache.fill(
+                {k: seen[k] for k in order},
+                compute,
+                lambda todo: by_width(todo, batch_size, likelihood.width),
+                share=share,
+                wait=wait,
+                progress=progress,
+                label="Reference scores",
             )
-        return len(mine)
 
     @torch.no_grad()
     def _score(self, model: nn.Module, plan: Any) -> ItemScores:
@@ -282,7 +179,7 @@ class Reference:
         found = [self._cache[self.likelihood.key(item)] for item in seen]
         logp_NL = torch.zeros((len(items), max(map(len, found))))
         for n, values in enumerate(found):
-            logp_NL[n, : len(values)] = torch.from_numpy(values)
+            logp_NL[n, : len(values)] = torch.from_numpy(values.copy())
         return logp_NL.to(self.device, non_blocking=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner, Result
 
-from prefopt import objectives
+from prefopt import methods, objectives
 from prefopt.cli.methods import command
 from prefopt.config import FIELD_NAMES
 
@@ -17,14 +17,20 @@ def run(*arguments: str) -> Result:
 def test_the_list_names_every_method() -> None:
     lines = run().output.splitlines()
     listed = {line.split()[0] for line in lines if line.strip()}
-    assert set(objectives.names()) <= listed
+    assert set(methods.all_methods()) <= listed
 
 
-@pytest.mark.parametrize("name", objectives.names())
+@pytest.mark.parametrize("name", methods.all_methods())
 def test_one_method_with_its_keys_and_paper(name: str) -> None:
     result = run(name)
     assert result.exit_code == 0, result.output
-    for part in ("When to use it", "When it goes wrong", "Configuration keys", "@article{", "arxiv.org/abs/"):
+    for part in (
+        "When to use it",
+        "When it goes wrong",
+        "Configuration keys",
+        "@article{",
+        methods.all_methods()[name].paper.url,
+    ):
         assert part in result.output
     for key in (*objectives.hyperparameters(name), *FIELD_NAMES):
         assert f"\n  {key} " in result.output, key

@@ -9,12 +9,13 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 
 from prefopt import methods, objectives
 from prefopt.config import ALIASES, FIELD_NAMES, resolve
 from prefopt.methods import Method
 
-ALL = sorted(objectives.names())
+ALL = list(methods.all_methods())
 PLACES = {"model": "m", "data": "d"}
 
 
@@ -28,12 +29,48 @@ def hyper(name: str) -> dict[str, Any]:
     return {key: value for key, value in methods.defaults(name).items() if key not in FIELD_NAMES}
 
 
-def test_every_objective_has_a_method_in_the_file_of_its_name() -> None:
-    assert list(methods.all_methods()) == ALL
+def test_every_objective_has_a_method_and_every_method_an_objective() -> None:
+    assert sorted(ALL) == ALL
+    assert {entry.objective_name for entry in methods.all_methods().values()} == set(objectives.names())
     for name, entry in methods.all_methods().items():
         module = importlib.import_module(f"prefopt.methods.{name}")
         assert module.METHOD is entry
-        assert entry.objective_name == name
+        assert entry.objective_name == objectives.canonical_name(name)
+        assert entry.objective in ("", objectives.canonical_name(name))
+
+
+# read lengths only to average over tokens, and an image is one unit
+AVERAGES = {"ipo", "sft"}
+IMAGE = {"diffusion_dpo", "diffusion_kto", "mapo", "lrm", "d3po", "spo", "lpo", "gradspo"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_modality_follows_from_what_the_objective_reads(name: str) -> None:
+    objective = objectives.get(name)
+    log_ratios_alone = objective.needs_reference and not objective.needs
+    if name in IMAGE:
+        assert method(name).modality == "image"
+        assert not objective.needs
+    else:
+        assert method(name).modality == ("any" if log_ratios_alone or name in AVERAGES else "text")
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if methods.all_methods()[n].modality != "text"])
+def test_methods_for_images_run_on_what_an_image_likelihood_gives(name: str) -> None:
+    """rho and logp of about 1e-4 and 0.1, one unit of length, nothing per token."""
+    mse = torch.tensor([0.11, 0.13, 0.08])
+    rho_w, rho_l = torch.tensor([3e-4, -2e-4, 1e-4]), torch.tensor([-1e-4, 1e-4, 0.0])
+    one, objective = torch.ones(3), objectives.get(name)
+    if not objective.needs_reference:
+        rho_w, rho_l = rho_w - mse, rho_l - mse
+    rho_w.requires_grad_(), rho_l.requires_grad_()
+    given = {"length_w": one, "length_l": one, "logp_w": rho_w - mse, "logp_l": rho_l - mse}
+    needed = {key: value for key, value in given.items() if key[:-2] in objective.needs}
+    second = torch.tensor([True, False, True]) if objective.unpaired else rho_l
+    loss = objective(rho_w, second, **needed).sum()
+    found = [g for g in torch.autograd.grad(loss, [rho_w, rho_l], allow_unused=True) if g is not None]
+    assert all(bool(g.isfinite().all()) for g in found)
+    assert any(bool((g != 0).any()) for g in found)
 
 
 def test_listing_methods_loads_no_torch() -> None:
@@ -92,8 +129,12 @@ def test_each_says_what_it_should(name: str) -> None:
         assert text
         assert "  " not in text
         assert text == text.strip()
-    assert re.fullmatch(r"\d{4}\.\d{5}", entry.paper.arxiv)
-    assert entry.paper.year >= 2000 + int(entry.paper.arxiv[:2])
+    if entry.paper.openreview:
+        assert not entry.paper.arxiv
+        assert entry.paper.url in entry.paper.bibtex
+    else:
+        assert re.fullmatch(r"\d{4}\.\d{5}", entry.paper.arxiv)
+        assert entry.paper.year >= 2000 + int(entry.paper.arxiv[:2])
     assert re.match(r"@article\{[\w'-]+,\n", entry.paper.bibtex), entry.paper.bibtex
 
 
@@ -102,7 +143,8 @@ def test_keys_and_metrics_named_in_the_text_exist(name: str) -> None:
     entry = method(name)
     doc = importlib.import_module(f"prefopt.methods.{name}").__doc__ or ""
     text = " ".join([doc, entry.use_when, entry.failure_signs])
-    known = {*FIELD_NAMES, *(key for other in ALL for key in objectives.hyperparameters(other))} | {"lambda"}
+    own = {key for other in ALL for key in objectives.hyperparameters(other)}
+    known = {*FIELD_NAMES, *own, "lambda"}
     named = re.findall(r"`(\w+)=[\w.]+`", text)
     assert not set(named) - known
     for term in re.findall(r"`([a-z_.\d*]+(?:\+[a-z_.\d*]+)+)`", text):

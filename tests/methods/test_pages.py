@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from prefopt import objectives
+from prefopt import methods
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -30,7 +30,7 @@ def test_pages_are_current() -> None:
     assert not stale, "run `python docs/build_method_pages.py`"
 
 
-@pytest.mark.parametrize("name", objectives.names())
+@pytest.mark.parametrize("name", methods.all_methods())
 def test_examples_print_what_they_say(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (DOCS / "methods" / f"{name}.md").read_text("utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)

@@ -31,6 +31,7 @@ class Row:
         why_infinite: reason for a `finite_above` above -1e4.
         smooth: the loss can be differentiated by finite differences (no detached factor).
         soft_votes: the loss is linear in the shares of win and lose.
+        reward: reward of a log-ratio of 1, in units of beta.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Row:
     why_infinite: str = ""
     smooth: bool = True
     soft_votes: bool = True
+    reward: float = 1.0
 
     @property
     def id(self) -> str:
@@ -116,6 +118,21 @@ ROWS = [
         Row("bpo", {"ratio": "fpo", "f": f, "r_max": 30.0})
         for f in ("forward_kl", "jeffrey", "js", "alpha", "hellinger")
     ),
+    Row("dpo_rk", {"margin": "clipped"}),
+    Row("diffusion_dpo", reward=0.5),
+    Row("diffusion_dpo", {"beta": 0.2, "label_smoothing": 0.1}, reward=0.5),
+    *(
+        Row("diffusion_kto", {"utility": u, "beta": beta}, smooth=False)
+        for u in ("sigmoid", "loss_averse", "risk_seeking")
+        for beta in (0.1, 1000.0)
+    ),
+    Row("mapo"),
+    Row("mapo", {"snr_value": 0.01, "num_train_timesteps": 10}),
+    Row("step_dpo"),
+    Row("step_dpo", {"clip_eps": None, "beta": 0.1}),
+    Row("step_dpo", {"clip_eps": 0.9999, "beta": 0.1}),
+    Row("lpo"),
+    Row("lrm"),
     Row("dpo+0.2*bco_pair+sft"),
     Row("dpo_rk+dpo_d"),
     Row("kto+0.5*bco", smooth=False),

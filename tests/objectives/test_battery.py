@@ -210,13 +210,13 @@ def test_frozen_hashable_and_replaceable(row: Row) -> None:
     objective = row.objective
     assert hash(objective) == hash(row.objective)
     assert objective == row.objective
-    field = dataclasses.fields(objective)[0].name
+    field = next((f.name for f in dataclasses.fields(objective)), "beta")
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(objective, field, 1)
     assert objective.replace() == objective
     if hasattr(objective, "beta"):
         assert objective.replace(beta=0.7).beta == 0.7
-        assert objective.reward_scale == objective.beta
+        assert objective.reward_scale == row.reward * objective.beta
     assert isinstance(objective.reward_scale, float)
 
 

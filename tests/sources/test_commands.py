@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from prefopt.cli.build import command as build
 from prefopt.cli.check import command as check
+from sources.pictures import CAT, COW, DOG, picture, save, write
 
 PAIRS = [
     {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},
@@ -45,10 +47,6 @@ def inside(folder: Path, *arguments: str, monkeypatch: pytest.MonkeyPatch) -> Re
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return CliRunner().invoke({"check": check, "build": build}[arguments[0]], arguments[1:])
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read(path: Path) -> list[dict[str, Any]]:
@@ -119,6 +117,62 @@ def test_check_of_single_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "single labelled samples of text" in done.stdout
     assert "desirable minus undesirable: +2.5 characters on average" in done.stdout
     assert "set desirable_weight between" in done.stdout
+
+
+def image_folder(folder: Path) -> None:
+    """Three pairs, one of them a tie and one with a damaged image, in the layout of an image folder."""
+    save(folder, cat=CAT, dog=DOG, cow=COW[:-30], pig=picture(4, (16, 8)))
+    damaged = bytearray(picture(5))
+    damaged[len(damaged) // 2] ^= 0xFF
+    save(folder, emu=bytes(damaged))
+    rows = [
+        {"chosen_file_name": f"{a}.png", "rejected_file_name": f"{b}.png", "prompt": "a cat", "label": label}
+        for a, b, label in (
+            ("cat", "dog", "win"),
+            ("pig", "dog", "tie"),
+            ("cow", "dog", "win"),
+            ("emu", "cat", "win"),
+        )
+    ]
+    write(folder / "metadata.jsonl", rows)
+
+
+def test_check_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_folder(tmp_path / "pics")
+    done = inside(tmp_path, "check", "pics", "--method", "dpo", "--output", "out", monkeypatch=monkeypatch)
+    assert done.exit_code == 0, done.output
+    table = re.sub(r"[│┃ ]+", " ", done.stdout)
+    for text in (
+        "metadata.jsonl: pairs of images; columns chosen_file_name, rejected_file_name, prompt, label",
+        "dropped: broken_image 2",
+        "images 4, of which 3 distinct",
+        "sizes 8 x 8 (3), 16 x 8 (1)",
+        "modes RGB (4)",
+        "formats PNG (4)",
+        "width 8 to 16 pixels, median 8",
+        "caption 5 5 5 5 5",
+        "note: 1 of 2 pairs have images of different sizes",
+        "warning: dpo has no tie term and 1 comparisons are ties",
+        "dropped line 3 (broken_image): chosen_file_name: cow.png is damaged or cut short",
+    ):
+        assert text in table
+    assert "rejected" not in table[table.index("lengths in") :]
+    report = json.loads((tmp_path / "out/data.json").read_text())
+    assert report["images"]["mixed_sizes"] == report["comparisons"]["ties"] == 1
+    assert [drop["row"] for drop in read(tmp_path / "out/dropped.jsonl")] == [3, 4]
+
+
+def test_a_quick_check_of_images_decodes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_folder(tmp_path / "pics")
+    done = inside(tmp_path, "check", "pics", "--quick", "--json", monkeypatch=monkeypatch)
+    assert json.loads(done.stdout)["dropped"] == {"broken_image": 1}
+
+
+def test_tokens_of_images_cannot_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_folder(tmp_path / "pics")
+    done = inside(tmp_path, "check", "pics", "--model", "any", monkeypatch=monkeypatch)
+    assert done.exit_code == 1
+    assert "pics holds images: --model counts the tokens of texts; leave it out" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -233,7 +287,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 def test_defining_the_commands_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, prefopt.cli.check, prefopt.cli.build\n"
-        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'rich', 'pyarrow') if m in sys.modules])"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'rich', 'pyarrow', 'PIL') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True

@@ -10,7 +10,9 @@ import pytest
 
 from prefopt.cli.build import command as build
 from prefopt.sources import rows
+from prefopt.sources.image_rows import load_image_comparisons, looks_like_images
 from prefopt.sources.rows import load_comparisons
+from sources.pictures import picture, save
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 
@@ -28,16 +30,23 @@ def test_examples_print_what_they_say(code: str, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("block", blocks("jsonl"))
-def test_rows_load(block: str) -> None:
-    loaded = load_comparisons([json.loads(line) for line in block.splitlines()])
+def test_rows_load(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [json.loads(line) for line in block.splitlines()]
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "images", **{str(n): picture(n) for n in (1, 2, 3)})
+    load = load_image_comparisons if looks_like_images(rows[0]) else load_comparisons
+    loaded = load(rows)
     assert not loaded.dropped
     assert not [hint for hint in loaded.report.hints if "not read" in hint.text]
 
 
 def test_the_list_of_reasons_is_complete() -> None:
     folder = Path(rows.__file__).parent
-    source = "".join((folder / name).read_text() for name in ("rows.py", "cells.py", "encoding.py"))
-    kinds = "empty|bad|wrong|unknown|missing|contradicting|identical|chat|unusable"
+    source = "".join(
+        (folder / name).read_text()
+        for name in ("rows.py", "cells.py", "encoding.py", "image_rows.py", "images.py")
+    )
+    kinds = "empty|bad|wrong|unknown|missing|contradicting|identical|chat|unusable|broken|huge"
     reasons = set(re.findall(rf'"((?:{kinds})_\w+)"', source)) | {
         "bad_votes",
         "bad_target",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ SHOWN_TOKENS = 60  # of each side of the first pair
 @click.option("--method", metavar="NAME", help="Also say whether the data suits this method.")
 @click.option("--split", default="train", show_default=True, help="Split of the data to look at.")
 @click.option("--config-name", metavar="NAME", help="Configuration of a hub data set.")
+@click.option("--quick", is_flag=True, help="Of images, look at the start and end only, and decode none.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for data.json and dropped.jsonl.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
 def command(
@@ -36,15 +38,17 @@ def command(
     method: str | None,
     split: str,
     config_name: str | None,
+    quick: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Say what DATA holds: counts, lengths, ties, dropped rows, and what looks odd.
 
-    DATA is a .jsonl, .json, .csv or .parquet file, a folder, or a hub id.
+    DATA is a .jsonl, .json, .csv or .parquet file, a folder (of images, with a metadata file), or a hub id. It holds
+    comparisons of texts or of images, or single labelled samples.
     """
     try:
-        _check(data, model, max_length, method, split, config_name, output, as_json)
+        _check(data, model, max_length, method, split, config_name, quick, output, as_json)
     except (ValueError, OSError, TypeError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -56,6 +60,7 @@ def _check(
     method: str | None,
     split: str,
     config_name: str | None,
+    quick: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -69,6 +74,7 @@ def _check(
     # these import torch, for which a misspelt file name should not wait
     from prefopt import objectives
     from prefopt.sources.hints import method_hints
+    from prefopt.sources.image_rows import looks_like_images, to_image_comparisons
     from prefopt.sources.report import write_dropped, write_report
     from prefopt.sources.rows import to_comparisons
 
@@ -76,7 +82,10 @@ def _check(
         objective = None if method is None else objectives.get(method)
     except KeyError as error:
         raise ValueError(error.args[0]) from error
-    comparisons = to_comparisons(rows)
+    images = looks_like_images(rows.columns)
+    if images and model is not None:
+        raise ValueError(f"{data} holds images: --model counts the tokens of texts; leave it out")
+    comparisons = to_image_comparisons(rows, thorough=not quick) if images else to_comparisons(rows)
     report, dropped = comparisons.report, comparisons.dropped
     encoded = tokenizer = None
     if model is not None:
@@ -93,9 +102,10 @@ def _check(
         click.echo(json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         return
     console = Console(highlight=False)
-    item = comparisons.examples[0].items[0]
-    form = "text" if isinstance(item.condition["prompt"], str) else "conversations"
-    kind = "pairs" if "chosen" in rows.columns and "rejected" in rows.columns else "single labelled samples"
+    first = comparisons.examples[0]
+    form = "text" if isinstance(first.items[0].condition["prompt"], str) else "conversations"
+    form = "images" if images else form
+    kind = "single labelled samples" if first.comparisons[0].second is None else "pairs"
     console.print(
         f"[bold]{rows.source}[/]: {kind} of {form}; columns {', '.join(rows.columns)}", soft_wrap=True
     )
@@ -149,10 +159,34 @@ def _print_tables(console: Console, report: DataReport) -> None:
         table.add_row(name, f"{n:,}")
     console.print(table)
 
+    if report.images is not None:
+        _print_images(console, report.images)
+    _print_lengths(console, report)
+
+
+def _print_images(console: Console, images: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title="images", title_justify="left", show_header=False)
+    table.add_row("images", f"{images['count']:,}, of which {images['distinct']:,} distinct")
+    table.add_row("files", f"{images['megabytes']:,.1f} MB")
+    for name in ("sizes", "modes", "formats"):
+        table.add_row(name, ", ".join(f"{kind} ({n:,})" for kind, n in images[name].items()))
+    for name in ("width", "height"):
+        x = images[name]
+        table.add_row(name, f"{x['min']:,} to {x['max']:,} pixels, median {x['median']:,.0f}")
+    console.print(table)
+
+
+def _print_lengths(console: Console, report: DataReport) -> None:
+    from rich.table import Table
+
     unpaired = report.comparisons["desirable"] + report.comparisons["undesirable"] > 0
     names = {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}
     if unpaired:
         names |= {"chosen": "desirable", "rejected": "undesirable"}
+    if report.images is not None:
+        names = {"prompt": "caption"}
     table = Table(title=f"lengths in {report.lengths['unit']}", title_justify="left")
     table.add_column("")
     for name in ("min", "median", "p95", "max", "mean"):

@@ -21,6 +21,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="aot_unpaired",
     title="Alignment by optimal transport (unpaired)",
+    modality="any",
     paper=Paper(
         title="Distributional Preference Alignment of LLMs via Optimal Transport",
         authors="Igor Melnyk, others",

@@ -20,6 +20,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="apo_zero",
     title="Anchored preference optimization, zero",
+    modality="any",
     paper=Paper(
         title=(
             "Anchored Preference Optimization and Contrastive Revisions: Addressing Underspecification in "

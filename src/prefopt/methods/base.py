@@ -4,32 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Modality = Literal["any", "text", "image"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """A citation."""
+    """A citation; `arxiv` or, where there is none, `openreview` is the number that the address ends in."""
 
     title: str
     authors: str
     year: int
-    arxiv: str
+    arxiv: str = ""
+    openreview: str = ""
     venue: str = ""
 
     @property
     def url(self) -> str:
         """Address of the abstract."""
-        return f"https://arxiv.org/abs/{self.arxiv}"
+        if self.arxiv:
+            return f"https://arxiv.org/abs/{self.arxiv}"
+        return f"https://openreview.net/forum?id={self.openreview}"
+
+    @property
+    def identifier(self) -> str:
+        """Short name of the address, for a table or the text of a link."""
+        return self.arxiv or "OpenReview"
 
     @property
     def bibtex(self) -> str:
         """An entry for a bibliography."""
         first = self.authors.split(",")[0].split()[-1].lower()
         key = f"{first}{self.year}{self.title.split()[0].lower().strip(':')}"
+        journal = f"arXiv preprint arXiv:{self.arxiv}" if self.arxiv else f"{self.venue}, {self.url}"
         return (
             f"@article{{{key},\n  title = {{{self.title}}},\n  author = {{{' and '.join(self.authors.split(', '))}}},\n"
-            f"  journal = {{arXiv preprint arXiv:{self.arxiv}}},\n  year = {{{self.year}}}\n}}"
+            f"  journal = {{{journal}}},\n  year = {{{self.year}}}\n}}"
         )
 
 
@@ -43,6 +54,12 @@ class Method:
         paper: where it comes from.
         summary: one sentence: the idea.
         use_when: one or two sentences for somebody choosing.
+        modality: what a sample may be. "any" where the objective reads log-ratios alone, which every modality has;
+            "text" where it reads tokens, lengths or the scale of a text's log-probability; "image" where it reads
+            denoising errors, reverse steps or an image judge's scores. It says nothing about prompts.
+        samples: what the method draws while training and compares: candidates of a reverse step, or whole
+            trajectories. Its rows are prompts then, and comparisons otherwise.
+        likelihood: how items are scored, where it is not the modality's usual way.
         failure_signs: what a run that goes wrong looks like, and the remedy.
         defaults: configuration keys (training keys and hyper-parameters) that the paper or its authors' code use,
             applied beneath whatever the user gives.
@@ -55,9 +72,17 @@ class Method:
     summary: str
     use_when: str
     failure_signs: str
+    modality: Modality = "text"
+    samples: Literal["", "steps", "trajectories"] = ""
+    likelihood: Literal["", "transition", "guided", "reward"] = ""
     objective: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     papers_config: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Literal["comparisons", "prompts"]:
+        """What the method is trained on."""
+        return "prompts" if self.samples else "comparisons"
 
     @property
     def objective_name(self) -> str:

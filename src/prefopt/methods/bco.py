@@ -21,6 +21,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="bco",
     title="Binary classifier optimization",
+    modality="any",
     paper=Paper(
         title="Binary Classifier Optimization for Large Language Model Alignment",
         authors="Seungjae Jung, Gunsoo Han, Daniel Wontae Nam, Kyoung-Woon On",

@@ -20,6 +20,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="bco_pair",
     title="Binary classifier optimization on pairs",
+    modality="any",
     paper=Paper(
         title="Binary Classifier Optimization for Large Language Model Alignment",
         authors="Seungjae Jung, Gunsoo Han, Daniel Wontae Nam, Kyoung-Woon On",

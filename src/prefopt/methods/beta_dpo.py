@@ -22,6 +22,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="beta_dpo",
     title="beta-DPO",
+    modality="any",
     paper=Paper(
         title="beta-DPO: Direct Preference Optimization with Dynamic beta",
         authors="Junkang Wu, others",

@@ -72,6 +72,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="bpo",
     title="Bregman preference optimization",
+    modality="any",
     paper=Paper(
         title="Preference Optimization by Estimating the Ratio of the Data Distribution",
         authors="Yeongmin Kim, Heesun Bae, Byeonghu Na, Il-Chul Moon",

@@ -24,6 +24,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="cdpo",
     title="Conservative DPO",
+    modality="any",
     paper=Paper(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         authors=(

@@ -21,6 +21,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="discopop",
     title="DiscoPOP",
+    modality="any",
     paper=Paper(
         title="Discovering Preference Optimization Algorithms with and for Large Language Models",
         authors="Chris Lu, others",

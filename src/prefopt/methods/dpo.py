@@ -26,6 +26,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="dpo",
     title="Direct preference optimization",
+    modality="any",
     paper=Paper(
         title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
         authors=(

@@ -65,6 +65,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="dpo_d",
     title="DPO with ties, Davidson",
+    modality="any",
     paper=Paper(
         title="On Extending Direct Preference Optimization to Accommodate Ties",
         authors="Jinghong Chen, others",

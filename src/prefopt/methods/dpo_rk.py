@@ -66,6 +66,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="dpo_rk",
     title="DPO with ties, Rao-Kupper",
+    modality="any",
     paper=Paper(
         title="On Extending Direct Preference Optimization to Accommodate Ties",
         authors="Jinghong Chen, others",

@@ -21,6 +21,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="dpop",
     title="DPO-Positive (Smaug)",
+    modality="any",
     paper=Paper(
         title="Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive",
         authors="Arka Pal, others",

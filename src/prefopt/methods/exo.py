@@ -20,6 +20,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="exo",
     title="Efficient exact optimization",
+    modality="any",
     paper=Paper(
         title="Towards Efficient Exact Optimization of Language Model Alignment",
         authors="Haozhe Ji, others",

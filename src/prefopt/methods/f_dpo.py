@@ -22,6 +22,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="f_dpo",
     title="f-DPO",
+    modality="any",
     paper=Paper(
         title=(
             "Beyond Reverse KL: Generalizing Direct Preference Optimization with Diverse Divergence "

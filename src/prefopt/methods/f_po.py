@@ -22,6 +22,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="f_po",
     title="f-PO (pairwise)",
+    modality="any",
     paper=Paper(
         title="f-PO: Generalizing Preference Optimization with f-divergence Minimization",
         authors="Jiaqi Han, Mingjian Jiang, Yuxuan Song, Stefano Ermon, Minkai Xu",

@@ -20,6 +20,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="hinge",
     title="Hinge loss (SLiC, RSO)",
+    modality="any",
     paper=Paper(
         title="Statistical Rejection Sampling Improves Preference Optimization",
         authors="Tianqi Liu, others",

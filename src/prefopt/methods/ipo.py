@@ -24,6 +24,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="ipo",
     title="Identity preference optimization",
+    modality="any",
     paper=Paper(
         title="A General Theoretical Paradigm to Understand Learning from Human Preferences",
         authors=(

@@ -7,12 +7,14 @@ undesirable: w_U [1 - sigma(beta (z0 - rho))]
 ```
 
 z0 estimates the KL divergence from the reference: gains and losses are felt relative to it. Mismatched
-completions come from neighbouring rows of the batch, so a batch needs at least two rows.
+completions come from neighbouring rows of the batch, so a batch needs at least two rows. It is logged as
+`kto/z0`, not as `kl`: that name is kept for the divergence measured on the policy's own samples.
 
 ## Relations
 
 `bco` is the logistic cousin. Pairs are accepted too: each side becomes a labelled sample. With pairs at
-hand, DPO usually learns more per row.
+hand, DPO usually learns more per row. For images there is `diffusion_kto`, which needs no mismatched
+completions.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ METHOD = Method(
     use_when="Feedback is thumbs up or down without pairs, possibly unbalanced.",
     failure_signs=(
         "One kind dominates: keep desirable_weight * n_D / (undesirable_weight * n_U) within [1, 4/3] by the "
-        "weights. `kl` stays 0 throughout: batches too small or no drift at all; enlarge the batch or raise "
-        "the learning rate. Losses saturate near 0 or 1: lower beta."
+        "weights. `kto/z0` (TRL logs it as kl; here `kl` is measured on the policy's own samples) stays 0 "
+        "throughout: batches too small or no drift at all; enlarge the batch or raise the learning rate. "
+        "Losses saturate near 0 or 1: lower beta."
     ),
     defaults={"beta": 0.1},
     papers_config={

@@ -21,6 +21,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="nca",
     title="Noise contrastive alignment",
+    modality="any",
     paper=Paper(
         title="Noise Contrastive Alignment of Language Models with Explicit Rewards",
         authors="Huayu Chen, Guande He, Lifan Yuan, Ganqu Cui, Hang Su, Jun Zhu",

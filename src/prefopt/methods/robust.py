@@ -20,6 +20,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="robust",
     title="Robust DPO",
+    modality="any",
     paper=Paper(
         title="Provably Robust DPO: Aligning Language Models with Noisy Feedback",
         authors="Sayak Ray Chowdhury, Anush Kini, Nagarajan Natarajan",

@@ -19,6 +19,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="sft",
     title="Supervised fine-tuning on the winner",
+    modality="any",
     paper=Paper(
         title="Iterative Reasoning Preference Optimization",
         authors="Richard Yuanzhe Pang, Weizhe Yuan, Kyunghyun Cho, He He, Sainbayar Sukhbaatar, Jason Weston",

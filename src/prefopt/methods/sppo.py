@@ -21,6 +21,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="sppo",
     title="Self-play preference optimization",
+    modality="any",
     paper=Paper(
         title="Self-Play Preference Optimization for Language Model Alignment",
         authors="Yue Wu, Zhiqing Sun, Huizhuo Yuan, Kaixuan Ji, Yiming Yang, Quanquan Gu",

@@ -19,6 +19,7 @@ from prefopt.objectives.base import Objective
 from prefopt.references import Reference
 from prefopt.training.console import Console
 from prefopt.training.data import PreparedData
+from prefopt.training.feed import Feed
 from prefopt.training.record import Record
 
 
@@ -52,13 +53,22 @@ class Context:
     console: Console
     reward: Callable[[Any, Any], float] | None
 
-    def announce(self, data: PreparedData, first_pair: Mapping[str, Any]) -> None:
-        """Open the run's folder, and show and record the data, before anything expensive happens."""
+    def announce(
+        self, data: PreparedData, first_pair: Mapping[str, Any] | None, n: tuple[int, int] | None = None
+    ) -> None:
+        """Open the run's folder, and show and record the data, before anything expensive happens.
+
+        Args:
+            data: what is known of it.
+            first_pair: the first example as the model sees it, where that is known already.
+            n: examples to train on and held out, where `data` does not hold them yet.
+        """
         self.record.open()
         self.record.data(data.report, data.dropped)
-        self.record.json("first_pair", dict(first_pair))
-        self.console.data(data.report, len(data.train), len(data.held_out))
-        self.console.first_pair(first_pair)
+        self.console.data(data.report, *(n or (len(data.train), len(data.held_out))))
+        if first_pair is not None:
+            self.record.json("first_pair", dict(first_pair))
+            self.console.first_pair(first_pair)
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class Setup:
         forecast: memory by part, given whether a reference copy stays in memory.
         sampler: made once the reference is known.
         save: writes the trained model into a (partial) folder; a state dict is given where parameters are sharded.
+        feed: where a method makes its own examples: the feed, given the reference. None for `data`.
     """
 
     policy: Policy
@@ -84,3 +95,4 @@ class Setup:
     forecast: Callable[[bool], list[dict[str, Any]]]
     sampler: Callable[[Reference], Sampler]
     save: Callable[[Path, dict[str, Tensor] | None], None]
+    feed: Callable[[Reference], Feed] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 IRRELEVANT = {
     "_name_or_path", "name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype", "use_cache",
     "return_dict", "output_hidden_states", "output_attentions", "id2label", "label2id", "problem_type",
-    "attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "dropout",
+    "_diffusers_version", "_use_default_values", "attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout", "dropout",
 }  # fmt: skip
 
 
@@ -29,7 +30,8 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     config = getattr(model, "config", None)
     if config is not None:
-        values = {k: v for k, v in config.to_dict().items() if k not in IRRELEVANT}
+        known = config if isinstance(config, Mapping) else config.to_dict()  # diffusers: a mapping
+        values = {k: v for k, v in known.items() if k not in IRRELEVANT}
         digest.update(json.dumps(values, sort_keys=True, default=str).encode())
     for name, tensor in sorted(active_tensors(model).items()):
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
@@ -45,7 +47,9 @@ def active_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     if not hasattr(model, "peft_config"):
         return tensors
     off = any(getattr(m, "disable_adapters", False) is True for m in model.modules())
-    active = set() if off else set(adapters.active_adapters)
+    names = adapters.active_adapters
+    names = names() if callable(names) else names  # peft: a list; the mixin of diffusers: a method
+    active = set() if off else {names} if isinstance(names, str) else set(names)
     others = [name for name in adapters.peft_config if name not in active]
     kept = {}
     for name, tensor in tensors.items():

@@ -155,6 +155,7 @@ def load_model(
     if load_in_4bit:
         options["quantization_config"] = four_bit_config()
     model = AutoModelForCausalLM.from_pretrained(base or source, **options)
+    disable_dropout(model)  # before adapters are added: their own dropout is the user's choice
     loaded = LoadedModel(model=model, source=source)
     if base is not None:
         from peft import PeftModel
@@ -165,6 +166,7 @@ def load_model(
                 "or merge the adapter into its base first"
             )
         model = PeftModel.from_pretrained(model, source, is_trainable=trainable)
+        disable_dropout(model)
         loaded = LoadedModel(model=model, source=source, adapter="default")
         if trainable:
             check_only_lora(model)
@@ -177,8 +179,7 @@ def load_model(
         )
     if not trainable:
         loaded.model.requires_grad_(False)
-    disable_dropout(loaded.model)
-    loaded.model.eval()  # dropout is the only thing train mode would switch on, and it is off
+    loaded.model.eval()
     return loaded
 
 

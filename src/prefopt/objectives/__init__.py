@@ -10,8 +10,10 @@ tensor([1.3863, 0.6931])
 from prefopt.objectives.base import Objective, Sides, State, Unpaired, apply_ties_policy, as_shares
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
+from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.margins import (
     AverageMargin,
+    ClippedMargin,
     FDivergenceMargin,
     LengthDesensitizedMargin,
     Margin,
@@ -59,6 +61,7 @@ __all__ = [
     "IPO",
     "KTO",
     "LDDPO",
+    "LRM",
     "NCA",
     "ORPO",
     "RDPO",
@@ -71,13 +74,17 @@ __all__ = [
     "AverageMargin",
     "BCOPair",
     "BetaDPO",
+    "ClippedMargin",
     "ContrastivePO",
     "Davidson",
+    "DiffusionDPO",
+    "DiffusionKTO",
     "DiscoPOP",
     "FDivergenceMargin",
     "Hinge",
     "Hyperparameter",
     "LengthDesensitizedMargin",
+    "MaPO",
     "Margin",
     "Mixture",
     "Objective",
@@ -88,6 +95,7 @@ __all__ = [
     "Sides",
     "SimPO",
     "State",
+    "StepDPO",
     "TieModel",
     "Unpaired",
     "aliases",

@@ -59,17 +59,21 @@ class KTO(Unpaired):
         """This batch's z0."""
         return {"z0": (sums["sum"] / sums["count"].clamp(min=1)).clamp(min=0)}
 
+    def disutility(self, z: Tensor) -> Tensor:
+        """(E,) 1 - sigma(z), z the distance from the reference point in the direction wanted."""
+        return torch.sigmoid(-z)
+
     def desirable_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        return self.desirable_weight * torch.sigmoid(self.beta * (state["z0"] - sides.rho_w))
+        return self.desirable_weight * self.disutility(self.beta * (sides.rho_w - state["z0"]))
 
     def undesirable_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        return self.undesirable_weight * torch.sigmoid(self.beta * (sides.rho_w - state["z0"]))
+        return self.undesirable_weight * self.disutility(self.beta * (state["z0"] - sides.rho_w))
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
-        """The reference point (TRL's "kl")."""
-        return {"kl": state["z0"].to(sides.rho_w.dtype).expand_as(sides.rho_w)}
+        """The reference point (TRL's "kl"; here that name is the KL of the policy's own samples)."""
+        return {"kto/z0": state["z0"].to(sides.rho_w.dtype).expand_as(sides.rho_w)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ Legend of shape suffixes: E comparisons, T tokens. Symbols: see `base.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -108,12 +109,46 @@ class LengthDesensitizedMargin(Margin):
         return decayed(rho_tokens_w) - decayed(rho_tokens_l)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClippedMargin(Margin):
+    """Each side's ratio e^rho clipped to [1 - clip_eps, 1 + clip_eps], as in PPO but without its min (SPO's code).
+
+    rho itself is clipped, to the logs of the bounds: e^rho overflows, and then even a clipped side has NaN gradients.
+    The slope is 1 on the closed interval and 0 outside.
+    """
+
+    clip_eps: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip_eps < 1:
+            raise ValueError(f"clip_eps must lie strictly between 0 and 1; given {self.clip_eps}")
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Least and greatest log-ratio."""
+        return math.log1p(-self.clip_eps), math.log1p(self.clip_eps)
+
+    def score(self, rho: Tensor) -> Tensor:
+        """(E,) clipped log-ratios."""
+        return rho.clamp(*self.bounds)
+
+    def outside(self, rho: Tensor) -> Tensor:
+        """(E,) True where a side is clipped."""
+        low, high = self.bounds
+        return (rho < low) | (rho > high)
+
+    def __call__(self, sides: Sides) -> Tensor:
+        """(E,) margins."""
+        return self.score(sides.rho_w) - self.score(sides.rho_l)
+
+
 PLAIN = Margin()
 AVERAGE = AverageMargin()
+NAMES = ("sum", "average", "clipped", "reverse_kl", "forward_kl", "js", "chi2")
 
 
 def margin_from_name(name: str | Margin) -> Margin:
-    """A margin by its configuration name: sum, average, reverse_kl, forward_kl, js, chi2, or an instance as is."""
+    """A margin by its configuration name (`NAMES`), or an instance as is."""
     if isinstance(name, Margin):
         return name
     match name:
@@ -121,8 +156,8 @@ def margin_from_name(name: str | Margin) -> Margin:
             return PLAIN
         case "average":
             return AVERAGE
+        case "clipped":
+            return ClippedMargin()
         case "reverse_kl" | "forward_kl" | "js" | "chi2":
             return FDivergenceMargin(f=name)
-    raise ValueError(
-        f"margin {name!r} is not one of: sum, average, reverse_kl, forward_kl, js, chi2, or a Margin object"
-    )
+    raise ValueError(f"margin {name!r} is not one of: {', '.join(NAMES)}, or a Margin object")

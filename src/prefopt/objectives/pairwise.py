@@ -32,7 +32,8 @@ class Pairwise(Objective):
 
     Attributes:
         beta: scale of the reward margin, > 0; larger keeps the policy closer to the reference.
-        margin: "sum", "average" (per token), "reverse_kl", "forward_kl", "js", "chi2", or a `Margin` object.
+        margin: "sum", "average" (per token), "clipped" (ratios within 1 +- 0.1), "reverse_kl", "forward_kl", "js", "chi2",
+            or a `Margin` object.
     """
 
     beta: float = 0.1
@@ -50,7 +51,7 @@ class Pairwise(Objective):
 
     def u(self, sides: Sides) -> Tensor:
         """(E,) reward margin, dimensionless."""
-        return self.beta * self.margin(sides)
+        return self.reward_scale * self.margin(sides)
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) loss of a win at reward margin u."""

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, overload
 from prefopt.objectives.base import Objective
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
+from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.mixture import Mixture
 from prefopt.objectives.pairwise import (
     CDPO,
@@ -42,6 +43,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "bpo": BPO,
     "cdpo": CDPO,
     "contrastive_po": ContrastivePO,
+    "diffusion_dpo": DiffusionDPO,
+    "diffusion_kto": DiffusionKTO,
     "discopop": DiscoPOP,
     "dpo": DPO,
     "dpo_d": Davidson,
@@ -54,6 +57,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "ipo": IPO,
     "kto": KTO,
     "ld_dpo": LDDPO,
+    "lrm": LRM,
+    "mapo": MaPO,
     "nca": NCA,
     "orpo": ORPO,
     "r_dpo": RDPO,
@@ -62,6 +67,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "simpo": SimPO,
     "slic": SLiC,
     "sppo": SPPO,
+    "step_dpo": StepDPO,
     "wpo": WPO,
 }
 
@@ -74,6 +80,14 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("dpo", {}),
     "sigmoid_norm": ("dpo", {"margin": "average"}),
     "sppo_hard": ("sppo", {}),
+}
+
+# methods that share an objective and differ in its settings, which are theirs unless given otherwise
+PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "d3po": ("step_dpo", {"beta": 0.1}),
+    "gradspo": ("step_dpo", {"beta": 10.0}),
+    "lpo": ("step_dpo", {"beta": 500.0}),
+    "spo": ("step_dpo", {"beta": 10.0}),
 }
 
 
@@ -92,17 +106,17 @@ def aliases() -> dict[str, str]:
     >>> aliases()["sigmoid"]
     'dpo'
     """
-    return {alias: name for alias, (name, _) in ALIASES.items()}
+    return {alias: name for alias, (name, _) in (ALIASES | PRESETS).items()}
 
 
 def canonical_name(name: str) -> str:
     """The first name of an objective given by any name; unknown names and sums come back with dashes replaced.
 
-    >>> canonical_name("dpo-rk"), canonical_name("exo_pair")
-    ('dpo_rk', 'exo')
+    >>> canonical_name("dpo-rk"), canonical_name("exo_pair"), canonical_name("lpo")
+    ('dpo_rk', 'exo', 'step_dpo')
     """
     plain = name.strip().lower().replace("-", "_")
-    return ALIASES[plain][0] if plain in ALIASES else plain
+    return aliases().get(plain, plain)
 
 
 class Hyperparameter(NamedTuple):
@@ -124,8 +138,8 @@ def hyperparameters(name: str) -> dict[str, Hyperparameter]:
     """
     out: dict[str, Hyperparameter] = {}
     for _, term in _parse(name):
-        cls, fixed = _lookup(term)
-        default = cls(**fixed)
+        cls, fixed, preset = _lookup(term)
+        default = cls(**fixed, **preset)
         docs = _field_docs(cls)
         for field, parameter in _parameters(cls).items():
             annotation = re.sub(r"InitVar\[(.*)\]$", r"\1", str(parameter.annotation))
@@ -176,6 +190,8 @@ def get(name: str | Sequence[str], *, weights: Sequence[float] | None = None, **
 
     >>> get("dpo-rk", beta=0.3).nu
     3.0
+    >>> get("lpo")
+    StepDPO(beta=500.0, margin=ClippedMargin(clip_eps=0.1), label_smoothing=0.0, clip_eps=0.1)
     >>> get(["dpo", "bco_pair", "sft"], weights=[0.8, 0.2, 1.0], beta=0.1).terms[1]
     (0.2, BCOPair(beta=0.1))
     """
@@ -222,7 +238,8 @@ def _parse(name: str) -> list[tuple[float, str]]:
     return terms
 
 
-def _lookup(name: str) -> tuple[type[Objective], Mapping[str, Any]]:
+def _lookup(name: str) -> tuple[type[Objective], Mapping[str, Any], Mapping[str, Any]]:
+    """An objective's class, what its name fixes, and what its name sets unless told otherwise."""
     plain = name.strip().lower().replace("-", "_")
     if plain == "cpo":
         raise KeyError(
@@ -231,16 +248,19 @@ def _lookup(name: str) -> tuple[type[Objective], Mapping[str, Any]]:
         )
     if plain in ALIASES:
         target, fixed = ALIASES[plain]
-        return OBJECTIVES[target], fixed
+        return OBJECTIVES[target], fixed, {}
+    if plain in PRESETS:
+        target, preset = PRESETS[plain]
+        return OBJECTIVES[target], {}, preset
     if plain not in OBJECTIVES:
         raise KeyError(
-            f"unknown objective {name!r}{_nearest(plain, [*OBJECTIVES, *ALIASES])}; there are: {', '.join(names())}"
+            f"unknown objective {name!r}{_nearest(plain, [*OBJECTIVES, *aliases()])}; there are: {', '.join(names())}"
         )
-    return OBJECTIVES[plain], {}
+    return OBJECTIVES[plain], {}, {}
 
 
 def _build(name: str, hyper: Mapping[str, Any]) -> Objective:
-    cls, fixed = _lookup(name)
+    cls, fixed, preset = _lookup(name)
     known = _parameters(cls)
     for key in hyper:
         if key not in known:
@@ -249,7 +269,7 @@ def _build(name: str, hyper: Mapping[str, Any]) -> Objective:
             raise TypeError(
                 f"{name} means {key}={fixed[key]!r}, so {key} cannot be given; use {canonical_name(name)}"
             )
-    return cls(**fixed, **hyper)
+    return cls(**fixed, **{**preset, **hyper})
 
 
 def _unknown_hyperparameter(key: str, known: Iterable[str], where: str) -> TypeError:
@@ -282,6 +302,7 @@ def _field_docs(cls: type[Objective]) -> dict[str, str]:
 __all__ = [
     "ALIASES",
     "OBJECTIVES",
+    "PRESETS",
     "Hyperparameter",
     "aliases",
     "canonical_name",

@@ -29,6 +29,18 @@ def phi(p: float, z: Tensor) -> Tensor:
     return torch.expm1(p * z) / p if p != 0 else z
 
 
+def x_over_expm1(x: Tensor) -> Tensor:
+    """x / (e^x - 1), and its limit 1 at x = 0."""
+    near = x.abs() < 0.1
+    small, away = torch.where(near, x, 0.0), torch.where(near, 1.0, x)
+    # near 0 the gradient of the quotient is a difference of two numbers of size 1/x; the next term is below 1e-17
+    s = small * small
+    series = 1 - small / 2 + s / 12 * (1 - s / 60 * (1 - s / 42 * (1 - s / 40)))
+    size = away.abs()  # exponentials of -|x| cannot overflow
+    quotient = size / -torch.expm1(-size) * torch.exp(-torch.relu(away))
+    return torch.where(near, series, quotient)
+
+
 def log_expm1(x: float) -> float:
     """log(e^x - 1) of a plain number x >= 0; -inf at 0."""
     if x == 0:

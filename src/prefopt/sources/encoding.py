@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from prefopt.comparisons import Encoded, Example, Item, UnusableItem
+from prefopt.sources.collecting import Comparisons, nothing_usable
 from prefopt.sources.hints import ENOUGH, length_hints, recount, same_start_hint
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import DataReport, Dropped, Hint, kind_of, measure
-from prefopt.sources.rows import Comparisons, nothing_usable
 
 
 class EncodedSample(Protocol):

@@ -1,26 +1,23 @@
 """Rows out of files: JSON lines, JSON, CSV, parquet, a folder of `datasets`, a hub id, or a list in memory.
 
-Only the container is read here; what a row means is `rows.py`'s business. JSON lines, JSON, CSV and parquet are
-read directly, which takes milliseconds to start and keeps line numbers for error messages; `datasets` (seconds to
-import) loads only for folders and hub ids.
+Only the container is read here; what a row means is the business of `rows.py` and `image_rows.py`. Single files are
+read by `readers.py`; `datasets` (seconds to import) loads only for folders and hub ids.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefopt.sources.readers import FILE_COLUMNS, READERS, read_lines
+
 SUFFIXES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 
-# CSV cells of these columns are text, whatever they look like; "[...]" is read as messages only if it is messages
-TEXT_COLUMNS = frozenset({"prompt", "chosen", "rejected", "completion"})
-PLAIN_COLUMNS = frozenset({"id", "source"})
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +26,9 @@ class Rows:
 
     Attributes:
         source: where they come from, for messages and reports.
-        kind: "jsonl", "json", "csv", "parquet", "datasets" or "memory".
+        kind: "jsonl", "json", "csv", "parquet", "txt", "datasets" or "memory".
         rows: the rows; a list, or a `datasets.Dataset`.
-        numbers: number of each row, counted from 1: its line in a JSON lines file, its place elsewhere.
+        numbers: number of each row, counted from 1: its line in a JSON lines or text file, its place elsewhere.
         columns: every column that some row has, in order of first appearance.
     """
 
@@ -50,11 +47,20 @@ class Rows:
     @property
     def place(self) -> str:
         """What `numbers` count, for messages: "line" or "row"."""
-        return "line" if self.kind == "jsonl" else "row"
+        return "line" if self.kind in ("jsonl", "txt") else "row"
+
+    @property
+    def folder(self) -> Path:
+        """Where paths that rows name start: the data file's folder, the data folder, or else the current one."""
+        path = Path(self.source).expanduser()
+        return path if path.is_dir() else path.parent if path.is_file() else Path()
 
 
 def load_rows(
-    source: str | Path | list[dict[str, Any]] | Any, split: str = "train", config_name: str | None = None
+    source: str | Path | list[dict[str, Any]] | Any,
+    split: str = "train",
+    config_name: str | None = None,
+    lines: str | None = None,
 ) -> Rows:
     """Read rows from wherever they are.
 
@@ -63,6 +69,7 @@ def load_rows(
             hub id (`owner/name`); list of rows; `datasets.Dataset` or `DatasetDict`.
         split: split to take. A single file, a list or a `Dataset` has only "train".
         config_name: configuration of a hub data set.
+        lines: column to make of the lines of a .txt file; without it such files are refused.
 
     Returns:
         The rows with their numbers and columns.
@@ -80,7 +87,7 @@ def load_rows(
     if isinstance(source, list):
         return _from_list(source, split)
     if isinstance(source, str | Path):
-        return _from_name(source, split, config_name)
+        return _from_name(source, split, config_name, lines)
     # asking the module's name avoids importing datasets to find out that it is not one
     if type(source).__module__.partition(".")[0] == "datasets":
         return _from_dataset(source, split, "a datasets object in memory")
@@ -96,13 +103,16 @@ def _from_list(rows: list[dict[str, Any]], split: str) -> Rows:
     return _rows("a list of rows in memory", "memory", rows, split)
 
 
-def _from_name(source: str | Path, split: str, config_name: str | None) -> Rows:
+def _from_name(source: str | Path, split: str, config_name: str | None, lines: str | None) -> Rows:
     path = Path(source).expanduser()
     try:
         if path.is_dir():
             return _from_folder(path, split, config_name)
         if not path.exists():
             return _from_hub(str(source), path, split, config_name)
+        if lines is not None and path.suffix.lower() == ".txt":
+            rows, numbers = read_lines(path, lines)
+            return _rows(str(source), "txt", rows, split, numbers)
         kind = SUFFIXES.get(path.suffix.lower())
         if kind is None:
             raise ValueError(
@@ -133,146 +143,6 @@ def _rows(
     return Rows(source, kind, rows, numbers or range(1, len(rows) + 1), columns)
 
 
-# -- one reader a format: path -> rows, and their numbers where these are not 1, 2, 3, ... --------------------
-
-Read = tuple[list[dict[str, Any]], list[int] | None]
-
-
-def read_jsonl(path: Path) -> Read:
-    """JSON lines; blank lines are skipped but counted."""
-    rows: list[dict[str, Any]] = []
-    numbers: list[int] = []
-    # bytes, because text mode would also break lines at a lone carriage return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{where}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
-                ) from None
-            except json.JSONDecodeError as error:
-                at = f"{error.msg} at column {error.colno}"
-                raise ValueError(
-                    f"{where}: not valid JSON ({at}): {_excerpt(error.doc, error.pos)}. Each line must be one JSON object"
-                ) from None
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{where}: a JSON {_json_type(row)}; each line must be one JSON object {{...}}"
-                )
-            rows.append(row)
-            numbers.append(number)
-    return rows, numbers
-
-
-def read_json(path: Path) -> Read:
-    """A JSON array of objects; a file that does not start with "[" is read as JSON lines."""
-    with path.open("rb") as file:
-        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
-        if not start.startswith(b"["):
-            rows, _ = read_jsonl(path)
-            return rows, None
-    try:
-        content = json.loads(path.read_text("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path}, line {error.lineno}: not valid JSON ({error.msg} at column {error.colno}): "
-            f"{_excerpt(error.doc, error.pos)}"
-        ) from None
-    for number, row in enumerate(content, 1):
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, row {number}: a JSON {_json_type(row)}; needed an object {{...}}")
-    return content, None
-
-
-def read_csv(path: Path) -> Read:
-    """CSV with a header line; messages, votes and other structured cells hold JSON, an empty cell is no value."""
-    rows: list[dict[str, Any]] = []
-    limit = csv.field_size_limit(
-        min(sys.maxsize, 2**31 - 1)
-    )  # the default of 128 KB is less than one long chat
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            try:
-                header = list(reader.fieldnames or [])
-                if twice := [name for name in header if header.count(name) > 1]:
-                    raise ValueError(f"{path}, line 1: two columns are named {twice[0]!r}; rename one")
-                for row in reader:
-                    if None in row or None in row.values():
-                        cells = sum(value is not None for name, value in row.items() if name is not None)
-                        cells += len(row.get(None) or [])
-                        raise ValueError(
-                            f"{path}, line {reader.line_num}: {cells} cells under a header of "
-                            f"{len(header)}; put text that holds commas or line breaks in double quotes"
-                        )
-                    rows.append({name: _cell(name, value) for name, value in row.items()})
-            except csv.Error as error:
-                raise ValueError(
-                    f"{path}, after line {reader.line_num}: not valid CSV ({error}); is a double quote left open?"
-                ) from None
-            except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"{path}, after line {reader.line_num}: not UTF-8 ({error.reason}); save the file as UTF-8"
-                ) from None
-    finally:
-        csv.field_size_limit(limit)
-    return rows, None
-
-
-def _cell(column: str, text: str) -> Any:
-    """The value of a CSV cell."""
-    if column in TEXT_COLUMNS:
-        if text.lstrip().startswith("["):
-            try:
-                value = json.loads(text)
-            except json.JSONDecodeError:
-                return text
-            if isinstance(value, list) and value and all(isinstance(m, dict) and "role" in m for m in value):
-                return value
-        return text
-    if not text.strip():
-        return None
-    if column in PLAIN_COLUMNS:
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        if text.lower() in ("true", "false"):  # as pandas writes them
-            return text.lower() == "true"
-        try:
-            return float(text)  # nan, inf, +1
-        except ValueError:
-            return text
-
-
-def read_parquet(path: Path) -> Read:
-    """Parquet, nested columns included."""
-    import pyarrow
-    import pyarrow.parquet
-
-    if not path.stat().st_size:
-        return [], None
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            return [row for batch in file.iter_batches() for row in batch.to_pylist()], None
-    except (pyarrow.ArrowException, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise
-        raise ValueError(
-            f"{path}: not a complete parquet file ({str(error).splitlines()[0]}); it may be cut short: "
-            "compare its size with the original, and copy or write it again"
-        ) from None
-
-
-READERS = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": read_parquet}
-
-
 # -- what datasets reads -------------------------------------------------------------------------------------
 
 
@@ -288,14 +158,45 @@ def _from_folder(path: Path, split: str, config_name: str | None) -> Rows:
             raise ValueError(
                 f"{path}: datasets could not read the folder ({error}); write it again"
             ) from error
+    if (rows := _from_image_folder(path, split)) is not None:
+        return rows
     return _load_dataset(str(path), split, config_name)
+
+
+def _from_image_folder(path: Path, split: str) -> Rows | None:
+    """The rows of an image folder's metadata file, in the layout of `datasets`; None if this is no such folder.
+
+    Read here and not by `datasets`, which stops at the first file that is missing and copies what it finds.
+    """
+    metadata = {
+        folder.name if folder != path else "train": file
+        for folder in (*(entry for entry in sorted(path.iterdir()) if entry.is_dir()), path)
+        for name in METADATA
+        if (file := folder / name).is_file()
+    }
+    if not metadata:
+        return None
+    file = metadata.get(split) or next(iter(metadata.values()))
+    kind = SUFFIXES[file.suffix]
+    read, numbers = READERS[kind](file)
+    rows = _rows(str(file), kind, read, "train", numbers)
+    if not FILE_COLUMNS & set(rows.columns):
+        return None
+    if split not in metadata:
+        raise ValueError(f"unknown split {split!r}: {path} has {', '.join(map(repr, sorted(metadata)))}")
+    return rows
 
 
 def _from_hub(name: str, path: Path, split: str, config_name: str | None) -> Rows:
     """A name that is no path here: a hub id if it can be one, else an error with the nearest names."""
     missing = f"no file or folder {path}{_whats_there(path)}"
     parts = name.split("/")
-    if path.suffix.lower() in SUFFIXES or len(parts) > 2 or name.startswith((".", "~", "/")) or _near(path):
+    if (
+        path.suffix.lower() in (*SUFFIXES, ".txt")
+        or len(parts) > 2
+        or name.startswith((".", "~", "/"))
+        or _near(path)
+    ):
         raise FileNotFoundError(missing)
     try:
         return _load_dataset(name, split, config_name)
@@ -366,23 +267,12 @@ def _from_dataset(dataset: Any, split: str, source: str) -> Rows:
 def _bundle(dataset: Any, source: str) -> Rows:
     if not len(dataset):
         raise ValueError(f"{source} is empty: it holds no rows")
+    import datasets  # made by it, so it is loaded
+
+    for name, feature in (dataset.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            # as stored: decoding is dear, and one broken image would end the loop over all rows
+            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+            if name in ("chosen", "rejected"):  # an image folder's "chosen_file_name"
+                dataset = dataset.rename_column(name, f"{name}_image")
     return Rows(source, "datasets", dataset, range(1, len(dataset) + 1), tuple(dataset.column_names))
-
-
-# -- words for messages --------------------------------------------------------------------------------------
-
-
-def _excerpt(text: str, position: int) -> str:
-    return repr(text[max(0, position - 20) : position + 20].strip())
-
-
-def _json_type(value: Any) -> str:
-    if isinstance(value, dict):
-        return "object"
-    if isinstance(value, list):
-        return "array"
-    if isinstance(value, bool):
-        return "boolean"
-    if isinstance(value, str):
-        return "string"
-    return "null" if value is None else "number"

@@ -54,11 +54,13 @@ class Repeats(NamedTuple):
     """Intransitive triples: a beats b beats c beats a. None if counting them would take too long."""
 
 
-_encoder = json.JSONEncoder(sort_keys=True, default=str)
+_encoder = json.JSONEncoder(
+    sort_keys=True, default=lambda value: getattr(value, "digest", None) or str(value)
+)
 
 
 def digest(value: Any) -> bytes:
-    """16 bytes that name a JSON-like value."""
+    """16 bytes that name a JSON-like value; images and the like go by their own digest."""
     # the type goes in too: a string may spell the JSON of a list
     text = f"str:{value}" if isinstance(value, str) else f"json:{_encoder.encode(value)}"
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -130,15 +132,36 @@ def describe(
         origins: by example id, its row and scores.
         notes: findings of whoever read the rows, put first.
     """
-    repeats = find_repeats(examples)
-    comparisons = count_comparisons(examples)
-    reasons = count_reasons(dropped)
     measures = measure(
         examples,
         "characters",
         prompt_length=lambda item: text_length(item.condition["prompt"]),
         sample_length=lambda item: text_length(item.sample),
     )
+    found = [*length_hints(measures), *_text_hints(examples)]
+    return assemble(source, rows, examples, dropped, origins, measures, notes, found)
+
+
+def assemble(
+    source: str,
+    rows: int,
+    examples: Sequence[Example],
+    dropped: Sequence[Dropped],
+    origins: Mapping[str, Origin],
+    measures: Measures,
+    notes: Sequence[Hint],
+    found: Sequence[Hint],
+) -> DataReport:
+    """A report with what is counted alike for every modality.
+
+    Args:
+        source, rows, examples, dropped, origins, notes: see `describe`.
+        measures: lengths.
+        found: findings in the samples themselves, put last.
+    """
+    repeats = find_repeats(examples)
+    comparisons = count_comparisons(examples)
+    reasons = count_reasons(dropped)
     return DataReport(
         source=source,
         rows=rows,
@@ -158,8 +181,7 @@ def describe(
             *dropped_hints(reasons, rows),
             *_repeat_hints(repeats),
             *_score_hints(examples, origins),
-            *length_hints(measures),
-            *_text_hints(examples),
+            *found,
         ],
     )
 

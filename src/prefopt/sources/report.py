@@ -67,6 +67,9 @@ class DataReport:
         histograms: of the two sides' lengths, over the same "edges".
         label_balance_hint: what to do about an uneven share of desirable samples, if anything.
         hints: further findings.
+        images: of image data, "count", "distinct" and "megabytes" of the images in use, how many there are of each of
+            the "modes" and "formats" and of the commonest "sizes", summaries of "width" and "height" in pixels, and
+            pairs of "mixed_sizes"; None for text.
     """
 
     source: str
@@ -83,10 +86,12 @@ class DataReport:
     histograms: dict[str, dict[str, list[float]]]
     label_balance_hint: str | None = None
     hints: list[Hint] = field(default_factory=list)
+    images: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {**asdict(self), "hints": [hint._asdict() for hint in self.hints]}
+        """As plain JSON values; without "images" for text."""
+        values = {**asdict(self), "hints": [hint._asdict() for hint in self.hints]}
+        return {name: value for name, value in values.items() if name != "images" or value is not None}
 
 
 # -- comparisons ---------------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ def measure(
         lengths={
             "unit": unit,
             **{
-                name: _summary(x)
+                name: summary(x)
                 for name, x in (("prompt", prompts), ("chosen", chosen), ("rejected", rejected))
             },
         },
@@ -191,7 +196,8 @@ def measure(
     )
 
 
-def _summary(lengths: Sequence[int]) -> dict[str, float] | None:
+def summary(lengths: Sequence[int]) -> dict[str, float] | None:
+    """Least, median, 95th percentile, greatest and mean; None of nothing."""
     if not lengths:
         return None
     x = np.array(lengths)

@@ -12,17 +12,16 @@ A row that cannot be used is dropped with a reason and listed. What is wrong wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from prefopt.comparisons import LOSE, WIN, Comparison, Example, Item, Outcome, UnusableItem
+from prefopt.comparisons import LOSE, WIN, Item, UnusableItem
 from prefopt.sources import cells
+from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, judgement, trait_hints
 from prefopt.sources.files import Rows, load_rows
 from prefopt.sources.hints import describe
-from prefopt.sources.progress import with_bar
-from prefopt.sources.report import DataReport, Dropped, Hint, Origin, count_reasons
+from prefopt.sources.report import Hint
 
 Schema = Literal["paired", "unpaired"]
 
@@ -39,29 +38,6 @@ MEDIA_COLUMNS = frozenset({"jpg_0", "jpg_1", "chosen_condition", "rejected_condi
     for side in ("", "chosen_", "rejected_")
     for name in ("image", "images", "video", "videos", "audio", "audios", "motion")
 }
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """Examples ready for a likelihood's `encode`, and what became of the other rows.
-
-    Attributes:
-        examples: in the order of the rows.
-        dropped: rows that could not be used.
-        report: counts, lengths and hints.
-        origins: by example id, the row it comes from and its scores.
-    """
-
-    examples: list[Example]
-    dropped: list[Dropped]
-    report: DataReport
-    origins: Mapping[str, Origin]
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __iter__(self) -> Iterator[Example]:
-        return iter(self.examples)
 
 
 def load_comparisons(
@@ -96,57 +72,24 @@ def load_comparisons(
 def to_comparisons(rows: Rows, columns: Sequence[str] = ()) -> Comparisons:
     """Convert rows to examples; see `load_comparisons`."""
     schema = detect_schema(rows)
-    for name in columns:
-        if name not in rows.columns:
-            raise ValueError(
-                f"{rows.source} has no column {name!r}{cells.near(name, rows.columns)} "
-                f"Its columns are {', '.join(rows.columns)}"
-            )
     parse = _paired if schema == "paired" else _unpaired
     arrow = rows.kind in ("datasets", "parquet")
     media = [name for name in rows.columns if name in MEDIA_COLUMNS]
-    examples: list[Example] = []
-    dropped: list[Dropped] = []
-    origins: dict[str, Origin] = {}
-    number_of_id: dict[str, int] = {}
-    traits: Counter[str] = Counter()
-    for number, row in with_bar(rows, "reading comparisons"):
+
+    def parse_text(number: int, row: Mapping[str, Any], traits: Counter[str]) -> Parsed:
         if filled := [name for name in media if row.get(name) not in (None, [], "")]:
             raise ValueError(_text_only(rows, number, f"column {filled[0]!r} is filled"))
-        given = row.get("id")
-        usable_id = isinstance(given, str | int) and not isinstance(given, bool) and given != ""
-        name = str(given) if usable_id else f"row-{number}"
-        if name in number_of_id:
-            raise ValueError(
-                f"{rows.source}: id {name!r} is on {rows.place}s {number_of_id[name]} and {number}. Ids must be "
-                "unique, because all randomness derives from them: rename one, or leave the column out"
-            )
-        number_of_id[name] = number
         try:
-            if given is not None and not usable_id:
-                raise UnusableItem(f"id is {cells.shown(given)}; needed text or an integer", "wrong_type")
-            row_traits: Counter[str] = Counter()
-            parsed = parse(row, arrow, row_traits)
-            edge = Comparison(
-                first=0,
-                second=1 if len(parsed.items) == 2 else None,
-                outcome=parsed.outcome,
-                weight=cells.as_weight(row.get("weight")),
-                columns={
-                    column: cells.as_number(row.get(column), column, "bad_column") for column in columns
-                },
-            )
-        except UnusableItem as error:
-            dropped.append(Dropped(number, name, error.reason, str(error)))
+            return parse(row, arrow, traits)
         except cells.NotText as error:
             raise ValueError(_text_only(rows, number, str(error))) from None
-        else:
-            traits += row_traits
-            examples.append(Example(name, parsed.items, (edge,)))
-            origins[name] = Origin(number, parsed.score_chosen, parsed.score_rejected, row.get("source"))
-    if not examples:
-        raise ValueError(nothing_usable(rows.source, rows.place, dropped))
-    notes = [*_column_hints(rows, schema, columns), *_trait_hints(traits)]
+
+    examples, dropped, origins, traits = collect(rows, parse_text, columns)
+    notes = [
+        *column_hints(rows, COLUMNS[schema], (*columns, *media)),
+        *trait_hints(traits),
+        *_implicit_hints(traits),
+    ]
     return Comparisons(
         examples=examples,
         dropped=dropped,
@@ -192,15 +135,6 @@ def detect_schema(rows: Rows) -> Schema:
 # -- one row -------------------------------------------------------------------------------------------------
 
 
-class Parsed(NamedTuple):
-    """What a row becomes."""
-
-    items: tuple[Item, ...]
-    outcome: Outcome
-    score_chosen: float | None = None
-    score_rejected: float | None = None
-
-
 def _paired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed:
     chosen = cells.as_sample(row.get("chosen"), "chosen", arrow)
     rejected = cells.as_sample(row.get("rejected"), "rejected", arrow)
@@ -215,17 +149,10 @@ def _paired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed
         raise UnusableItem("chosen and rejected are the same: nothing to learn", "identical_sides")
     prompt, chosen, rejected = _split_prompt(row.get("prompt"), chosen, rejected, arrow, traits)
     condition = _condition(prompt, row, arrow)
-    outcome = cells.as_outcome(row)
-    scores = [_score(row, name) for name in ("score_chosen", "score_rejected")]
-    traits["votes"] += row.get("votes") is not None and row.get("target") is None
-    soft = [name for name in ("target", "votes") if row.get(name) is not None]
-    hard = [name for name in ("label", "is_tie") if row.get(name) is not None]
-    traits[f"overruled:{', '.join([*soft[1:], *hard])}:{(soft or [''])[0]}"] += bool(
-        soft and len(soft + hard) > 1
-    )
+    outcome, scores = judgement(row, traits)
     if outcome == LOSE:
         # the same comparison, told from the winner's side, so that "chosen" means chosen in every metric
-        chosen, rejected, outcome, scores = rejected, chosen, WIN, scores[::-1]
+        chosen, rejected, outcome, scores = rejected, chosen, WIN, (scores[1], scores[0])
         traits["swapped"] += 1
     return Parsed((Item(condition, chosen), Item(condition, rejected)), outcome, *scores)
 
@@ -281,14 +208,6 @@ def _condition(prompt: str | list[dict[str, Any]], row: Mapping[str, Any], arrow
     return condition
 
 
-def _score(row: Mapping[str, Any], name: str) -> float | None:
-    """A score that only informs: absent or not finite is no score."""
-    value = row.get(name)
-    if value is None or value != value:
-        return None
-    return cells.as_number(value, name)
-
-
 # -- words ---------------------------------------------------------------------------------------------------
 
 
@@ -299,49 +218,8 @@ def _text_only(rows: Rows, number: int, found: str) -> str:
     )
 
 
-def nothing_usable(source: str, place: str, dropped: Sequence[Dropped]) -> str:
-    """The sentence for a data set of which no row is left, with the first row of the commonest reasons."""
-    firsts: dict[str, Dropped] = {}
-    for drop in dropped:
-        firsts.setdefault(drop.reason, drop)
-    reasons = list(count_reasons(dropped).items())
-    told = "; ".join(
-        f"{count} {reason} (first: {place} {firsts[reason].row}, {firsts[reason].detail})"
-        for reason, count in reasons[:3]
-    )
-    return f"no row of {source} can be used: {told}{'; ...' * (len(reasons) > 3)}"
-
-
-def _column_hints(rows: Rows, schema: Schema, columns: Sequence[str]) -> list[Hint]:
-    """Columns that nobody reads; a misspelt one must not pass for an absent one."""
-    known = COLUMNS[schema]
-    unread = [
-        name
-        for name in rows.columns
-        if name not in known and name not in columns and name not in MEDIA_COLUMNS
-    ]
-    absent = [name for name in known if name not in rows.columns]
-    clauses = {name: cells.near(name, absent) for name in unread}
-    hints = [
-        Hint("warn", f"column {name!r} is not read{clause}") for name, clause in clauses.items() if clause
-    ]
-    rest = [name for name, clause in clauses.items() if not clause]
-    if rest:
-        hints.append(Hint("note", f"columns not read: {', '.join(rest)}"))
-    return hints
-
-
-def _trait_hints(traits: Counter[str]) -> list[Hint]:
+def _implicit_hints(traits: Counter[str]) -> list[Hint]:
     hints = []
-    if n := traits["votes"]:
-        hints.append(Hint("note", f"votes of {n} row(s) were taken as counts and normalised to shares"))
-    for trait, n in traits.items():
-        kind, _, names = trait.partition(":")
-        if kind == "overruled" and n:
-            less, _, more = names.partition(":")
-            hints.append(Hint("note", f"{n} row(s) give {more} and also {less}: {more} was used"))
-    if n := traits["swapped"]:
-        hints.append(Hint("note", f"{n} row(s) were lost by their chosen side: their sides were exchanged"))
     if n := traits["implicit_text"]:
         hints.append(
             Hint(

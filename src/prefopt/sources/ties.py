@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefopt.comparisons import Outcome
+from prefopt.sources.collecting import Comparisons
 from prefopt.sources.hints import recount
 from prefopt.sources.report import Dropped
-from prefopt.sources.rows import Comparisons
 
 TIES_POLICIES = ("drop", "as_win", "soft_half")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prefopt.comparisons import Comparison, Example, Outcome
+from prefopt.sources.collecting import Comparisons
 from prefopt.sources.hints import recount
-from prefopt.sources.rows import Comparisons
 from prefopt.sources.ties import apply_ties_policy
 
 

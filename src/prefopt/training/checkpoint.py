@@ -4,7 +4,8 @@ A checkpoint is written into a hidden folder, flushed to disk, and renamed; `sta
 every other file, so a damaged one is recognised and passed over. Data order and learning rate are functions of the
 step number, so nothing else needs saving for an exact resume.
 
-    checkpoints/step-00000120/  weights.safetensors  optimizer.safetensors  objective.safetensors  state.json
+    checkpoints/step-00000120/  weights.safetensors  optimizer.safetensors  objective.safetensors
+                              feed.safetensors  state.json
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def save(
     model: nn.Module,
     optimizer: Any,
     objective_state: Mapping[str, Tensor],
+    feed_state: Mapping[str, Tensor],
     extra: Mapping[str, Any],
     *,
     main: bool,
@@ -89,6 +91,7 @@ def save(
             "weights.safetensors": weights,
             "optimizer.safetensors": states,
             "objective.safetensors": {k: v.detach().cpu().contiguous() for k, v in objective_state.items()},
+            "feed.safetensors": {k: whole(v) for k, v in feed_state.items()},
         }
         for name, tensors in files.items():
             save_file(tensors, partial / name)
@@ -151,8 +154,10 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
-def load(checkpoint: Path, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Put weights and optimizer state back; returns the saved state and the objective's state.
+def load(
+    checkpoint: Path, model: nn.Module, optimizer: Any
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """Put weights and optimizer state back; returns the saved state, the objective's and the feed's.
 
     Raises:
         CheckpointError: damaged, or of a model with other parameters.
@@ -184,4 +189,4 @@ def load(checkpoint: Path, model: nn.Module, optimizer: Any) -> tuple[dict[str, 
                 fields[field] = torch.zeros_like(p)
                 copy_into(fields[field], value.to(p.dtype))
         optimizer.state[p] = fields
-    return state, load_file(checkpoint / "objective.safetensors")
+    return state, *(load_file(checkpoint / f"{name}.safetensors") for name in ("objective", "feed"))

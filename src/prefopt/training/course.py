@@ -47,7 +47,6 @@ class Course:
         record: the run's folder.
         console: the terminal.
         sampler: samples on fixed conditions.
-        step_size: examples (or prompts) in one step.
     """
 
     config: TrainConfig
@@ -56,7 +55,6 @@ class Course:
     record: Record
     console: Console
     sampler: Sampler
-    step_size: int
     _began: float = field(default=0.0, init=False)
     _began_at: int = field(default=0, init=False)
 
@@ -76,7 +74,7 @@ class Course:
         return {
             "data": self.setup.data.fingerprint,
             "steps": self.loop.feed.steps,
-            "step_size": self.step_size,
+            "step_size": self.loop.feed.step_size,
             "objective": repr(self.loop.objective),
             **self.config.model_dump(mode="json", exclude=set(FREE_ON_RESUME)),
         }
@@ -122,7 +120,7 @@ class Course:
             CheckpointError: it is damaged or of another model.
         """
         loop = self.loop
-        state, objective_state = checkpoint.load(source, loop.model, loop.optimizer)
+        state, objective_state, feed_state = checkpoint.load(source, loop.model, loop.optimizer)
         identity = self.identity()
         if state["identity"] != identity:
             changed = [k for k in identity if state["identity"].get(k) != identity[k]]
@@ -132,6 +130,7 @@ class Course:
             )
         loop.step, loop.tokens = state["step"], state["tokens"]
         loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
+        loop.feed.load_state(feed_state)
         # its functions of the step are rebuilt from the configuration, never stored
         functions = [None] * len(loop.scheduler.lr_lambdas)
         loop.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": functions})
@@ -197,6 +196,7 @@ class Course:
             loop.model,
             loop.optimizer,
             loop.state,
+            loop.feed.state(),
             {
                 "tokens": loop.tokens,
                 "scheduler": {k: v for k, v in loop.scheduler.state_dict().items() if k != "lr_lambdas"},

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from prefopt.comparisons import Encoded
 from prefopt.likelihoods.base import Likelihood
@@ -22,6 +24,11 @@ class Feed(Protocol):
     @property
     def steps_per_epoch(self) -> int:
         """Steps in a pass over the data (or prompts)."""
+        ...
+
+    @property
+    def step_size(self) -> int:
+        """Examples (or prompts) of one step."""
         ...
 
     def updates(self, step: int) -> Iterable[list[Encoded[Any]]]:
@@ -44,6 +51,14 @@ class Feed(Protocol):
         """Some examples to compare policy and reference on before the first step; may be empty."""
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """What an exact resume needs besides weights and step."""
+        ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take `state` back."""
+        ...
+
 
 @dataclass(frozen=True)
 class OfflineFeed:
@@ -62,6 +77,11 @@ class OfflineFeed:
     def steps_per_epoch(self) -> int:
         """Optimizer steps in a pass over the data."""
         return self.schedule.steps_per_epoch
+
+    @property
+    def step_size(self) -> int:
+        """The effective batch size."""
+        return self.schedule.step_size
 
     def updates(self, step: int) -> list[list[Encoded[Any]]]:
         """One update, with the noise of the step's epoch."""
@@ -84,3 +104,10 @@ class OfflineFeed:
     def opening(self, size: int) -> list[Encoded[Any]]:
         """The first examples."""
         return [self.likelihood.at(e, 0) for e in self.examples[:size]]
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing: everything follows from the step."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Nothing to take back."""

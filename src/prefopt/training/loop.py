@@ -157,6 +157,8 @@ def derived(means: dict[str, float], objective: Objective) -> dict[str, float]:
     """Add metrics that are differences of means (unpaired rows have no margin of their own)."""
     if objective.unpaired and {"rewards/chosen", "rewards/rejected"} <= means.keys():
         means["rewards/margins"] = means["rewards/chosen"] - means["rewards/rejected"]
+    if means.get("length_gap") == 0:  # items without a length, such as images
+        del means["length_gap"]
     if means.get("ties/share") == 0:
         means = {k: v for k, v in means.items() if not k.startswith("ties/")}
     return means

@@ -59,6 +59,24 @@ def forecast(
     return parts
 
 
+def image_forecast(model: nn.Module, *, optim: str, reference_resident: bool) -> list[dict[str, Any]]:
+    """Bytes by part of an image run, without activations, which depend on the architecture's levels.
+
+    Args:
+        model: the network.
+        optim: optimizer name.
+        reference_resident: whether a frozen copy stays in memory.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    parts = [
+        {"part": "weights", "bytes": weights},
+        {"part": "gradients", "bytes": trained},
+        {"part": f"optimizer ({optim})", "bytes": OPTIMIZER_STATES[optim] * trained},
+    ]
+    return parts + ([{"part": "reference copy", "bytes": weights}] if reference_resident else [])
+
+
 def available(device: torch.device) -> int:
     """Bytes free on the device now."""
     if device.type == "cuda":

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from prefopt.objectives.base import Objective, Sides, State
 
-EQUAL = (
-    1e-5  # nats; a difference below this is float32 round-off between two ways of computing the same score
-)
+# in units of the reward; a difference below this is float32 round-off between two ways of computing the same score
+EQUAL = 1e-5
 
 
 class SumsAndCounts:
@@ -84,6 +83,9 @@ def add_comparison_metrics(
         state: the objective's state.
     """
     scale = objective.reward_scale
+    equal: Tensor | float = EQUAL / max(1.0, scale)  # errors of images differ by far less than a nat
+    if sides.logp_w is not None:  # but never less than rounding of the scores themselves
+        equal = equal + 4 * torch.finfo(torch.float32).eps * sides.logp_w.abs()
     win, lose, tie = outcome_E3.unbind(-1)
     counted = counted_E > 0
     # an objective without a tie term has no loss for a whole tie (held-out ones are kept for their margins)
@@ -96,7 +98,7 @@ def add_comparison_metrics(
             if sides.logp_w is not None:
                 into.add(f"logps/{name}", sides.logp_w, side & counted)
         if objective.needs_reference:
-            into.add("displacement", (sides.rho_w < -EQUAL).double(), (win > 0.5) & counted)
+            into.add("displacement", (sides.rho_w < -equal).double(), (win > 0.5) & counted)
     else:
         tied = counted & (tie >= 0.5)
         decided = counted & ~tied
@@ -109,10 +111,10 @@ def add_comparison_metrics(
         into.add("rewards/rejected", scale * rejected, decided)
         into.add("rewards/margins", margin, decided)
         gap_rho = chosen - rejected
-        right = (gap_rho > EQUAL).double() + 0.5 * (gap_rho.abs() <= EQUAL)
+        right = (gap_rho > equal).double() + 0.5 * (gap_rho.abs() <= equal)
         into.add("rewards/accuracies", right, decided)
         if objective.needs_reference:
-            into.add("displacement", (chosen < -EQUAL).double(), decided)
+            into.add("displacement", (chosen < -equal).double(), decided)
         if sides.logp_w is not None and sides.logp_l is not None:
             into.add("logps/chosen", torch.where(turned, sides.logp_l, sides.logp_w), decided)
             into.add("logps/rejected", torch.where(turned, sides.logp_w, sides.logp_l), decided)

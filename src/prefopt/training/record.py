@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from prefopt.config import ConfigError, TrainConfig, dump
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
@@ -155,6 +157,17 @@ class Record:
             kept = [x for x in entry["generations"] if x["step"] != sample["step"]]
             entry["generations"] = [*kept, dict(sample)]
         self.json("samples", {"settings": dict(settings), "prompts": entries})
+
+    def image(self, name: str, image_CHW: Tensor) -> str:
+        """Write an image in [0, 1] as record/images/NAME.png; returns its path within the folder."""
+        path = Path("record", "images", f"{name}.png")
+        if self.main:
+            from PIL import Image
+
+            (self.folder / path.parent).mkdir(exist_ok=True)
+            pixels_HWC = image_CHW.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
+            Image.fromarray(pixels_HWC.numpy()).save(self.folder / path)
+        return path.as_posix()
 
     def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from prefopt import methods, modalities
 from prefopt.config import ConfigError, TrainConfig
+from prefopt.likelihoods.base import Likelihood
 from prefopt.modalities.base import Context, Setup
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import trainable_parameters
@@ -24,7 +26,9 @@ from prefopt.training import checkpoint, memory
 from prefopt.training.batches import Scorer
 from prefopt.training.console import Console
 from prefopt.training.course import Course
-from prefopt.training.feed import OfflineFeed
+from prefopt.training.data import PreparedData
+from prefopt.training.evaluate import EVALUATION
+from prefopt.training.feed import Feed, OfflineFeed
 from prefopt.training.loop import Loop
 from prefopt.training.optimizer import make_optimizer, make_scheduler
 from prefopt.training.record import Record, versions
@@ -106,28 +110,29 @@ def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
 
 def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> Course:
     """Reference, optimizer and loop around what the modality brought; scores what the reference cache lacks."""
-    config, objective, accelerator, record = (
-        context.config,
-        context.objective,
-        context.accelerator,
-        context.record,
-    )
+    config, objective, accelerator = context.config, context.objective, context.accelerator
+    record = context.record
     policy, data, likelihood = setup.policy, setup.data, setup.likelihood
     reference = make_reference(context, setup)
-    schedule = Schedule(
-        n_examples=len(data.train),
-        per_device=config.per_device_train_batch_size,
-        accumulation=config.gradient_accumulation_steps,
-        processes=accelerator.num_processes,
-        epochs=config.num_train_epochs,
-        max_steps=config.max_steps,
-        seed=config.seed,
-    )
+    feed: Feed
+    if setup.feed is None:
+        schedule = Schedule(
+            n_examples=len(data.train),
+            per_device=config.per_device_train_batch_size,
+            accumulation=config.gradient_accumulation_steps,
+            processes=accelerator.num_processes,
+            epochs=config.num_train_epochs,
+            max_steps=config.max_steps,
+            seed=config.seed,
+        )
+        feed = OfflineFeed(data.train, schedule, likelihood)
+    else:
+        feed = setup.feed(reference)
     forecast = setup.forecast(reference.kind == "live")
     text, fits = memory.sentence(forecast, memory.available(accelerator.device))
     record.check("memory", "pass" if fits else "warn", text)
     scored = reference.prepare(
-        [item for e in (*data.train, *data.held_out) for item in (*e.items, *e.aside)],
+        items_to_score(likelihood, data, epochs=math.ceil(feed.steps / feed.steps_per_epoch)),
         batch_size=REFERENCE_BATCH,
         share=(accelerator.process_index, accelerator.num_processes),
         wait=accelerator.wait_for_everyone,
@@ -138,7 +143,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
     start_print = reference.fingerprint or fingerprint(policy.model)
 
     optimizer: Any = make_optimizer(config, policy.model)
-    scheduler = make_scheduler(config, optimizer, schedule.steps)
+    scheduler = make_scheduler(config, optimizer, feed.steps)
     wrapped: Any
     if prepare_model is None:
         wrapped, optimizer = accelerator.prepare(policy.model, optimizer)
@@ -152,19 +157,26 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         scheduler=scheduler,
         objective=objective,
         scorer=Scorer(likelihood, reference, objective, accelerator.device),
-        feed=OfflineFeed(data.train, schedule, likelihood),
+        feed=feed,
         state={k: v.to(accelerator.device) for k, v in objective.initial_state().items()},
     )
     record.manifest(
         **describe(context, setup, start_print),
-        effective_batch_size=schedule.step_size,
-        steps=schedule.steps,
-        epochs=schedule.steps / schedule.steps_per_epoch,
+        effective_batch_size=feed.step_size,
+        steps=feed.steps,
+        epochs=feed.steps / feed.steps_per_epoch,
         memory_forecast=forecast,
     )
-    return Course(
-        config, loop, setup, record, context.console, setup.sampler(reference), step_size=schedule.step_size
-    )
+    return Course(config, loop, setup, record, context.console, setup.sampler(reference))
+
+
+def items_to_score(likelihood: Likelihood, data: PreparedData, epochs: int) -> list[Any]:
+    """Every item that the reference will be asked for, with the noise of every epoch where noise is drawn."""
+    drawn = [(e, EVALUATION) for e in (*data.train, *data.held_out)]
+    if data.train and likelihood.at(data.train[0], 0) is not data.train[0]:
+        drawn += [(e, epoch) for epoch in range(epochs) for e in data.train]
+    scored = [likelihood.at(e, epoch) for e, epoch in drawn]
+    return [item for e in scored for item in (*e.items, *e.aside)]
 
 
 def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]:

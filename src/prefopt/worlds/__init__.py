@@ -10,22 +10,33 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import fields
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from prefopt.worlds.text import Candidates, Estimate, TextWorld
 
+if TYPE_CHECKING:
+    from prefopt.worlds.picture import PictureWorld
+
 __all__ = ["Candidates", "Estimate", "TextWorld", "get_world"]
 
-WORLDS = {"text": TextWorld}
+WORLDS = {"text": "prefopt.worlds.text:TextWorld", "picture": "prefopt.worlds.picture:PictureWorld"}
+"""Where each world's class is; imported on use, because pictures need torch."""
 
 
-def get_world(name: str, seed: int = 0, **settings: Any) -> TextWorld:
+@overload
+def get_world(name: Literal["text"], seed: int = 0, **settings: Any) -> TextWorld: ...
+@overload
+def get_world(name: Literal["picture"], seed: int = 0, **settings: Any) -> PictureWorld: ...
+@overload
+def get_world(name: str, seed: int = 0, **settings: Any) -> Any: ...
+def get_world(name: str, seed: int = 0, **settings: Any) -> Any:
     """A world by name.
 
     Args:
-        name: "text".
+        name: "text" or "picture".
         seed: of its model and everything drawn in it.
-        settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`).
+        settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`, `PictureWorld`).
 
     Raises:
         ValueError: unknown world.
@@ -33,10 +44,12 @@ def get_world(name: str, seed: int = 0, **settings: Any) -> TextWorld:
     """
     if name not in WORLDS:
         raise ValueError(f"no world is called {name!r}; there are: {', '.join(WORLDS)}")
-    known = [f.name for f in fields(WORLDS[name])]
+    module, _, class_name = WORLDS[name].partition(":")
+    world = getattr(import_module(module), class_name)
+    known = [f.name for f in fields(world)]
     for setting in settings:
         if setting not in known:
             near = difflib.get_close_matches(setting, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise TypeError(f"the {name} world has no setting {setting!r}{hint} It has: {', '.join(known)}")
-    return WORLDS[name](seed=seed, **settings)
+    return world(seed=seed, **settings)

@@ -1,0 +1,249 @@
+"""Images: text-to-image pipelines of diffusers, denoising errors and reverse steps, generated samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from prefopt import methods
+from prefopt.comparisons import Encoded, Example
+from prefopt.config import ONLINE_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.process import Process
+from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.image_samples import ImageSampler, Scorer
+from prefopt.modalities.image_store import CachedImages
+from prefopt.modalities.text import lora_settings, model_folder
+from prefopt.models.denoiser import denoise
+from prefopt.models.pipeline_saving import write_trained
+from prefopt.models.pipelines import LoadedPipeline, check_pipeline_source, free, load_pipeline
+from prefopt.sources.image_rows import load_image_comparisons
+from prefopt.sources.images import ImageRef, geometry
+from prefopt.sources.report import Dropped
+from prefopt.sources.rows import Comparisons
+from prefopt.training import memory
+from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, read, world_of
+
+
+def set_up(context: Context) -> Setup:
+    """Data first, then the pipeline; latents and prompt embeddings once, then the encoders leave memory.
+
+    Raises:
+        ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
+    """
+    config = context.config
+    method = methods.find(config.method)
+    if method is not None and method.modality == "text":
+        raise ConfigError(f"{config.method} scores tokens, and {config.model} is an image model")
+    if method is not None and method.rows == "prompts":
+        from prefopt.modalities.image_online import set_up as set_up_online
+
+        return set_up_online(context)
+    refuse_keys(
+        config, ONLINE_FIELDS, f"for methods that sample while training, which {config.method} does not"
+    )
+    return set_up_offline(context)
+
+
+def set_up_offline(context: Context) -> Setup:
+    """Images from a data set, scored by their denoising error."""
+    config, objective, accelerator = context.config, context.objective, context.accelerator
+    source = model_folder(config.model, accelerator)
+    check_pipeline_source(source)
+    split = read(config, objective, load_image_comparisons)
+    report = split.train.report.to_dict()
+    report["hints"] = [{"level": h.level, "text": h.text} for h in split.hints] + list(report["hints"])
+    parts = (split.train, split.held_out)
+    dropped = merge_dropped(*(part.dropped for part in parts))
+    pending = PreparedData([], [], split.prompts, report, dropped)
+    context.announce(pending, None, n=(len(split.train), len(split.held_out)))
+
+    loaded = load_policy(context, source)
+    store = make_store(context, loaded)
+    refs = {image_key(item.sample): item.sample for part in parts for e in part.examples for item in e.items}
+    n_images, broken = store.add_images(refs)
+    n_texts = store.add_prompts(
+        list(dict.fromkeys(e.items[0].condition["prompt"] for part in parts for e in part.examples))
+    )
+    context.record.check(
+        "latent cache",
+        "note",
+        f"{n_images} images and {n_texts} prompts encoded now, the rest came from the cache",
+    )
+    encoded = [encode(part, store, broken) for part in parts]
+    dropped = merge_dropped(dropped, *(lost for _, lost in encoded))
+    train, held_out = (examples for examples, _ in encoded)
+    if not train:
+        raise ValueError(f"none of the images of {config.data} could be decoded; see dropped.jsonl")
+    objective.check_data(has_ties(train))
+    likelihood = DenoisingLikelihood(
+        process=Process.from_scheduler(loaded.scheduler),
+        network=partial(denoise, loaded.family),
+        store=store,
+        seed=config.seed,
+        density=config.timestep_density,
+        weight=config.error_weight,
+        prompt_dropout=config.prompt_dropout,
+        noise_epochs=config.noise_epochs,
+    )
+    data = PreparedData(
+        train, held_out, split.prompts, report, dropped, digest([*train, *held_out], likelihood.key)
+    )
+    first = split.train.examples[0]
+    context.record.data(report, dropped)
+    context.record.json("first_pair", first_pair(context, first, store))
+    prompts = [str(condition["prompt"]) for condition in split.prompts]
+    return finish(context, loaded, store, likelihood, data, prompts)
+
+
+def finish(
+    context: Context,
+    loaded: LoadedPipeline,
+    store: CachedImages,
+    likelihood: Any,
+    data: PreparedData,
+    prompts: Sequence[str],
+    **more: Any,
+) -> Setup:
+    """What offline and online methods share, once their data and likelihood are known."""
+    config, accelerator = context.config, context.accelerator
+    prompts = prompts[: config.sample_prompts]
+    store.add_prompts(prompts)
+    free(loaded, "vae", "text_encoders")
+    if config.gradient_checkpointing:
+        network: Any = loaded.model
+        network.enable_gradient_checkpointing()
+    scorer = find_scorer(context)
+    reference_source = config.model if config.reference_model is None else config.reference_model
+
+    def load_reference() -> nn.Module:
+        other = load_pipeline(
+            model_folder(reference_source, accelerator), dtype=weight_dtype(config), trainable=False
+        )
+        return other.model
+
+    return Setup(
+        policy=loaded,
+        likelihood=likelihood,
+        data=data,
+        load_reference=load_reference,
+        reference_kind="live" if loaded.adapter is None else "adapter_off",
+        forecast=lambda resident: memory.image_forecast(
+            loaded.model, optim=config.optim, reference_resident=resident
+        ),
+        sampler=lambda reference: ImageSampler(
+            config, loaded, store, prompts, scorer, context.record, accelerator
+        ),
+        save=lambda folder, state: write_trained(folder, loaded, state),
+        **more,
+    )
+
+
+def weight_dtype(config: TrainConfig) -> str:
+    """bf16 weights round away updates at usual learning rates: full fine-tuning keeps float32."""
+    return config.dtype if config.dtype != "auto" or config.use_peft else "float32"
+
+
+def load_policy(context: Context, source: str) -> LoadedPipeline:
+    """The pipeline on its device, its network (or adapters on it) ready to train."""
+    config = context.config
+    if config.load_in_4bit or config.attn_implementation is not None:
+        raise ConfigError("load_in_4bit and attn_implementation are keys of text models; leave them out")
+    lora = lora_settings(config)
+    if lora is not None and lora.target_modules is not None:
+        raise ConfigError(
+            "lora_target_modules is a key of text models: image LoRA is on the attention's projections"
+        )
+    loaded = load_pipeline(source, dtype=weight_dtype(config), lora=lora)
+    return loaded.to(context.accelerator.device)
+
+
+def make_store(context: Context, loaded: LoadedPipeline) -> CachedImages:
+    """Caches of latents and prompts, shared out over processes."""
+    config, accelerator = context.config, context.accelerator
+    return CachedImages(
+        loaded,
+        config.resolution or loaded.image_size,
+        config.crop,
+        share=(accelerator.process_index, accelerator.num_processes),
+        wait=accelerator.wait_for_everyone,
+        progress=context.console.track if accelerator.is_main_process else None,
+    )
+
+
+def find_scorer(context: Context) -> Scorer | None:
+    """What samples are scored by: the user's function, the configured scorer, or the world's exact reward."""
+    config, reward = context.config, context.reward
+    if reward is not None:
+        import torch
+
+        def score(prompts: Sequence[str], images: Any) -> Any:
+            return torch.tensor([reward(p, image) for p, image in zip(prompts, images, strict=True)])
+
+        return score
+    spec = config.reward
+    if spec is None and config.judge is not None and not config.judge.startswith("lrm:"):
+        spec = config.judge
+    if spec is None and world_of(config.data) is not None:
+        spec = config.data
+    if spec is None:
+        return None
+    from prefopt.evaluation.scorers import get_scorer
+
+    found: Any = get_scorer(spec)
+    method: Scorer = found.score
+    return method
+
+
+def image_key(ref: ImageRef) -> str:
+    """Content key of an image."""
+    return ref.digest
+
+
+def encode(
+    part: Comparisons, store: CachedImages, broken: dict[str, Any]
+) -> tuple[list[Encoded[EncodedImage]], list[Dropped]]:
+    """Examples by the keys of what the store holds; rows with an image that cannot be decoded are dropped."""
+    found: list[Encoded[EncodedImage]] = []
+    dropped: list[Dropped] = []
+    for example in part.examples:
+        bad = next((broken[k] for item in example.items if (k := image_key(item.sample)) in broken), None)
+        if bad is not None:
+            dropped.append(Dropped(part.origins[example.id].row, example.id, bad.reason, str(bad)))
+            continue
+        items = tuple(
+            EncodedImage(image_key(i.sample), i.condition["prompt"], sizes_of(i.sample, store))
+            for i in example.items
+        )
+        found.append(Encoded(example.id, items, example.comparisons))
+    return found, dropped
+
+
+def sizes_of(ref: ImageRef, store: CachedImages) -> tuple[int, int, int, int, int, int]:
+    """Original height and width, crop top and left, target height and width."""
+    _, (left, top) = geometry(ref.size, store.resolution, store.crop)
+    width, height = ref.size
+    return height, width, top, left, store.resolution, store.resolution
+
+
+def first_pair(context: Context, example: Example, store: CachedImages) -> dict[str, Any]:
+    """The first example as the model sees it: prompt, and images cropped to the run's resolution."""
+    from prefopt.sources.images import decode, to_pixels
+
+    edge = example.comparisons[0]
+    ends = [("chosen", edge.first)] + ([] if edge.second is None else [("rejected", edge.second)])
+    sides = []
+    for name, index in ends:
+        item = example.items[index]
+        pixels = to_pixels(decode(item.sample), store.resolution, store.crop).pixels_3HW
+        sides.append(
+            {
+                "name": name,
+                "prompt": item.condition["prompt"],
+                "image": context.record.image(f"first-{name}", pixels / 2 + 0.5),
+            }
+        )
+    return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}

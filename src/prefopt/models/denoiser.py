@@ -1,0 +1,316 @@
+"""One interface to the networks of Stable Diffusion, SDXL and Stable Diffusion 3, and adapters on them.
+
+    family   network                  conditions
+    sd       UNet2DConditionModel     prompt_embeds
+    sdxl     UNet2DConditionModel     prompt_embeds, pooled_prompt_embeds, time_ids (sizes, see `Conditions.with_sizes`)
+    sd3      SD3Transformer2DModel    prompt_embeds, pooled_prompt_embeds
+
+Names of conditions are those of the pipelines' arguments. `functools.partial(denoise, family)` is a function of
+(network, x_t, timestep, conditions).
+
+Legend: B batch, N prompts, C H W of the latents, S tokens, D width of the embeddings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from prefopt.models.loading import LoraSettings
+
+Family = Literal["sd", "sdxl", "sd3"]
+
+NEEDED: dict[Family, tuple[str, ...]] = {
+    "sd": ("prompt_embeds",),
+    "sdxl": ("prompt_embeds", "pooled_prompt_embeds", "time_ids"),
+    "sd3": ("prompt_embeds", "pooled_prompt_embeds"),
+}
+"""Conditions that a family's network is given."""
+
+ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
+LORA_TARGETS: dict[Family, list[str]] = {
+    "sd": ATTENTION,
+    "sdxl": ATTENTION,
+    # image and text stream of every joint attention, as in diffusers' SD3 LoRA script
+    "sd3": [f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")],
+}
+ADAPTER = "default"
+"""Name of the trained adapter."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the network is told of N prompts.
+
+    Attributes:
+        tensors: by name, N rows each: prompt_embeds (N, S, D), pooled_prompt_embeds (N, D'), time_ids (N, 6).
+
+    Example:
+        >>> two = Conditions({"prompt_embeds": torch.zeros(2, 77, 768)})
+        >>> again = Conditions.cat([two, two])[[0, 3, 3]]
+        >>> len(again)
+        3
+    """
+
+    tensors: dict[str, Tensor]
+
+    def __post_init__(self) -> None:
+        rows = {name: len(value) for name, value in self.tensors.items()}
+        if len(set(rows.values())) != 1:
+            raise ValueError(
+                f"conditions need the same number of rows in each tensor; given {rows or 'none'}"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.tensors.values())))
+
+    def __getitem__(self, rows: Sequence[int] | slice | Tensor) -> Conditions:
+        """Rows by a slice, a list of numbers or a tensor of indices or booleans; always N' rows, never one row's parts."""
+        if isinstance(rows, int):
+            raise TypeError(
+                f"index conditions by a list, [{rows}]: a single number would drop the batch axis"
+            )
+        index = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(list(rows), dtype=torch.long)
+        return Conditions({name: value[index] for name, value in self.tensors.items()})
+
+    @classmethod
+    def cat(cls, parts: Sequence[Conditions]) -> Conditions:
+        """All rows of several conditions, in order."""
+        names = [tuple(sorted(part.tensors)) for part in parts]
+        if len(set(names)) != 1:
+            raise ValueError(f"only conditions of the same names can be joined; given {names}")
+        return cls({name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors})
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Conditions:
+        """Moved, and embeddings cast; sizes stay as they are, since half precision rounds 1023 to 1024."""
+        return Conditions(
+            {k: v.to(device, None if k == "time_ids" else dtype) for k, v in self.tensors.items()}
+        )
+
+    def with_sizes(self, sizes: Sequence[Sequence[int]]) -> Conditions:
+        """With SDXL's size conditions, one row a prompt, or one row for all.
+
+        Args:
+            sizes: original height and width, crop top and left, target height and width, in pixels (SDXL, arXiv
+                2307.01952, section 2.2).
+        """
+        ids = torch.tensor([list(row) for row in sizes], dtype=torch.float32)
+        if ids.dim() != 2 or ids.shape[1] != 6 or len(ids) not in (1, len(self)):
+            raise ValueError(
+                f"sizes must be (original height, original width, crop top, crop left, target height, target width), 1 "
+                f"or {len(self)} rows of 6; given shape {tuple(ids.shape)}"
+            )
+        device = next(iter(self.tensors.values())).device
+        return Conditions(self.tensors | {"time_ids": ids.expand(len(self), 6).to(device)})
+
+    def save(self, path: Path) -> None:
+        """Write as safetensors."""
+        from safetensors.torch import save_file
+
+        save_file({name: value.cpu().contiguous() for name, value in self.tensors.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Conditions:
+        """Read what `save` wrote."""
+        from safetensors.torch import load_file
+
+        return cls(load_file(path))
+
+
+def denoise(
+    family: Family,
+    denoiser: nn.Module,
+    x_BCHW: Tensor,
+    t_B: Tensor,
+    conditions: Conditions | Mapping[str, Tensor],
+) -> Tensor:
+    """The network's output (noise, velocity, x_0 or flow, whatever it was trained for), B C H W.
+
+    Args:
+        family: of the network.
+        denoiser: U-Net or transformer, possibly wrapped for several devices.
+        x_BCHW: noisy latents on the scale of training, so without a scheduler's `scale_model_input`.
+        t_B: timestep as the network takes it: 0..T-1, for sd3 sigma * T. One number, or one an example.
+        conditions: B rows; see `NEEDED`.
+
+    Raises:
+        ValueError: a condition is missing, or has another number of rows.
+    """
+    given = conditions.tensors if isinstance(conditions, Conditions) else conditions
+    check_conditions(family, given, len(x_BCHW))
+    parameter = next(denoiser.parameters())
+    device, dtype = parameter.device, parameter.dtype
+    x_BCHW, t_B = x_BCHW.to(device, dtype), t_B.to(device).expand(len(x_BCHW))
+    embeds_BSD = given["prompt_embeds"].to(device, dtype)
+    if family == "sd3":
+        return denoiser(
+            hidden_states=x_BCHW,
+            timestep=t_B,
+            encoder_hidden_states=embeds_BSD,
+            pooled_projections=given["pooled_prompt_embeds"].to(device, dtype),
+            return_dict=False,
+        )[0]
+    added = None
+    if family == "sdxl":
+        added = {
+            "text_embeds": given["pooled_prompt_embeds"].to(device, dtype),
+            "time_ids": given["time_ids"].to(device),
+        }
+    return denoiser(
+        x_BCHW, t_B, encoder_hidden_states=embeds_BSD, added_cond_kwargs=added, return_dict=False
+    )[0]
+
+
+def guided_denoise(
+    family: Family,
+    denoiser: nn.Module,
+    x_BCHW: Tensor,
+    t_B: Tensor,
+    conditions: Conditions | Mapping[str, Tensor],
+    unconditional: Conditions | Mapping[str, Tensor],
+    guidance_scale: float,
+) -> Tensor:
+    """u + w (c - u), both outputs from one batch of 2B; w = 1 is c alone, from a batch of B (arXiv 2207.12598).
+
+    Args:
+        family: of the network.
+        denoiser: as in `denoise`.
+        x_BCHW: as in `denoise`.
+        t_B: as in `denoise`.
+        conditions: B rows.
+        unconditional: B rows, or one for all; sizes that it lacks are those of `conditions`, as in the pipelines.
+        guidance_scale: w.
+    """
+    given = conditions.tensors if isinstance(conditions, Conditions) else conditions
+    if guidance_scale == 1:
+        return denoise(family, denoiser, x_BCHW, t_B, given)
+    empty = unconditional.tensors if isinstance(unconditional, Conditions) else unconditional
+    rows = len(x_BCHW)
+    check_conditions(family, given, rows)
+    both = {}
+    for name in NEEDED[family]:
+        cond = given[name]
+        uncond = empty.get(name, cond) if name == "time_ids" else empty[name]
+        uncond = uncond.to(cond.device, cond.dtype).expand(rows, *cond.shape[1:])
+        both[name] = torch.cat([uncond, cond])
+    twice_BCHW, twice_t = torch.cat([x_BCHW, x_BCHW]), t_B.expand(rows).repeat(2)
+    uncond_BCHW, cond_BCHW = denoise(family, denoiser, twice_BCHW, twice_t, both).chunk(2)
+    return uncond_BCHW + guidance_scale * (cond_BCHW - uncond_BCHW)
+
+
+def check_conditions(family: Family, given: Mapping[str, Tensor], rows: int) -> None:
+    """Raise ValueError unless `given` holds what the family's network needs, `rows` rows each."""
+    if missing := [name for name in NEEDED[family] if name not in given]:
+        hint = "; add them with Conditions.with_sizes" if "time_ids" in missing else ""
+        raise ValueError(
+            f"a network of family {family} needs the conditions {', '.join(NEEDED[family])}; given "
+            f"{', '.join(given) or 'none'}{hint}"
+        )
+    if wrong := {name: len(given[name]) for name in NEEDED[family] if len(given[name]) != rows}:
+        raise ValueError(f"{rows} latents need {rows} rows of conditions; given {wrong}")
+
+
+def add_lora(family: Family, denoiser: nn.Module, lora: LoraSettings) -> str:
+    """Add fresh float32 adapters, the only trainable weights from then on; returns their name. They change nothing yet.
+
+    Raises:
+        ValueError: LoRA dropout, or a network with no layers of the asked names.
+    """
+    from peft import LoraConfig
+
+    if lora.dropout:
+        raise ValueError(
+            f"lora_dropout={lora.dropout:g} is not possible for image models: winner and loser must be scored by the "
+            "same network, and steps must repeat. Set lora_dropout=0"
+        )
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        init_lora_weights="gaussian",
+        target_modules=LORA_TARGETS[family] if lora.target_modules is None else lora.target_modules,
+    )
+    adapters: Any = denoiser
+    adapters.requires_grad_(False)
+    adapters.add_adapter(config, adapter_name=ADAPTER)
+    for parameter in adapter_parameters(denoiser, ADAPTER).values():
+        parameter.data = parameter.data.float()  # half precision rounds small updates away
+        parameter.requires_grad_(True)
+    return ADAPTER
+
+
+def add_frozen_adapter(denoiser: nn.Module, name: str, source: str = ADAPTER) -> None:
+    """Add a frozen copy of an adapter, such as a running mean to sample from; `source` stays the active one.
+
+    Do it before wrapping or compiling the network.
+    """
+    adapters: Any = denoiser
+    with _kept_flags(denoiser), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is what is wanted
+        adapters.add_adapter(adapters.peft_config[source], adapter_name=name)
+        adapters.set_adapter(source)
+    originals = adapter_parameters(denoiser, source)
+    for key, parameter in adapter_parameters(denoiser, name).items():
+        parameter.data = originals[key].detach().clone()
+        parameter.requires_grad_(False)
+
+
+def adapter_parameters(denoiser: nn.Module, name: str) -> dict[str, nn.Parameter]:
+    """Parameters of one adapter; the same keys for every adapter of a network.
+
+    Example:
+        >>> mean, now = (adapter_parameters(network, n) for n in ("ema", "default"))  # doctest: +SKIP
+        >>> for key in mean:                                                          # doctest: +SKIP
+        ...     mean[key].data.lerp_(now[key].data, 0.001)
+    """
+    part = f".{name}."
+    return {k.replace(part, ".", 1): p for k, p in denoiser.named_parameters() if ".lora_" in k and part in k}
+
+
+@contextlib.contextmanager
+def use_adapter(denoiser: nn.Module, name: str | None) -> Iterator[None]:
+    """While open, run with one adapter, or with none; afterwards with those from before, whatever happened inside.
+
+    Which parameters are trainable stays as it is throughout.
+
+    Raises:
+        ValueError: the network has no adapter of that name.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers: list[Any] = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
+    known = sorted({key for layer in layers for key in layer.lora_A})
+    if not layers or (name is not None and name not in known):
+        raise ValueError(
+            f"the network has no adapter{f' {name!r}' if name else 's'}: it has {', '.join(known) or 'none'}"
+        )
+    before = [(layer, list(layer.active_adapters), layer.disable_adapters) for layer in layers]
+    try:
+        with _kept_flags(denoiser):
+            for layer in layers:
+                if name is not None:
+                    layer.set_adapter(name)
+                layer.enable_adapters(name is not None)
+        yield
+    finally:
+        with _kept_flags(denoiser):
+            for layer, active, disabled in before:
+                layer.set_adapter(active)
+                layer.enable_adapters(not disabled)
+
+
+@contextlib.contextmanager
+def _kept_flags(module: nn.Module) -> Iterator[None]:
+    """peft freezes and unfreezes adapters as it switches them; put the flags back."""
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)

@@ -1,0 +1,187 @@
+"""One reader a file format: JSON lines, JSON, CSV, parquet -> rows, and their numbers where these are not 1, 2, 3, ...
+
+Read directly and not through `datasets`, which takes seconds to import and loses line numbers for messages.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# CSV cells of these columns are text, whatever they look like; "[...]" is read as messages only if it is messages
+TEXT_COLUMNS = frozenset({"prompt", "caption", "text", "chosen", "rejected", "completion"})
+# columns that name image files; `datasets` makes an image out of each "*file_name" of an image folder
+FILE_COLUMNS = frozenset({"image", "chosen_image", "rejected_image"}) | {
+    f"{side}file_name" for side in ("", "image_", "chosen_", "rejected_", "chosen_image_", "rejected_image_")
+}
+PLAIN_COLUMNS = frozenset({"id", "source"}) | FILE_COLUMNS
+
+Read = tuple[list[dict[str, Any]], list[int] | None]
+
+
+def read_jsonl(path: Path) -> Read:
+    """JSON lines; blank lines are skipped but counted."""
+    rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
+    # bytes, because text mode would also break lines at a lone carriage return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{where}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
+                ) from None
+            except json.JSONDecodeError as error:
+                at = f"{error.msg} at column {error.colno}"
+                raise ValueError(
+                    f"{where}: not valid JSON ({at}): {_excerpt(error.doc, error.pos)}. Each line must be one JSON object"
+                ) from None
+            if not isinstance(row, dict):
+                raise ValueError(
+                    f"{where}: a JSON {_json_type(row)}; each line must be one JSON object {{...}}"
+                )
+            rows.append(row)
+            numbers.append(number)
+    return rows, numbers
+
+
+def read_json(path: Path) -> Read:
+    """A JSON array of objects; a file that does not start with "[" is read as JSON lines."""
+    with path.open("rb") as file:
+        start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+        if not start.startswith(b"["):
+            rows, _ = read_jsonl(path)
+            return rows, None
+    try:
+        content = json.loads(path.read_text("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path}, line {error.lineno}: not valid JSON ({error.msg} at column {error.colno}): "
+            f"{_excerpt(error.doc, error.pos)}"
+        ) from None
+    for number, row in enumerate(content, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, row {number}: a JSON {_json_type(row)}; needed an object {{...}}")
+    return content, None
+
+
+def read_csv(path: Path) -> Read:
+    """CSV with a header line; messages, votes and other structured cells hold JSON, an empty cell is no value."""
+    rows: list[dict[str, Any]] = []
+    limit = csv.field_size_limit(
+        min(sys.maxsize, 2**31 - 1)
+    )  # the default of 128 KB is less than one long chat
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            try:
+                header = list(reader.fieldnames or [])
+                if twice := [name for name in header if header.count(name) > 1]:
+                    raise ValueError(f"{path}, line 1: two columns are named {twice[0]!r}; rename one")
+                for row in reader:
+                    if None in row or None in row.values():
+                        cells = sum(value is not None for name, value in row.items() if name is not None)
+                        cells += len(row.get(None) or [])
+                        raise ValueError(
+                            f"{path}, line {reader.line_num}: {cells} cells under a header of "
+                            f"{len(header)}; put text that holds commas or line breaks in double quotes"
+                        )
+                    rows.append({name: _cell(name, value) for name, value in row.items()})
+            except csv.Error as error:
+                raise ValueError(
+                    f"{path}, after line {reader.line_num}: not valid CSV ({error}); is a double quote left open?"
+                ) from None
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path}, after line {reader.line_num}: not UTF-8 ({error.reason}); save the file as UTF-8"
+                ) from None
+    finally:
+        csv.field_size_limit(limit)
+    return rows, None
+
+
+def _cell(column: str, text: str) -> Any:
+    """The value of a CSV cell."""
+    if column in TEXT_COLUMNS:
+        if text.lstrip().startswith("["):
+            try:
+                value = json.loads(text)
+            except json.JSONDecodeError:
+                return text
+            if isinstance(value, list) and value and all(isinstance(m, dict) and "role" in m for m in value):
+                return value
+        return text
+    if not text.strip():
+        return None
+    if column in PLAIN_COLUMNS:
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        if text.lower() in ("true", "false"):  # as pandas writes them
+            return text.lower() == "true"
+        try:
+            return float(text)  # nan, inf, +1
+        except ValueError:
+            return text
+
+
+def read_parquet(path: Path) -> Read:
+    """Parquet, nested columns included."""
+    import pyarrow
+    import pyarrow.parquet
+
+    if not path.stat().st_size:
+        return [], None
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return [row for batch in file.iter_batches() for row in batch.to_pylist()], None
+    except (pyarrow.ArrowException, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise
+        raise ValueError(
+            f"{path}: not a complete parquet file ({str(error).splitlines()[0]}); it may be cut short: "
+            "compare its size with the original, and copy or write it again"
+        ) from None
+
+
+def read_lines(path: Path, column: str) -> Read:
+    """Plain text, one value of `column` a line; blank lines are skipped but counted."""
+    try:
+        # not splitlines, which also breaks at characters that a prompt may hold
+        lines = path.read_text("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    return [{column: line} for _, line in found], [number for number, _ in found]
+
+
+READERS = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": read_parquet}
+
+
+# -- words for messages --------------------------------------------------------------------------------------
+
+
+def _excerpt(text: str, position: int) -> str:
+    return repr(text[max(0, position - 20) : position + 20].strip())
+
+
+def _json_type(value: Any) -> str:
+    if isinstance(value, dict):
+        return "object"
+    if isinstance(value, list):
+        return "array"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, str):
+        return "string"
+    return "null" if value is None else "number"

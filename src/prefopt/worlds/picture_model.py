@@ -1,0 +1,431 @@
+"""The picture world's model: a tiny Stable Diffusion pretrained from nothing on a CPU, and sampling from it.
+
+Every part is the real class (`UNet2DConditionModel`, `AutoencoderKL`, `CLIPTextModel`, `CLIPTokenizer`,
+`DDIMScheduler` with Stable Diffusion's settings), saved as a `StableDiffusionPipeline` folder, so that it takes the
+same path as a user's checkpoint:
+
+    >>> from diffusers import StableDiffusionPipeline                          # doctest: +SKIP
+    >>> pipeline = StableDiffusionPipeline.from_pretrained(world.model_dir())  # doctest: +SKIP
+    >>> pipeline("a small red circle, top left", guidance_scale=2).images[0]   # doctest: +SKIP
+
+The autoencoder's encoder is not trained but built: it computes exactly the principal components of 4 x 4 patches.
+Only its decoder is trained, which takes seconds instead of minutes.
+
+Legend of shape suffixes: B pictures, C channels, H rows, W columns, K = 12 latent channels, P = 48 numbers of a patch,
+S tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefopt.worlds.picture import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures
+from prefopt.worlds.text_model import progress_bar, quiet_transformers, seeded
+
+LATENT_CHANNELS = 12
+PATCH = 4
+TEXT_WIDTH = 32
+MAX_TOKENS = 12
+"""A caption has 9: seven words and commas, start and end."""
+
+EMBEDDING_STD = 1.0
+
+CAPTION_DROPOUT = 0.1
+DECODER_BATCH_SIZE = 24
+"""Twice as many steps with half the batch decode far better in the same time."""
+DECODER_LEARNING_RATE = 6e-3
+POSTERIOR_LOG_VARIANCE = -8.0
+BALLAST = 128.0
+"""See `build_codec`. Its square over the signal's is the precision of the encoder: about 1e-4."""
+
+MAX_THREADS = 4
+"""More only wait for each other on tensors this small."""
+
+
+@contextlib.contextmanager
+def _few_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, MAX_THREADS))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars of transformers and diffusers for what takes a moment."""
+    from diffusers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with quiet_transformers():
+            yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+# -- parts ---------------------------------------------------------------------------------------------------
+
+
+def build_tokenizer() -> Any:
+    """A `CLIPTokenizer` in whose vocabulary every word of the captions is one token; other text falls into bytes."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import CLIPTokenizer
+
+    words = " ".join(["a", ",", *SIZES, *COLOURS, *SHAPES, *PLACES]).split()
+    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
+    trained.train_from_iterator([" ".join(sorted(set(words)))], trainer)
+    learned = json_of(trained)["model"]["merges"]
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*characters, *(c + "</w>" for c in characters), *(left + right for left, right in learned)]
+    vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[special] = len(vocabulary)
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=[tuple(pair) for pair in learned], model_max_length=MAX_TOKENS
+    )
+
+
+def json_of(tokenizer: Any) -> Any:
+    """A fast tokenizer's own description."""
+    import json
+
+    return json.loads(tokenizer.to_str())
+
+
+def build_codec(images_BCHW: Tensor) -> Any:
+    """An `AutoencoderKL` (16 x 16 to 4 x 4) whose encoder is the principal components of patches; its decoder is random.
+
+    Two convolutions of stride 2 gather a patch's 48 numbers and project them; the residual blocks pass through. The
+    encoder's last normalization and SiLU are made linear: each component x goes through them as x and -x, whose mean is
+    zero and whose SiLUs differ by x; two constant channels, +-`BALLAST` in every group, fix the variance.
+
+    Args:
+        images_BCHW: in [0, 1]; the components are theirs.
+    """
+    from diffusers import AutoencoderKL
+
+    groups = 4
+    codec = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(16, 32, 32),
+        layers_per_block=1,
+        latent_channels=LATENT_CHANNELS,
+        norm_num_groups=groups,
+        sample_size=SIDE,
+        mid_block_add_attention=False,
+    )
+    patches_NP = _patches(2 * images_BCHW - 1)
+    mean_P = patches_NP.double().mean(0)
+    _, _, axes = torch.linalg.svd(patches_NP.double() - mean_P, full_matrices=False)
+    axes_KP = axes[:LATENT_CHANNELS]
+    axes_KP = axes_KP * axes_KP.sum(1, keepdim=True).sign()  # an axis has no sign of its own
+    latents_NK = (patches_NP.double() - mean_P) @ axes_KP.T
+    codec.register_to_config(scaling_factor=round(1 / latents_NK.std().item(), 5))
+
+    encoder = codec.encoder
+    with torch.no_grad():
+        for parameter in (*encoder.parameters(), *codec.quant_conv.parameters()):
+            parameter.zero_()
+        for block in encoder.down_blocks:
+            for resnet in block.resnets:
+                if resnet.conv_shortcut is not None:
+                    torch.nn.init.dirac_(resnet.conv_shortcut.weight)
+        torch.nn.init.dirac_(encoder.conv_in.weight)
+        # channel 4 c + 2 y + x of the first gathering: channel c of pixel (y, x) of a 2 x 2 block
+        gather = encoder.down_blocks[0].downsamplers[0].conv.weight
+        for c in range(3):
+            for y in range(2):
+                for x in range(2):
+                    gather[4 * c + 2 * y + x, c, y, x] = 1
+        # of the second: in each group of 8 channels three components, their negatives, and the ballast
+        project, shift = (
+            encoder.down_blocks[1].downsamplers[0].conv.weight,
+            encoder.down_blocks[1].downsamplers[0].conv.bias,
+        )
+        plus = [8 * (k // 3) + k % 3 for k in range(LATENT_CHANNELS)]
+        minus = [k + 3 for k in plus]
+        # P runs over (channel, row, column); rows 2 Y + y, where Y is the second gathering's
+        kernel = axes_KP.reshape(LATENT_CHANNELS, 3, 2, 2, 2, 2)  # K, c, Y, y, X, x
+        kernel = kernel.permute(0, 1, 3, 5, 2, 4).reshape(LATENT_CHANNELS, 12, 2, 2).float()
+        project[plus, :12, :2, :2], project[minus, :12, :2, :2] = kernel, -kernel
+        offset_K = (axes_KP @ mean_P).float()
+        shift[plus], shift[minus] = -offset_K, offset_K
+        shift[6::8], shift[7::8] = BALLAST, -BALLAST
+        norm = encoder.conv_norm_out
+        norm.weight.fill_(math.sqrt(2 * BALLAST**2 / 8 + norm.eps))
+        out = encoder.conv_out
+        for k in range(LATENT_CHANNELS):
+            out.weight[k, plus[k], 1, 1], out.weight[k, minus[k], 1, 1] = 1, -1
+        out.bias[LATENT_CHANNELS:] = POSTERIOR_LOG_VARIANCE
+        torch.nn.init.dirac_(codec.quant_conv.weight)
+    return codec
+
+
+def _patches(images_BCHW: Tensor) -> Tensor:
+    """(N, 48) patches, channel by channel, row by row."""
+    patches = torch.nn.functional.pixel_unshuffle(images_BCHW, PATCH)
+    return patches.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def build_scheduler() -> Any:
+    """DDIM with the settings of Stable Diffusion 1.5."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
+def build_text_encoder(tokenizer: Any) -> Any:
+    """A `CLIPTextModel` of one layer, 32 wide."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    model = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_WIDTH,
+            intermediate_size=2 * TEXT_WIDTH,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=TEXT_WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    # CLIP's 0.02 drowns in what attention adds to it: captions then take many times longer to be understood
+    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
+    return model
+
+
+def build_unet(width: int) -> Any:
+    """A `UNet2DConditionModel` of two levels on 4 x 4 latents."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=SIDE // PATCH,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(width, 2 * width),
+        layers_per_block=1,
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=8,
+        norm_num_groups=8,
+    )
+
+
+# -- pretraining ---------------------------------------------------------------------------------------------
+
+
+def pretrain(
+    folder: Path,
+    *,
+    pictures: Pictures,
+    seed: int,
+    width: int,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    codec_steps: int,
+    progress: bool = True,
+) -> None:
+    """Train codec, text encoder and U-Net from nothing on captioned pictures; save a pipeline to `folder` (safetensors).
+
+    Noise prediction with the mean squared error, one caption in ten left empty (for classifier-free guidance), U-Net and
+    text encoder jointly. Depends on nothing but the arguments: the global random state is neither read nor changed.
+
+    Args:
+        folder: an existing folder.
+        pictures: what to learn from.
+        seed: of weights, batches and noise.
+        width: channels of the U-Net's first level.
+        steps: optimizer steps of U-Net and text encoder.
+        batch_size: pictures a step.
+        learning_rate: peak.
+        codec_steps: optimizer steps of the decoder.
+        progress: show a bar if standard error is a terminal.
+    """
+    from diffusers import StableDiffusionPipeline
+
+    with seeded(seed), _few_threads():
+        codec = build_codec(pictures.images_BCHW)
+        latents_BKHW = _train_decoder(codec, pictures.images_BCHW, codec_steps, progress)
+        tokenizer = build_tokenizer()
+        text_encoder, unet, scheduler = (
+            build_text_encoder(tokenizer),
+            build_unet(width),
+            build_scheduler(),
+        )
+        tokens_BS = _tokens(tokenizer, pictures.captions)
+        empty_S = _tokens(tokenizer, [""])[0]
+        parameters = [*unet.parameters(), *text_encoder.parameters()]
+        optimizer, schedule = _optimizer(parameters, learning_rate, steps)
+        unet.train()
+        text_encoder.train()
+        with progress_bar("pretraining the picture world's model", steps, progress) as advance:
+            for step in range(steps):
+                chosen = torch.randint(len(latents_BKHW), (batch_size,))
+                dropped_B = torch.rand(batch_size) < CAPTION_DROPOUT
+                states = text_encoder(tokens_BS[chosen].where(~dropped_B[:, None], empty_S))[0]
+                noise = torch.randn_like(latents_BKHW[chosen])
+                times_B = torch.randint(scheduler.config.num_train_timesteps, (batch_size,))
+                noisy = scheduler.add_noise(latents_BKHW[chosen], noise, times_B)
+                loss = (unet(noisy, times_B, states).sample - noise).square().mean()
+                _step(loss, parameters, optimizer, schedule)
+                if step % 10 == 9:
+                    note = f"loss {loss.item():.3f}"
+                advance(note if step >= 9 else "")
+        pipeline = StableDiffusionPipeline(
+            vae=codec.eval(),
+            text_encoder=text_encoder.eval(),
+            tokenizer=tokenizer,
+            unet=unet.eval(),
+            scheduler=scheduler,
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        with _quiet():
+            pipeline.save_pretrained(folder)
+
+
+def _train_decoder(codec: Any, images_BCHW: Tensor, steps: int, progress: bool) -> Tensor:
+    """Train the codec's decoder; returns the pictures' (B, K, 4, 4) latents, scaled for the U-Net."""
+    targets_BCHW = 2 * images_BCHW - 1
+    with torch.no_grad():
+        latents = [codec.encode(chunk).latent_dist.mean for chunk in targets_BCHW.split(1000)]
+    latents_BKHW = torch.cat(latents)
+    parameters = [*codec.decoder.parameters(), *codec.post_quant_conv.parameters()]
+    optimizer, schedule = _optimizer(parameters, DECODER_LEARNING_RATE, steps)
+    codec.train()
+    with progress_bar("training the picture world's decoder", steps, progress) as advance:
+        for _ in range(steps):
+            chosen = torch.randint(len(targets_BCHW), (DECODER_BATCH_SIZE,))
+            loss = (codec.decode(latents_BKHW[chosen]).sample - targets_BCHW[chosen]).square().mean()
+            _step(loss, parameters, optimizer, schedule)
+            advance(f"loss {loss.item():.4f}")
+    return latents_BKHW * codec.config.scaling_factor
+
+
+def _optimizer(parameters: list[Any], learning_rate: float, steps: int) -> tuple[Any, Any]:
+    """AdamW with a linear warm-up over 5 % of the steps and then a cosine to zero."""
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    warmup = max(1, steps // 20)
+
+    def rate(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+
+
+def _step(loss: Tensor, parameters: list[Any], optimizer: Any, schedule: Any) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    schedule.step()
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """(B, S) token ids, padded to the full length as the pipeline pads them."""
+    ids: Tensor = tokenizer(
+        list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
+    )["input_ids"]
+    return ids
+
+
+# -- use -----------------------------------------------------------------------------------------------------
+
+
+def load(folder: Path) -> Any:
+    """The `StableDiffusionPipeline` of a folder, float32."""
+    from diffusers import StableDiffusionPipeline
+
+    with _quiet():
+        return StableDiffusionPipeline.from_pretrained(folder)
+
+
+def sample_images(
+    pipeline: Any,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    num_inference_steps: int = 20,
+    eta: float = 1.0,
+    guidance_scale: float = 2.0,
+    batch_size: int = 256,
+    progress: bool = False,
+) -> Tensor:
+    """(B, 3, 16, 16) pictures in [0, 1], on the CPU, one a prompt.
+
+    Picture k depends on (`seed`, k, its prompt) alone, up to rounding: not on the others or the batch size.
+
+    Args:
+        pipeline: a `StableDiffusionPipeline`; its modes (train, eval) and bar are left as found.
+        prompts: captions.
+        seed: of the noise, of the start and of each step.
+        num_inference_steps: of the pipeline's scheduler.
+        eta: of DDIM, in [0, 1].
+        guidance_scale: of classifier-free guidance; 1 is none.
+        batch_size: pictures made at once.
+        progress: show a bar if standard error is a terminal.
+    """
+    modules = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
+    modes = [module.training for module in modules]
+    bar = getattr(pipeline, "_progress_bar_config", {})
+    starts = range(0, len(prompts), batch_size)
+    images: list[Tensor] = []
+    for module in modules:
+        module.eval()
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        with progress_bar("drawing pictures", len(starts), progress) as advance:
+            for start in starts:
+                batch = list(prompts[start : start + batch_size])
+                made = pipeline(
+                    batch,
+                    num_inference_steps=num_inference_steps,
+                    eta=eta,
+                    guidance_scale=guidance_scale,
+                    generator=[_generator(seed, start + k) for k in range(len(batch))],
+                    output_type="pt",
+                ).images
+                images.append(made.float().cpu())
+                advance("")
+    finally:
+        pipeline.set_progress_bar_config(**bar)
+        for module, mode in zip(modules, modes, strict=True):
+            module.train(mode)
+    return torch.cat(images)
+
+
+def _generator(seed: int, k: int) -> torch.Generator:
+    from prefopt.worlds.picture import number
+
+    return torch.Generator().manual_seed(number(f"{seed} {k}"))
