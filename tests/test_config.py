@@ -63,6 +63,35 @@ KEYS = [
     "sample_temperature",
     "report_to",
     "run_name",
+    "resolution",
+    "crop",
+    "prompt_dropout",
+    "noise_epochs",
+    "timestep_density",
+    "error_weight",
+    "guidance_scale",
+    "num_inference_steps",
+    "reward",
+    "feature_scale",
+    "text_projection",
+    "shared_noise",
+    "consistency",
+    "judge",
+    "prompts_per_step",
+    "candidates",
+    "threshold",
+    "threshold_rule",
+    "continue_from",
+    "first_compared_step",
+    "last_compared_step",
+    "judge_timestep",
+    "eta",
+    "grad_scale",
+    "temporal_weight",
+    "average_noise",
+    "anchor",
+    "sampler",
+    "ema_decay",
 ]
 
 
@@ -148,3 +177,10 @@ def test_trl_names():
         }
     )
     assert (config.method, config.model, config.data) == ("sigmoid+sft", "m", "d")
+
+
+def test_a_bare_flag_before_an_override():
+    assert parse_overrides(["--use-peft", "lora_r=4"]) == {"use_peft": True, "lora_r": 4}
+    assert parse_overrides(["--use-peft", "nu=4"]) == {"use_peft": True, "nu": 4}
+    assert parse_overrides(["--data", "a=b.jsonl"]) == {"data": "a=b.jsonl"}
+    assert parse_overrides(["--use_peft", "--seed", "1"]) == {"use_peft": True, "seed": 1}

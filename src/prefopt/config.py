@@ -69,6 +69,23 @@ class ImageKeys(BaseModel):
     )
 
 
+class RewardKeys(BaseModel):
+    """Keys of training latent reward models (lrm); an error elsewhere."""
+
+    feature_scale: float = Field(
+        7.5, ge=1, description="gs: visual feature enhancement of the judge; 1: off, at half the cost"
+    )
+    text_projection: str | None = Field(
+        None, description="CLIP checkpoint whose text projection the judge's W_t starts from"
+    )
+    shared_noise: bool = Field(
+        False, description="the same noise for both images of a pair instead of independent noise"
+    )
+    consistency: Literal[1, 2, 3] | None = Field(
+        None, description="keep pairs that other scores agree with: MPCF strategy (columns *_gap); None: all"
+    )
+
+
 class OnlineKeys(BaseModel):
     """Keys of methods that make their own images while training; an error elsewhere."""
 
@@ -104,7 +121,7 @@ class OnlineKeys(BaseModel):
     ema_decay: float = Field(0.9, ge=0, lt=1, description="of the EMA weights, once an update")
 
 
-class TrainConfig(ImageKeys, OnlineKeys, BaseModel):
+class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, BaseModel):
     """Everything that decides a run; saved, resolved, as `config.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -212,8 +229,11 @@ class TrainConfig(ImageKeys, OnlineKeys, BaseModel):
 
 
 FIELD_NAMES = frozenset(TrainConfig.model_fields)
+FLAGS = frozenset(k for k, f in TrainConfig.model_fields.items() if f.annotation is bool)
 IMAGE_FIELDS = frozenset(ImageKeys.model_fields)
+REWARD_FIELDS = frozenset(RewardKeys.model_fields)
 ONLINE_FIELDS = frozenset(OnlineKeys.model_fields)
+SPECIAL_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -244,7 +264,10 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     waiting: str | None = None
     for argument in arguments:
-        if waiting is not None and not argument.startswith("--"):
+        left = argument.partition("=")[0].replace("-", "_") if "=" in argument else ""
+        # a bare flag may stand before key=value: `--use_peft lora_r=4`
+        another = left.isidentifier() and (left in FIELD_NAMES or waiting in FLAGS)
+        if waiting is not None and not argument.startswith("--") and not another:
             key, text = waiting, argument
             waiting = None
         else:
@@ -341,9 +364,9 @@ def dump(config: TrainConfig, hyper: Mapping[str, Any]) -> str:
     import yaml
 
     values = config.model_dump()
-    own = {k: v for k, v in values.items() if k not in IMAGE_FIELDS | ONLINE_FIELDS}
+    own = {k: v for k, v in values.items() if k not in SPECIAL_FIELDS}
     # keys that belong to some runs only appear where they differ: elsewhere giving them is an error
-    special = {k: values[k] for k in special_keys(config, IMAGE_FIELDS | ONLINE_FIELDS)}
+    special = {k: values[k] for k in special_keys(config, SPECIAL_FIELDS)}
     objective = json.loads(json.dumps(hyper, default=str))
     return yaml.safe_dump({**own, **special, **objective}, sort_keys=False)
 

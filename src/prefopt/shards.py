@@ -13,6 +13,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,8 @@ class ShardCache:
 
     def __getitem__(self, key: str) -> np.ndarray:
         place = self._places[key]
+        if place.start == place.end:  # safetensors refuses an empty slice at the end of a tensor
+            return np.zeros(0, self.dtype)
         return np.asarray(place.values[place.start : place.end])
 
     def refresh(self) -> None:
@@ -131,8 +134,8 @@ class ShardCache:
 
         Args:
             wanted: items by key, in the order in which they should be computed.
-            compute: vectors of a batch of items.
-            batches: cuts a list of items into batches.
+            compute: vectors of a batch of items, in their order.
+            batches: cuts a list of items into batches, in order.
             shard_items: an interrupted pass loses at most about this many.
             share: (rank, processes); each process computes its part of what is missing.
             wait: barrier between processes.
@@ -146,8 +149,7 @@ class ShardCache:
         cut = list(batches(list(mine.values())))
         pending: dict[str, np.ndarray] = {}
         for batch in progress(cut, label) if progress and cut else cut:
-            found = compute(batch)
-            pending |= {next(keys): vector for vector in found}
+            pending |= dict(zip(islice(keys, len(batch)), compute(batch), strict=True))
             if len(pending) >= shard_items:
                 self.add(pending)
                 pending = {}

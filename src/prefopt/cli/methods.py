@@ -43,16 +43,17 @@ def _table(console: Console) -> None:
     table = Table(box=None, header_style="bold")
     table.add_column("name", no_wrap=True)
     table.add_column("method")
-    table.add_column("arXiv", no_wrap=True)
+    table.add_column("for", no_wrap=True)
+    table.add_column("paper", no_wrap=True)
     for method in all_methods().values():
-        table.add_row(method.name, method.title, method.paper.arxiv)
+        table.add_row(method.name, method.title, _modality(method), method.paper.identifier)
     console.print(table)
     console.print("`prefopt methods NAME` explains one: when to use it, its keys, its paper.", markup=False)
 
 
 def _explain(method: Method, console: Console) -> None:
     from prefopt import objectives
-    from prefopt.config import TrainConfig
+    from prefopt.config import IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS, TrainConfig
     from prefopt.objectives import registry
 
     objective = objectives.get(method.objective_name)
@@ -76,7 +77,7 @@ def _explain(method: Method, console: Console) -> None:
     say(method.summary)
     rows = "single labelled samples" if objective.unpaired else "pairs"
     say(
-        f"Rows: {rows}. Ties: {'yes' if objective.has_tie_term else 'no'}. "
+        f"For: {_modality(method)}. Rows: {'prompts' if method.rows == 'prompts' else rows}. Ties: {'yes' if objective.has_tie_term else 'no'}. "
         f"Reference: {'yes' if objective.needs_reference else 'no'}."
     )
     say("\nWhen to use it", "bold")
@@ -95,11 +96,15 @@ def _explain(method: Method, console: Console) -> None:
     )
     if method.papers_config:
         section("Settings of the paper", list(method.papers_config.items()))
+    foreign = set() if method.modality != "text" else set(IMAGE_FIELDS)
+    foreign |= set() if method.rows == "prompts" else set(ONLINE_FIELDS)
+    foreign |= set() if method.likelihood == "reward" else set(REWARD_FIELDS)
     section(
         "Configuration keys",
         [
             (_key(key, field, method), field.description or "")
             for key, field in TrainConfig.model_fields.items()
+            if key not in foreign
         ],
     )
     paper = method.paper
@@ -108,6 +113,10 @@ def _explain(method: Method, console: Console) -> None:
     say(f"{authors}: {paper.title}. {paper.venue or paper.year}.")
     say(paper.url, wrap=False)
     say(f"\n{paper.bibtex}", wrap=False)
+
+
+def _modality(method: Method) -> str:
+    return {"any": "text, images", "image": "images"}.get(method.modality, method.modality)
 
 
 def _key(key: str, field: object, method: Method) -> str:

@@ -119,8 +119,8 @@ class ImagePreprocessing:
 
 
 def _bytes(x_BCHW: Tensor) -> Tensor:
-    """Rounded, halves up, and cut as Pillow does, still as floats; cubic filters overshoot."""
-    return (x_BCHW + 0.5).floor().clamp(0, 255)
+    """Rounded and cut as bytes are, still as floats; cubic filters overshoot."""
+    return x_BCHW.round().clamp(0, 255)
 
 
 def _size(value: Any, name: str) -> tuple[int, int] | int:

@@ -54,6 +54,8 @@ class ImageStore(Protocol):
 
     shape: tuple[int, int, int]
     """(C, H, W) of the latents."""
+    identity: Mapping[str, Any]
+    """What latents and conditions depend on besides their keys: encoders, resolution, crop."""
 
     def latents(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the VAE's posterior, (N, C, H, W) float32 each, scaled as the model takes them."""
@@ -113,8 +115,9 @@ class DenoisingLikelihood:
     version = 1
 
     def settings(self) -> dict[str, Any]:
-        """Process, draws and weights."""
+        """Process, draws, weights, and what made latents and embeddings."""
         return {
+            "store": dict(self.store.identity),
             "process": self.process.settings(),
             "seed": self.seed,
             "density": self.density,
@@ -138,7 +141,8 @@ class DenoisingLikelihood:
 
     def key(self, item: EncodedImage) -> str:
         """Digest of latents, prompt and draw."""
-        text = f"{item.latent}|{item.sizes}|{item.example}|{item.slot}|{item.epoch}|{item.prompt}"
+        # repr quotes: ids and prompts may hold any separator
+        text = repr((item.latent, item.sizes, item.example, item.slot, item.epoch, item.prompt))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def width(self, item: EncodedImage) -> int:

@@ -222,6 +222,11 @@ class GuidedTarget(TransitionLikelihood):
     temporal_weight: TimeWeight = "sqrt_one_minus_abar"
     anchor: Callable[[nn.Module, StepPlan], Tensor] | None = field(default=None, compare=False)
 
+    def settings(self) -> dict[str, Any]:
+        """As for transitions, with the target's."""
+        target = {"grad_scale": self.grad_scale, "temporal_weight": self.temporal_weight}
+        return super().settings() | target
+
     def time_weight(self, plan: StepPlan) -> Tensor:
         """(P,) k_t / g, float64 on the CPU."""
         process, t_P = self.guided.process, plan.t_P

@@ -10,7 +10,7 @@ from torch import nn
 
 from prefopt import methods
 from prefopt.comparisons import Encoded, Example
-from prefopt.config import ONLINE_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.config import ONLINE_FIELDS, REWARD_FIELDS, ConfigError, TrainConfig, refuse_keys
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
@@ -20,12 +20,22 @@ from prefopt.modalities.text import lora_settings, model_folder
 from prefopt.models.denoiser import denoise
 from prefopt.models.pipeline_saving import write_trained
 from prefopt.models.pipelines import LoadedPipeline, check_pipeline_source, free, load_pipeline
+from prefopt.sources.filtering import ASPECTS, Strategy, keep_consistent
+from prefopt.sources.hints import recount
 from prefopt.sources.image_rows import load_image_comparisons
 from prefopt.sources.images import ImageRef, geometry
-from prefopt.sources.report import Dropped
+from prefopt.sources.report import Dropped, count_reasons
 from prefopt.sources.rows import Comparisons
 from prefopt.training import memory
-from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, read, world_of
+from prefopt.training.data import PreparedData, Split, digest, has_ties, merge_dropped, read, world_of
+
+TEXT_FIELDS = frozenset(
+    {
+        "max_length", "sample_max_new_tokens", "sample_temperature", "load_in_4bit", "attn_implementation",
+        "lora_target_modules",
+    }
+)  # fmt: skip
+"""Keys that mean nothing here; image LoRA is on the attention's projections."""
 
 
 def set_up(context: Context) -> Setup:
@@ -36,49 +46,46 @@ def set_up(context: Context) -> Setup:
     """
     config = context.config
     method = methods.find(config.method)
-    if method is not None and method.modality == "text":
-        raise ConfigError(f"{config.method} scores tokens, and {config.model} is an image model")
+    check_terms(config)
+    refuse_keys(config, TEXT_FIELDS, f"for text models, and {config.model} is an image model")
     if method is not None and method.rows == "prompts":
         from prefopt.modalities.image_online import set_up as set_up_online
 
         return set_up_online(context)
+    if method is not None and method.likelihood == "reward":
+        from prefopt.modalities.image_reward import set_up as set_up_reward
+
+        return set_up_reward(context)
     refuse_keys(
         config, ONLINE_FIELDS, f"for methods that sample while training, which {config.method} does not"
     )
+    refuse_keys(config, REWARD_FIELDS, f"for training reward models (lrm), which {config.method} does not")
     return set_up_offline(context)
+
+
+def check_terms(config: TrainConfig) -> None:
+    """Raise ConfigError if a method, or a term of a sum, does not work on images from a data set."""
+    names = [term.rpartition("*")[2].strip() for term in config.method.split("+")]
+    for name in names:
+        method = methods.find(name)
+        if method is not None and method.modality == "text":
+            raise ConfigError(
+                f"{name} scores tokens, and {config.model} is an image model: see `prefopt methods` for those on images"
+            )
+        if method is not None and len(names) > 1 and (method.samples or method.likelihood):
+            raise ConfigError(
+                f"{name} has scores of its own and cannot be a term of a sum: run it alone; given {config.method}"
+            )
 
 
 def set_up_offline(context: Context) -> Setup:
     """Images from a data set, scored by their denoising error."""
-    config, objective, accelerator = context.config, context.objective, context.accelerator
-    source = model_folder(config.model, accelerator)
+    config = context.config
+    source = model_folder(config.model, context.accelerator)
     check_pipeline_source(source)
-    split = read(config, objective, load_image_comparisons)
-    report = split.train.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in split.hints] + list(report["hints"])
-    parts = (split.train, split.held_out)
-    dropped = merge_dropped(*(part.dropped for part in parts))
-    pending = PreparedData([], [], split.prompts, report, dropped)
-    context.announce(pending, None, n=(len(split.train), len(split.held_out)))
-
+    split, report, dropped = read_data(context)
     loaded = load_policy(context, source)
     store = make_store(context, loaded)
-    refs = {image_key(item.sample): item.sample for part in parts for e in part.examples for item in e.items}
-    n_images, broken = store.add_images(refs)
-    n_texts = store.add_prompts(
-        list(dict.fromkeys(e.items[0].condition["prompt"] for part in parts for e in part.examples))
-    )
-    context.record.check(
-        "latent cache",
-        "note",
-        f"{n_images} images and {n_texts} prompts encoded now, the rest came from the cache",
-    )
-    encoded = [encode(part, store, broken) for part in parts]
-    dropped = merge_dropped(dropped, *(lost for _, lost in encoded))
-    train, held_out = (examples for examples, _ in encoded)
-    if not train:
-        raise ValueError(f"none of the images of {config.data} could be decoded; see dropped.jsonl")
-    objective.check_data(has_ties(train))
     likelihood = DenoisingLikelihood(
         process=Process.from_scheduler(loaded.scheduler),
         network=partial(denoise, loaded.family),
@@ -89,14 +96,79 @@ def set_up_offline(context: Context) -> Setup:
         prompt_dropout=config.prompt_dropout,
         noise_epochs=config.noise_epochs,
     )
-    data = PreparedData(
-        train, held_out, split.prompts, report, dropped, digest([*train, *held_out], likelihood.key)
-    )
-    first = split.train.examples[0]
-    context.record.data(report, dropped)
-    context.record.json("first_pair", first_pair(context, first, store))
+    data = encode_data(context, split, report, dropped, store, likelihood)
     prompts = [str(condition["prompt"]) for condition in split.prompts]
     return finish(context, loaded, store, likelihood, data, prompts)
+
+
+def read_data(context: Context) -> tuple[Split, dict[str, Any], list[Dropped]]:
+    """Comparisons with their images still in files, announced; report and dropped rows so far."""
+    split = read(context.config, context.objective, partial(load_consistent, context.config.consistency))
+    dropped = merge_dropped(split.train.dropped, split.held_out.dropped)
+    report = account(split, split.train.examples, dropped)
+    pending = PreparedData([], [], split.prompts, report, dropped)
+    context.announce(pending, None, n=(len(split.train), len(split.held_out)))
+    return split, report, dropped
+
+
+def account(split: Split, examples: Sequence[Any], dropped: Sequence[Dropped]) -> dict[str, Any]:
+    """The data report, of the examples that are trained on."""
+    report = recount(split.train.report, examples, dropped).to_dict()
+    return report | {"hints": [*(hint._asdict() for hint in split.hints), *report["hints"]]}
+
+
+def load_consistent(strategy: Strategy | None, source: Any, **options: Any) -> Comparisons:
+    """Rows of images; without pairs that other scores disagree with, where a strategy is given."""
+    if strategy is None:
+        return load_image_comparisons(source, **options)
+    gaps = [f"gap_{aspect}" for aspect in ASPECTS]
+    columns = [*options.pop("columns", ()), *gaps]
+    return keep_consistent(load_image_comparisons(source, columns=columns, **options), strategy=strategy)
+
+
+def encode_data(
+    context: Context,
+    split: Split,
+    report: dict[str, Any],
+    dropped: list[Dropped],
+    store: CachedImages,
+    likelihood: DenoisingLikelihood,
+    prompts: bool = True,
+) -> PreparedData:
+    """Fill the caches, and give examples by what the caches know them as.
+
+    Args:
+        context: of the run.
+        split, report, dropped: from `read_data`.
+        store: of latents and embeddings.
+        likelihood: for the data's fingerprint.
+        prompts: whether prompts are embedded once (not where text encoders are trained).
+
+    Raises:
+        ValueError: no image can be decoded, or there are ties and nobody said what they mean.
+    """
+    parts = (split.train, split.held_out)
+    refs = {item.sample.digest: item.sample for part in parts for e in part.examples for item in e.items}
+    n_images, broken = store.add_images(refs)
+    texts = dict.fromkeys(e.items[0].condition["prompt"] for part in parts for e in part.examples)
+    n_texts = store.add_prompts(list(texts)) if prompts else 0
+    note = f"{n_images} images and {n_texts} prompts encoded now, the rest came from the cache"
+    context.record.check("latent cache", "note", note)
+    (train, lost), (held_out, also_lost) = (encode(part, store, broken) for part in parts)
+    if lost or also_lost:
+        dropped = merge_dropped(dropped, lost, also_lost)
+        report = account(split, train, dropped)
+        reasons = ", ".join(f"{n} {reason}" for reason, n in count_reasons([*lost, *also_lost]).items())
+        context.console.say(f"  dropped when decoded (listed in dropped.jsonl): {reasons}")
+    context.record.data(report, dropped)
+    if not train:
+        raise ValueError(f"none of the images of {context.config.data} could be decoded; see dropped.jsonl")
+    context.objective.check_data(has_ties(train))
+    usable = {e.id for e in train}
+    first = next(e for e in split.train.examples if e.id in usable)
+    context.record.json("first_pair", first_pair(context, first, store))
+    fingerprint = digest([*train, *held_out], likelihood.key)
+    return PreparedData(train, held_out, split.prompts, report, dropped, fingerprint)
 
 
 def finish(
@@ -150,14 +222,7 @@ def weight_dtype(config: TrainConfig) -> str:
 def load_policy(context: Context, source: str) -> LoadedPipeline:
     """The pipeline on its device, its network (or adapters on it) ready to train."""
     config = context.config
-    if config.load_in_4bit or config.attn_implementation is not None:
-        raise ConfigError("load_in_4bit and attn_implementation are keys of text models; leave them out")
-    lora = lora_settings(config)
-    if lora is not None and lora.target_modules is not None:
-        raise ConfigError(
-            "lora_target_modules is a key of text models: image LoRA is on the attention's projections"
-        )
-    loaded = load_pipeline(source, dtype=weight_dtype(config), lora=lora)
+    loaded = load_pipeline(source, dtype=weight_dtype(config), lora=lora_settings(config))
     return loaded.to(context.accelerator.device)
 
 
@@ -193,14 +258,9 @@ def find_scorer(context: Context) -> Scorer | None:
         return None
     from prefopt.evaluation.scorers import get_scorer
 
-    found: Any = get_scorer(spec)
+    found: Any = get_scorer(spec, device=str(context.accelerator.device))
     method: Scorer = found.score
     return method
-
-
-def image_key(ref: ImageRef) -> str:
-    """Content key of an image."""
-    return ref.digest
 
 
 def encode(
@@ -210,12 +270,12 @@ def encode(
     found: list[Encoded[EncodedImage]] = []
     dropped: list[Dropped] = []
     for example in part.examples:
-        bad = next((broken[k] for item in example.items if (k := image_key(item.sample)) in broken), None)
+        bad = next((broken[k] for item in example.items if (k := item.sample.digest) in broken), None)
         if bad is not None:
             dropped.append(Dropped(part.origins[example.id].row, example.id, bad.reason, str(bad)))
             continue
         items = tuple(
-            EncodedImage(image_key(i.sample), i.condition["prompt"], sizes_of(i.sample, store))
+            EncodedImage(i.sample.digest, i.condition["prompt"], sizes_of(i.sample, store))
             for i in example.items
         )
         found.append(Encoded(example.id, items, example.comparisons))

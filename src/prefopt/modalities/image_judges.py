@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from prefopt.config import ConfigError
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.modalities.base import Context
 from prefopt.modalities.image_samples import Scorer
 from prefopt.models.pipeline_tensors import decode_latents
@@ -68,28 +68,37 @@ class PixelJudge:
         return self.scorer(prompts, torch.cat(images))
 
 
-def find_judge(context: Context, loaded: LoadedPipeline) -> Judge:
+def judge_spec(config: TrainConfig) -> str:
     """The configured judge; a world's exact reward where the data come from one.
 
     Raises:
         ConfigError: none is named.
-        ValueError: a latent reward model of another latent space.
     """
-    config = context.config
     spec = config.judge or (config.data if world_of(config.data) is not None else None)
     if spec is None:
         raise ConfigError(
             f"{config.method} needs a judge of candidates: judge=lrm:DIR (a model trained by `prefopt train lrm`), "
             "judge=pickscore:DIR, judge=clip:DIR, ..., or prompts from a world"
         )
+    return spec
+
+
+def find_judge(context: Context, loaded: LoadedPipeline) -> Judge:
+    """What `judge_spec` names, loaded.
+
+    Raises:
+        ConfigError: none is named.
+        ValueError: a latent reward model of another latent space.
+    """
+    spec = judge_spec(context.config)
     if spec.startswith("lrm:"):
         from prefopt.models.latent_reward import LatentRewardModel
 
-        model = LatentRewardModel.from_pretrained(spec.removeprefix("lrm:"))
+        model = LatentRewardModel.from_pretrained(spec.split(":")[1])  # lrm:DIR, or lrm:DIR:VAE
         with borrowed(loaded, "vae"):
-            model.check_latent_space(loaded.vae)
+            model.check_latent_space(loaded.pipe)  # and the noise schedule
         return LatentJudge(model.to(context.accelerator.device).eval().requires_grad_(False))
     from prefopt.evaluation.scorers import get_scorer
 
-    scorer: Any = get_scorer(spec)
+    scorer: Any = get_scorer(spec, device=str(context.accelerator.device))
     return PixelJudge(scorer.score, loaded)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from prefopt import methods
-from prefopt.config import ConfigError, TrainConfig
+from prefopt.config import REWARD_FIELDS, ConfigError, TrainConfig, refuse_keys
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import (
     GuidedNetwork,
@@ -20,9 +20,10 @@ from prefopt.likelihoods.steps import (
     predicted_noise,
 )
 from prefopt.likelihoods.transition import inference_timesteps
+from prefopt.methods.base import Method
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image import finish, load_policy, make_store
-from prefopt.modalities.image_judges import find_judge
+from prefopt.modalities.image_judges import find_judge, judge_spec
 from prefopt.modalities.text import model_folder
 from prefopt.models.denoiser import denoise
 from prefopt.models.pipelines import check_pipeline_source
@@ -34,6 +35,17 @@ from prefopt.training.ema import EMA
 from prefopt.training.feed import Feed
 from prefopt.training.online import OnlineFeed
 from prefopt.training.schedule import Schedule
+
+DENOISING_FIELDS = frozenset({"prompt_dropout", "timestep_density", "error_weight"})
+"""Keys of the denoising error alone."""
+GUIDED_FIELDS = frozenset({"grad_scale", "temporal_weight", "average_noise", "anchor"})
+"""Keys of guided targets alone."""
+STEP_FIELDS = frozenset(
+    {
+        "threshold", "threshold_rule", "continue_from", "first_compared_step", "last_compared_step", "judge_timestep",
+    }
+)  # fmt: skip
+"""Keys of comparing the candidates of a step."""
 
 
 def set_up(context: Context) -> Setup:
@@ -49,6 +61,8 @@ def set_up(context: Context) -> Setup:
         raise ConfigError(
             f"reference=cached is of no use to {config.method}: its states are new in every round. Leave reference out"
         )
+    refuse_unused(config, method)
+    judge_spec(config)
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source)
     prompts, held_out, data = read_prompts(config)
@@ -59,6 +73,8 @@ def set_up(context: Context) -> Setup:
     store.add_prompts(list(dict.fromkeys(text for _, text in prompts)))
     process = Process.from_scheduler(loaded.scheduler)
     steps_S2 = inference_timesteps(stochastic(loaded.scheduler), config.num_inference_steps)
+    if method.likelihood == "guided":
+        check_noise_is_predicted(process, steps_S2, config.first_compared_step)
     guided = GuidedNetwork(
         process=process,
         network=partial(denoise, loaded.family),
@@ -149,6 +165,28 @@ def stochastic(scheduler: Any) -> Any:
     return DDIMScheduler.from_config(
         scheduler.config, clip_sample=False, set_alpha_to_one=False, thresholding=False
     )
+
+
+def refuse_unused(config: TrainConfig, method: Method) -> None:
+    """Raise ConfigError for keys that other image methods have and this one ignores."""
+    refuse_keys(config, REWARD_FIELDS, f"for training reward models (lrm), which {config.method} does not")
+    unscored = DENOISING_FIELDS | {"noise_epochs"}
+    refuse_keys(config, unscored, f"for denoising errors, and {config.method} scores reverse steps")
+    if method.likelihood != "guided":
+        refuse_keys(config, GUIDED_FIELDS, f"for guided targets (gradspo), which {config.method} has none of")
+    if method.samples == "trajectories":
+        refuse_keys(
+            config, STEP_FIELDS, f"for comparing steps, and {config.method} compares whole trajectories"
+        )
+
+
+def check_noise_is_predicted(process: Process, steps_S2: Tensor, first: int) -> None:
+    """Raise ConfigError where a compared step begins at pure noise: there the predicted noise is x_t itself."""
+    if first < len(steps_S2) and float(process.alpha(steps_S2[first : first + 1, 0])) == 0:
+        raise ConfigError(
+            f"reverse step {first} of this model begins at pure noise, where the predicted noise is the latent itself "
+            f"and a guided target teaches nothing: set first_compared_step={first + 1} or above"
+        )
 
 
 def live_anchor(guided: GuidedNetwork, ema: EMA | None, model: nn.Module) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from prefopt.config import TrainConfig
@@ -73,9 +75,7 @@ class ImageSampler:
         if scores is not None:
             values["reward"] = sum(scores) / len(scores)
         values["sample_saturation"] = float((images_BCHW.amax(1) - images_BCHW.amin(1)).mean())
-        if self._first is None:
-            self._first = images_BCHW
-        values["sample_change"] = float((images_BCHW - self._first).square().mean().sqrt())
+        values["sample_change"] = self._change(step, images_BCHW[:SHOWN])
         self.record.samples(
             {
                 "num_inference_steps": config.num_inference_steps,
@@ -87,10 +87,34 @@ class ImageSampler:
                 {
                     "step": step,
                     "label": label,
-                    "image": self.record.image(f"step-{step:06d}-{n}", images_BCHW[n]),
+                    "image": self.record.image(file_name(step, n), images_BCHW[n]),
                     "score": None if scores is None else scores[n],
                 }
                 for n in range(min(SHOWN, len(self.prompts)))
             ],
         )
         return values
+
+    def _change(self, step: int, images_BCHW: Tensor) -> float:
+        """Root mean square distance to the samples of step 0, in the 8 bits of their files: a resumed run reads them."""
+        levels_BCHW = images_BCHW.clamp(0, 1).mul(255).round()
+        if self._first is None:
+            kept_BCHW = self._read_first(len(levels_BCHW)) if step else None
+            self._first = levels_BCHW if kept_BCHW is None else kept_BCHW
+        return float((levels_BCHW - self._first).square().mean().sqrt() / 255)
+
+    def _read_first(self, n: int) -> Tensor | None:
+        """(n, 3, H, W) pixels from 0 to 255; None where the files are gone."""
+        from PIL import Image
+
+        folder = self.record.folder / "record" / "images"
+        paths = [folder / f"{file_name(0, k)}.png" for k in range(n)]
+        if not all(path.exists() for path in paths):
+            return None
+        pixels = [torch.from_numpy(np.array(Image.open(path))) for path in paths]
+        return torch.stack(pixels).permute(0, 3, 1, 2).float()
+
+
+def file_name(step: int, n: int) -> str:
+    """Of the n-th sample of a step."""
+    return f"step-{step:06d}-{n}"

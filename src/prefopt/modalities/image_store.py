@@ -22,7 +22,7 @@ from prefopt.models.denoiser import Conditions
 from prefopt.models.pipeline_tensors import encode_images, encode_prompts, encode_unconditional
 from prefopt.models.pipelines import LoadedPipeline, borrowed, text_identity, vae_identity
 from prefopt.shards import ShardCache
-from prefopt.sources.images import Crop, ImageRef, decode, to_pixels
+from prefopt.sources.images import Crop, ImageRef, decode, problem, to_pixels
 
 IMAGE_BATCH = 8
 PROMPT_BATCH = 32
@@ -46,22 +46,21 @@ class CachedImages:
         self.loaded, self.resolution, self.crop, self.options = loaded, resolution, crop, options
         channels = int(loaded.vae.config.latent_channels)
         self.shape = (channels, resolution // factor, resolution // factor)
-        self._latents = ShardCache(
-            "latents",
-            {"vae": vae_identity(loaded), "resolution": resolution, "crop": crop, "version": 1},
-            dtype=np.float16,
-        )
+        vae = {"vae": vae_identity(loaded), "resolution": resolution, "crop": crop, "version": 1}
+        text = {"text": text_identity(loaded), "version": 1}
+        self.identity: Mapping[str, Any] = {"latents": vae, "prompts": text}
+        self._latents = ShardCache("latents", vae, dtype=np.float16)
         self._empty = encode_unconditional(loaded)
         self._places = {name: value.shape[1:] for name, value in self._empty.tensors.items()}
         half = self._empty.tensors["prompt_embeds"].dtype in (torch.float16, torch.bfloat16)
-        self._prompts = ShardCache(
-            "prompts",
-            {"text": text_identity(loaded), "version": 1},
-            dtype=np.float16 if half else np.float32,
-        )
+        self._prompts = ShardCache("prompts", text, dtype=np.float16 if half else np.float32)
 
     def add_images(self, refs: Mapping[str, ImageRef]) -> tuple[int, dict[str, UnusableItem]]:
-        """Encode images that the cache lacks; returns how many, and what is wrong with those that cannot be decoded."""
+        """Encode images that the cache lacks; returns how many, and what is wrong with those that cannot be decoded.
+
+        Raises:
+            UnusableItem: a file has gone since it was looked at.
+        """
         broken: dict[str, UnusableItem] = {}
 
         def compute(batch: list[tuple[str, ImageRef]]) -> list[np.ndarray]:
@@ -70,6 +69,8 @@ class CachedImages:
                 try:
                     pixels[n] = to_pixels(decode(ref), self.resolution, self.crop).pixels_3HW
                 except UnusableItem as error:
+                    if error.reason == "missing_image":
+                        raise  # says nothing of the content, which is what the cache would remember
                     broken[key] = error
             vectors = [np.zeros(0, np.float16)] * len(batch)  # nothing: looked at, and of no use
             if pixels:
@@ -84,9 +85,14 @@ class CachedImages:
             n = self._latents.fill(
                 wanted, compute, chunks(IMAGE_BATCH), shard_items=SHARD_ITEMS, label="Latents", **self.options
             )
-        for key in refs:
-            if not len(self._latents[key]) and key not in broken:
-                broken[key] = UnusableItem("the image could not be decoded in an earlier run", "broken_image")
+        for key, ref in refs.items():
+            if (
+                not len(self._latents[key]) and key not in broken
+            ):  # found by another process, or an earlier run
+                broken[key] = problem(ref) or UnusableItem(
+                    f"{ref.name} could not be decoded in an earlier run; now it can: remove {self._latents.folder}",
+                    "broken_image",
+                )
         return n, broken
 
     def add_prompts(self, prompts: Sequence[str]) -> int:

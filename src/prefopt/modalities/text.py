@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prefopt.comparisons import Encoded
-from prefopt.config import IMAGE_FIELDS, ONLINE_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.config import SPECIAL_FIELDS, ConfigError, TrainConfig, refuse_keys
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
@@ -31,7 +31,7 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
     config, objective, accelerator = context.config, context.objective, context.accelerator
-    refuse_keys(config, IMAGE_FIELDS | ONLINE_FIELDS, f"for image models, and {config.model} is a text model")
+    refuse_keys(config, SPECIAL_FIELDS, f"for image models, and {config.model} is a text model")
     source = model_folder(config.model, accelerator)
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -30,7 +31,8 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     config = getattr(model, "config", None)
     if config is not None:
-        known = config if isinstance(config, Mapping) else config.to_dict()  # diffusers: a mapping
+        # a mapping (diffusers), an object with `to_dict` (transformers), or a dataclass (judges)
+        known = config if isinstance(config, Mapping) else getattr(config, "to_dict", lambda: asdict(config))()
         values = {k: v for k, v in known.items() if k not in IRRELEVANT}
         digest.update(json.dumps(values, sort_keys=True, default=str).encode())
     for name, tensor in sorted(active_tensors(model).items()):

@@ -124,6 +124,19 @@ class LoadedPipeline:
 # -- load ----------------------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the notes of transformers on image processors that fall back to Pillow, which none of this needs."""
+    from transformers import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def is_pipeline(source: str) -> bool:
     """Whether a folder or hub id holds a diffusers pipeline; False where there is nothing at all."""
     from huggingface_hub import hf_hub_download
@@ -165,7 +178,8 @@ def check_pipeline_source(source: str) -> Family:
         raise FileNotFoundError(
             f"no pipeline folder at {source}; give a folder saved by save_pretrained, or a hub id"
         )
-    name = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)["_class_name"]
+    with quiet():
+        name = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)["_class_name"]
     if name not in FAMILIES:
         raise ValueError(
             f"{source} is a {name}, which cannot be trained here; supported are {', '.join(FAMILIES)}"
@@ -266,7 +280,7 @@ def _from_files(folder: Path, dtype: torch.dtype, present: dict[str, Any]) -> An
     absent |= {name: None for name in UNUSED if name in index}
     if "requires_safety_checker" in index:
         absent["requires_safety_checker"] = False
-    with warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # torch_dtype is an old name, but the one every version knows
