@@ -30,7 +30,7 @@ from prefopt.models.pipelines import check_pipeline_source
 from prefopt.references import Reference
 from prefopt.sources.image_rows import load_prompts
 from prefopt.sources.online import Gap, StepSampler, TrajectorySampler
-from prefopt.training.data import WORLD_PROMPTS, PreparedData, world_of
+from prefopt.training.data import PreparedData, world_of, world_prompts
 from prefopt.training.ema import EMA
 from prefopt.training.feed import Feed
 from prefopt.training.online import OnlineFeed
@@ -213,7 +213,7 @@ def read_prompts(config: TrainConfig) -> tuple[list[tuple[str, str]], list[str],
     """Prompts to train on as (id, text), prompts for samples, and an account of both."""
     world = world_of(config.data)
     if world is not None:
-        texts = world.prompts(WORLD_PROMPTS["train"], split="train")
+        texts = world.prompts(world_prompts(config.data, "train"), split="train")
         prompts = [(f"{config.data}/{n}", text) for n, text in enumerate(texts)]
         held_out, dropped = world.prompts(config.sample_prompts, split="test"), []
     else:

@@ -20,7 +20,7 @@ from prefopt.sources.ties import apply_ties_policy
 from prefopt.sources.unpaired import unpair
 
 WORLD_PREFIX = "world:"
-WORLD_PROMPTS = {"train": 400, "test": 100}
+WORLD_PROMPTS = {"text": {"train": 400, "test": 100}, "picture": {"train": 2000, "test": 400}}
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ def world_of(source: str) -> Any:
     return get_world(source.removeprefix(WORLD_PREFIX))
 
 
+def world_prompts(source: str, split: str) -> int:
+    """How many prompts of a world make up a split."""
+    return WORLD_PROMPTS[source.removeprefix(WORLD_PREFIX)]["test" if split == "test" else "train"]
+
+
 def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparisons]) -> Split:
     """Read rows, set some aside, and give both parts the form that the objective takes.
 
@@ -103,7 +108,7 @@ def load_source(
     else:
         test = split == "test"
         rows = world.comparisons(
-            WORLD_PROMPTS["test" if test else "train"],
+            world_prompts(source, split),
             split="test" if test else "train",
             label_noise=0.0 if test else config.label_noise,
             seed=config.seed,

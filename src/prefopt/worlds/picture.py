@@ -4,7 +4,7 @@
     >>> world = get_world("picture", seed=0)
     >>> [prompt] = world.prompts(1)
     >>> prompt
-    'a large magenta square, bottom right'
+    'a large green triangle, top right'
     >>> picture = world.pictures(1)                          # what the prompt says, with its mask and edges
     >>> world.rewards(picture.captions, picture.images_BCHW)["match"].item()
     1.0
@@ -15,8 +15,9 @@ A picture is 16 x 16 pixels with one object of four attributes (shape, colour, p
 ground. Its saturation, grain and exact position are in no caption. Two rewards are exact: whether the attributes are
 the caption's, and whether the picture is colourful without grain.
 
-The model is pretrained on the spot (minutes, then cached) on pictures whose captions are often wrong, so that it *can*
-draw what is asked and often does not.
+The model is pretrained on the spot (a minute or two on two cores, then cached) on pictures whose captions are often
+wrong, so that it *can* draw what is asked and often does not: over three seeds its pictures had 0.73 of the attributes
+right, 0.28 had all four, and utility was 3.47, where the right pictures through its autoencoder have 4.48.
 
 Legend of shape suffixes: B pictures, C = 3 channels, H = W = 16 rows and columns, T templates, 4 attributes.
 Pictures are float32 in [0, 1].
@@ -312,13 +313,24 @@ def as_batch(images: Any) -> Tensor:
         ValueError: another shape.
     """
     if not isinstance(images, Tensor):
-        images = torch.stack([_as_tensor(image) for image in images]) if len(images) else torch.zeros(0)
-    if images.ndim != 4 or images.shape[1:] != (3, SIDE, SIDE):
+        each = [_as_tensor(image) for image in images]
+        for image in each:
+            _check_size(image.shape)
+        images = torch.stack(each) if each else torch.zeros(0, 3, SIDE, SIDE)
+    elif images.ndim != 4:
+        raise ValueError(f"needed (B, 3, {SIDE}, {SIDE}) pictures; given {tuple(images.shape)}")
+    else:
+        _check_size(images.shape[1:])
+    if not images.is_floating_point():
+        return images.float() / 255
+    return images if images.dtype == torch.float64 else images.float()
+
+
+def _check_size(shape: Sequence[int]) -> None:
+    if tuple(shape) != (3, SIDE, SIDE):
         raise ValueError(
-            f"pictures of this world are (B, 3, {SIDE}, {SIDE}), floats in [0, 1]; given {tuple(images.shape)}. "
-            "Generate at the model's own size"
+            f"a picture of this world is (3, {SIDE}, {SIDE}); given {tuple(shape)}. Generate at the model's own size"
         )
-    return images if images.is_floating_point() else images.float() / 255
 
 
 def _as_tensor(image: Any) -> Tensor:
@@ -364,9 +376,9 @@ class PictureWorld:
     caption_mismatch: float = 0.35
     width: int = 32
     pretrain_pictures: int = 6000
-    pretrain_steps: int = 900
+    pretrain_steps: int = 800
     pretrain_batch_size: int = 96
-    pretrain_learning_rate: float = 2e-3
+    pretrain_learning_rate: float = 3e-3
     codec_steps: int = 600
 
     def __post_init__(self) -> None:
@@ -585,7 +597,7 @@ class PictureWorld:
             Rows with `id`, `prompt`, `chosen_image`, `rejected_image` (`{"bytes": PNG, "path": None}`, as
             `datasets.Image` has them), `label` ("win" or "tie"), `score_chosen`, `score_rejected` (utilities),
             `aesthetic_gap`, `clip_gap`, `vqa_gap` (chosen minus rejected in `aesthetic`, `match` and `soft_match`,
-            which stand for the predictors of multi-preference filtering), `num_examples_per_prompt`, `source`.
+            which stand for the predictors of multi-preference filtering), `num_example_per_prompt`, `source`.
 
         Raises:
             ValueError: a setting out of its range.
@@ -636,7 +648,7 @@ class PictureWorld:
                     "score_chosen": float(rewards["utility"][chosen]),
                     "score_rejected": float(rewards["utility"][rejected]),
                     **gaps,
-                    "num_examples_per_prompt": counts[prompt],
+                    "num_example_per_prompt": counts[prompt],
                     "source": f"world:picture/{candidates}",
                 }
             )
@@ -699,9 +711,10 @@ class PictureWorld:
         folder = Path(folder)
         (folder / "images").mkdir(parents=True, exist_ok=True)
         with (folder / "metadata.jsonl").open("w", encoding="utf-8") as file:
-            for row in self.comparisons(n, split, **settings):
+            for k, row in enumerate(self.comparisons(n, split, **settings)):
                 for side in ("chosen", "rejected"):
-                    name = f"images/{row['id']}-{side}.png"
+                    # no "train" or "test" in the names: `datasets` would take them for splits and lose the metadata
+                    name = f"images/{k:05d}-{side}.png"
                     (folder / name).write_bytes(row.pop(f"{side}_image")["bytes"])
                     row[f"{side}_image_file_name"] = name
                 file.write(json.dumps(row) + "\n")

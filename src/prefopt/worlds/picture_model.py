@@ -18,6 +18,7 @@ S tokens.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,12 +27,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.worlds.picture import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures
+from prefopt.worlds.picture import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures, number
 from prefopt.worlds.text_model import progress_bar, quiet_transformers, seeded
 
 LATENT_CHANNELS = 12
 PATCH = 4
-TEXT_WIDTH = 32
+TEXT_WIDTH = 64
 MAX_TOKENS = 12
 """A caption has 9: seven words and commas, start and end."""
 
@@ -87,7 +88,7 @@ def build_tokenizer() -> Any:
     trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
     trained.train_from_iterator([" ".join(sorted(set(words)))], trainer)
-    learned = json_of(trained)["model"]["merges"]
+    learned = json.loads(trained.to_str())["model"]["merges"]
     characters = sorted(pre_tokenizers.ByteLevel.alphabet())
     pieces = [*characters, *(c + "</w>" for c in characters), *(left + right for left, right in learned)]
     vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
@@ -96,13 +97,6 @@ def build_tokenizer() -> Any:
     return CLIPTokenizer(
         vocab=vocabulary, merges=[tuple(pair) for pair in learned], model_max_length=MAX_TOKENS
     )
-
-
-def json_of(tokenizer: Any) -> Any:
-    """A fast tokenizer's own description."""
-    import json
-
-    return json.loads(tokenizer.to_str())
 
 
 def build_codec(images_BCHW: Tensor) -> Any:
@@ -196,7 +190,7 @@ def build_scheduler() -> Any:
 
 
 def build_text_encoder(tokenizer: Any) -> Any:
-    """A `CLIPTextModel` of one layer, 32 wide."""
+    """A `CLIPTextModel` of one layer."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     model = CLIPTextModel(
@@ -213,7 +207,7 @@ def build_text_encoder(tokenizer: Any) -> Any:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    # CLIP's 0.02 drowns in what attention adds to it: captions then take many times longer to be understood
+    # CLIP's 0.02 drowns in what attention adds to it: captions would take far longer to be understood
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
     return model
 
@@ -285,18 +279,17 @@ def pretrain(
         unet.train()
         text_encoder.train()
         with progress_bar("pretraining the picture world's model", steps, progress) as advance:
-            for step in range(steps):
+            for _ in range(steps):
                 chosen = torch.randint(len(latents_BKHW), (batch_size,))
                 dropped_B = torch.rand(batch_size) < CAPTION_DROPOUT
                 states = text_encoder(tokens_BS[chosen].where(~dropped_B[:, None], empty_S))[0]
                 noise = torch.randn_like(latents_BKHW[chosen])
-                times_B = torch.randint(scheduler.config.num_train_timesteps, (batch_size,))
+                # The later of two uniform times: uniform ones are too seldom noisy enough to learn the place from.
+                times_B = torch.randint(scheduler.config.num_train_timesteps, (2, batch_size)).amax(0)
                 noisy = scheduler.add_noise(latents_BKHW[chosen], noise, times_B)
                 loss = (unet(noisy, times_B, states).sample - noise).square().mean()
                 _step(loss, parameters, optimizer, schedule)
-                if step % 10 == 9:
-                    note = f"loss {loss.item():.3f}"
-                advance(note if step >= 9 else "")
+                advance(f"loss {loss.item():.3f}")
         pipeline = StableDiffusionPipeline(
             vae=codec.eval(),
             text_encoder=text_encoder.eval(),
@@ -413,7 +406,10 @@ def sample_images(
                     num_inference_steps=num_inference_steps,
                     eta=eta,
                     guidance_scale=guidance_scale,
-                    generator=[_generator(seed, start + k) for k in range(len(batch))],
+                    generator=[
+                        torch.Generator().manual_seed(number(f"{seed} {start + k}"))
+                        for k in range(len(batch))
+                    ],
                     output_type="pt",
                 ).images
                 images.append(made.float().cpu())
@@ -423,9 +419,3 @@ def sample_images(
         for module, mode in zip(modules, modes, strict=True):
             module.train(mode)
     return torch.cat(images)
-
-
-def _generator(seed: int, k: int) -> torch.Generator:
-    from prefopt.worlds.picture import number
-
-    return torch.Generator().manual_seed(number(f"{seed} {k}"))
