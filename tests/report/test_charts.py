@@ -30,7 +30,7 @@ from report.html_page import Page
 ANY = st.floats(-1e299, 1e299) | st.floats(-10, 10)
 
 
-@pytest.mark.parametrize("name", ["format", "scales", "charts", "findings", "page"])
+@pytest.mark.parametrize("name", ["format", "scales", "charts", "facts", "page", "papers", "pictures"])
 def test_docstring_examples(name: str) -> None:
     assert doctest.testmod(importlib.import_module(f"prefopt.report.{name}")).failed == 0
 

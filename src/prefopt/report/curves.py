@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from prefopt.report.charts import Series, line_chart, smooth
 from prefopt.report.format import finite
-from prefopt.report.load import Run
+from prefopt.report.load import Points, Run
 from prefopt.report.page import figure
 
 SMOOTHED_FROM = 60  # points from which the raw line is too busy to read
@@ -31,6 +31,8 @@ class Curve:
     levels: Sequence[tuple[float, str]] = ()
     noisy: bool = True
     """False for what must not be smoothed, such as a schedule."""
+    steady: bool = False
+    """Leave out training values, if there are held-out ones: their noise is larger than what is to be seen."""
 
 
 def one(metric: str) -> list[tuple[str, str, str]]:
@@ -38,7 +40,22 @@ def one(metric: str) -> list[tuple[str, str, str]]:
     return [(metric, "", "")]
 
 
-GROUPS: list[tuple[str, str, list[Curve]]] = [
+Groups = list[tuple[str, str, list[Curve]]]
+"""(heading, note, curves) of each part of the section."""
+
+SMOOTHNESS = [
+    Curve(
+        title="Gradient norm", metrics=one("grad_norm"), y_range=(0.0, 0.0),
+        look_for="Even, within a factor of a few; a slow decline is normal.",
+        trouble="Single spikes: an odd row. A constant zero: nothing is trained.",
+    ),
+    Curve(
+        title="Learning rate", metrics=one("learning_rate"), noisy=False, y_range=(0.0, 0.0),
+        look_for="The schedule you meant, down to its end.",
+    ),
+]  # fmt: skip
+
+TEXT_GROUPS: Groups = [
     (
         "Is it learning?",
         "Training values are those of the batches of each log line; held-out values are over all held-out comparisons.",
@@ -114,25 +131,12 @@ GROUPS: list[tuple[str, str, list[Curve]]] = [
             ),
         ],
     ),
-    (
-        "Did training run smoothly?",
-        "",
-        [
-            Curve(
-                title="Gradient norm", metrics=one("grad_norm"), y_range=(0.0, 0.0),
-                look_for="Even, within a factor of a few; a slow decline is normal.",
-                trouble="Single spikes: an odd row. A constant zero: nothing is trained.",
-            ),
-            Curve(
-                title="Learning rate", metrics=one("learning_rate"), noisy=False, y_range=(0.0, 0.0),
-                look_for="The schedule you meant, down to its end.",
-            ),
-        ],
-    ),
+    ("Did training run smoothly?", "", SMOOTHNESS),
 ]  # fmt: skip
-SAMPLED = {"reward", "kl", "sample_length", "sample_repetition"}  # of the policy's own answers
+SAMPLED = {  # of what the policy itself writes or draws
+    "reward", "kl", "sample_length", "sample_repetition", "sample_change", "sample_saturation",
+}  # fmt: skip
 QUIET = {"ties/share", "num_tokens"}  # constants of the data and counters: in the diagnostics, without a word
-KNOWN = {metric for _, _, curves in GROUPS for curve in curves for metric, _, _ in curve.metrics}
 
 
 def series_of(run: Run, curve: Curve) -> list[Series]:
@@ -141,6 +145,8 @@ def series_of(run: Run, curve: Curve) -> list[Series]:
     held_out: list[Series] = []
     for metric, label, colour in curve.metrics:
         points, measured = run.metrics.points(metric, "train"), run.metrics.points(metric, "eval")
+        if curve.steady and len(measured.steps) > 1:
+            points = Points([], [])
         name, hue = label or "training", colour or "train"
         if points.steps and label and measured.steps:  # four lines: the held-out ones carry the legend
             train.append(
@@ -183,17 +189,18 @@ def draw(run: Run, curve: Curve) -> Markup:
     return figure(curve.title, chart, curve.look_for, curve.trouble) if chart else chart
 
 
-def curve_groups(run: Run) -> list[tuple[str, str, list[Markup]]]:
+def curve_groups(run: Run, groups: Groups) -> list[tuple[str, str, list[Markup]]]:
     """(heading, note, figures) for each group that has any figure."""
     drawn = [
         (heading, note, [f for f in (draw(run, curve) for curve in curves) if f])
-        for heading, note, curves in GROUPS
+        for heading, note, curves in groups
     ]
     return [group for group in drawn if group[2]]
 
 
-def diagnostics(run: Run) -> tuple[list[Markup], list[str]]:
-    """Figures of every other metric, and the names of those beyond the limit."""
-    names = sorted(set(run.metrics.names()) - KNOWN, key=lambda name: (name in QUIET, name))
+def diagnostics(run: Run, groups: Groups) -> tuple[list[Markup], list[str]]:
+    """Figures of every metric that is in none of the groups, and the names of those beyond the limit."""
+    known = {metric for _, _, curves in groups for curve in curves for metric, _, _ in curve.metrics}
+    names = sorted(set(run.metrics.names()) - known, key=lambda name: (name in QUIET, name))
     shown, rest = names[:MOST_DIAGNOSTICS], names[MOST_DIAGNOSTICS:]
     return [f for f in (draw(run, Curve(title=name, metrics=one(name))) for name in shown) if f], rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +11,10 @@ MISSING = "–"
 
 
 def is_number(value: Any) -> bool:
-    """True for an int or float (NaN and infinities included), False for everything else, booleans too."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """True for an int or float (NaN and infinities included), False for booleans, ints beyond floats, all else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) < sys.float_info.max
 
 
 def finite(value: Any) -> float | None:

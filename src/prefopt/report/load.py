@@ -2,7 +2,8 @@
 
 Files read: `config.yaml`, `metrics.jsonl`, and under `record/`: `manifest.json`, `data.json`, `first_pair.json`,
 `margins.json`, `samples.json`. A file that is absent or unreadable becomes an empty value and a sentence in
-`Run.missing`; nothing here raises on bad content, because a report is most needed when a run went wrong.
+`Run.missing`; nothing here raises on bad content, because a report is most needed when a run went wrong. Pictures are
+read by `pictures.py`, as the page needs them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefopt.report.format import is_number
+
+OF_SEQUENCES = frozenset({"num_tokens", "length_gap"})
+"""Metrics that mean nothing for images: one is a single thing of length 1."""
+SCORES = frozenset({"logps/chosen", "logps/rejected"})
 
 
 class Points(NamedTuple):
@@ -53,6 +58,28 @@ class Metrics:
         """Every metric that was logged in either split, in order of appearance."""
         return list(dict.fromkeys(name for split in self.values.values() for name in split))
 
+    def as_errors(self) -> Metrics:
+        """The same with minus `logps/SIDE` as `errors/SIDE`: a denoising log-likelihood is minus a squared error."""
+        renamed = {
+            split: {
+                name.replace("logps/", "errors/"): {s: -v for s, v in values.items()}
+                if name.startswith("logps/")
+                else values
+                for name, values in series.items()
+            }
+            for split, series in self.values.items()
+        }
+        return Metrics(renamed)
+
+    def without(self, names: frozenset[str]) -> Metrics:
+        """The same but for some names."""
+        return Metrics(
+            {
+                split: {name: values for name, values in series.items() if name not in names}
+                for split, series in self.values.items()
+            }
+        )
+
     def last_step(self) -> float | None:
         """The highest step logged."""
         return max(
@@ -79,6 +106,29 @@ class Run:
     def name(self) -> str:
         """The run's name, the folder's where the manifest gives none."""
         return str(self.manifest.get("run_name") or self.folder.resolve().name)
+
+    @property
+    def images(self) -> bool:
+        """True for a run on images: the manifest says so, or what else there is looks like it."""
+        said = self.manifest.get("modality")
+        if isinstance(said, str):
+            return said == "image"
+        model = self.folder / "model"
+        return isinstance(self.data.get("images"), Mapping) or any(
+            (model / name).is_file() for name in ("model_index.json", "pytorch_lora_weights.safetensors")
+        )
+
+    @property
+    def online(self) -> bool:
+        """True where the run makes the comparisons it trains on: no pairs in the data, nothing held out."""
+        kinds = self.data.get("comparisons")
+        prompts_only = isinstance(kinds, Mapping) and "prompts" in kinds
+        return prompts_only or any(name.startswith("collect/") for name in self.metrics.names())
+
+    @property
+    def judge(self) -> bool:
+        """True where what is trained scores images and draws none."""
+        return self.of("manifest", "model", "class") == "LatentRewardModel"
 
     @property
     def split(self) -> str:
@@ -123,7 +173,7 @@ def read_run(run_dir: str | Path) -> Run:
             return {}
         return value
 
-    return Run(
+    run = Run(
         folder=folder,
         manifest=mapping("record/manifest.json", "the run's identity, its checks and its machine"),
         config=mapping("config.yaml", "the configuration"),
@@ -134,6 +184,19 @@ def read_run(run_dir: str | Path) -> Run:
         data=mapping("record/data.json", "the data report"),
         missing=missing,
     )
+    return _of_images(run) if run.images else run
+
+
+def _of_images(run: Run) -> Run:
+    """Without what means nothing for images, and with the names that a reader of images knows."""
+    metrics = run.metrics.without(OF_SEQUENCES)
+    # of a step they are the density of its noise, of a judge its rewards again: nothing to look at
+    metrics = metrics.without(SCORES) if run.online or run.judge else metrics.as_errors()
+    missing = run.missing
+    if run.online:  # it has no pairs before it starts and holds none out
+        pairs = tuple(f"record/{name}.json is not there" for name in ("margins", "first_pair"))
+        missing = [sentence for sentence in missing if not sentence.startswith(pairs)]
+    return replace(run, metrics=metrics, missing=missing)
 
 
 def _parse_yaml(text: str) -> Any:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefopt.report.findings import accuracy, findings
+from prefopt.report.facts import accuracy
+from prefopt.report.findings import findings
 from prefopt.report.format import duration, finite, number, percent, plain
 from prefopt.report.load import Run, read_run
-from prefopt.report.loading import auto_class, base_model, is_adapter, loading_code
+from prefopt.report.loading import auto_class, base_model, is_adapter, library, loading_code
+from prefopt.report.papers import paper_link
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HYPER_PARAMETERS = (
@@ -18,6 +20,11 @@ HYPER_PARAMETERS = (
     "num_train_epochs", "max_steps", "max_length", "ties", "loss_weights", "label_smoothing", "reference", "dtype", "bf16",
     "lora_r", "lora_alpha", "seed",
 )  # fmt: skip
+IMAGE_HYPER_PARAMETERS = (
+    "resolution", "prompt_dropout", "timestep_density", "error_weight", "clip_eps", "judge", "candidates", "threshold",
+    "threshold_rule", "prompts_per_step", "num_inference_steps", "guidance_scale",
+)  # fmt: skip
+SHOWN_SAMPLES = 4  # prompts with images before and after
 
 
 def write_model_card(run_dir: str | Path) -> Path:
@@ -70,6 +77,9 @@ def model_card(run: Run) -> str:
         findings=[finding for finding in findings(run) if finding.level != "note"],
         code=loading_code(run),
         adapter=is_adapter(run),
+        library=library(run),
+        paper_link=paper_link(paper) if isinstance(paper, Mapping) else ("", ""),
+        images=_sample_images(run) if run.images else [],
         environment_rows=_environment_rows(run),
         version=run.of("manifest", "prefopt"),
     )
@@ -89,7 +99,7 @@ def code_span(value: Any) -> str:
 
 
 def _front_matter(run: Run) -> dict[str, Any]:
-    front: dict[str, Any] = {"library_name": "peft" if is_adapter(run) else "transformers"}
+    front: dict[str, Any] = {"library_name": library(run)}
     base = base_model(run)
     # the hub resolves these as links, so local folders and generated data stay out
     if HUB_ID.fullmatch(base) and not Path(base).exists():
@@ -98,7 +108,9 @@ def _front_matter(run: Run) -> dict[str, Any]:
     source = str(run.of("manifest", "data", "source") or "")
     if HUB_ID.fullmatch(source) and not Path(source).exists():
         front["datasets"] = [source]
-    if auto_class(run) == "AutoModelForCausalLM":
+    if run.images and not run.judge:
+        front["pipeline_tag"] = "text-to-image"
+    elif not run.images and auto_class(run) == "AutoModelForCausalLM":
         front["pipeline_tag"] = "text-generation"
     method = run.of("manifest", "method") or run.of("config", "method")
     front["tags"] = [
@@ -106,6 +118,8 @@ def _front_matter(run: Run) -> dict[str, Any]:
         "preference-optimization",
         *([" ".join(str(method).split())] if method else []),
     ]
+    if run.images and not run.judge:
+        front["tags"] += ["text-to-image", "diffusers", *(["lora"] if is_adapter(run) else [])]
     if arxiv := run.of("manifest", "paper", "arxiv"):
         front["tags"].append(f"arxiv:{arxiv}")
     return front
@@ -114,14 +128,19 @@ def _front_matter(run: Run) -> dict[str, Any]:
 def _data_rows(run: Run) -> list[tuple[str, str]]:
     rows: list[tuple[str, Any]] = [
         ("Source", run.of("manifest", "data", "source") or run.of("data", "source")),
-        ("Training examples", run.of("manifest", "data", "examples")),
-        ("Held-out examples", run.of("manifest", "data", "eval_examples")),
     ]
+    if not (run.images and run.online):  # its comparisons are its own, made while training
+        rows += [
+            ("Training examples", run.of("manifest", "data", "examples")),
+            ("Held-out examples", run.of("manifest", "data", "eval_examples")),
+        ]
     kinds = run.of("data", "comparisons")
     if isinstance(kinds, Mapping):
         rows.append(
             ("Comparisons", ", ".join(f"{number(n)} {kind}" for kind, n in kinds.items() if finite(n)))
         )
+    if (count := run.of("data", "images", "count")) is not None:
+        rows.append(("Images", count))
     dropped = run.of("data", "dropped")
     if isinstance(dropped, Mapping):
         rows.append(("Rows dropped", number(int(sum(finite(n) or 0 for n in dropped.values())))))
@@ -135,10 +154,13 @@ def _data_rows(run: Run) -> list[tuple[str, str]]:
 
 def _hyper_parameters(run: Run) -> list[tuple[str, str]]:
     names = list(HYPER_PARAMETERS)
+    if run.images:
+        names = [name for name in names if name != "max_length"] + list(IMAGE_HYPER_PARAMETERS)
     if not run.of("config", "use_peft"):
         names = [name for name in names if not name.startswith("lora_")]
     rows = [(name, run.config[name]) for name in names if run.config.get(name) is not None]
-    if (size := run.of("manifest", "effective_batch_size")) is not None:
+    size = run.of("manifest", "effective_batch_size")
+    if size is not None and not (run.images and run.online):  # there it is prompts_per_step again
         rows.append(("effective batch size", size))
     return [(name, plain(value)) for name, value in rows]
 
@@ -147,7 +169,7 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
     """(measure, at the start, at the end)."""
     rows: list[tuple[str, str, str]] = []
     split = run.split
-    place = "held-out" if split == "eval" else "training"
+    place = "held-out" if split == "eval" else "collected" if run.online else "training"
     if acc := accuracy(run):
         interval = f" (95% interval {percent(acc.low)} to {percent(acc.high)})" if acc.low is not None else ""
         rows.append(
@@ -157,24 +179,66 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
                 percent(acc.after) + interval,
             )
         )
-    shown = (
-        ("reward", "eval", "Verifier reward of sampled answers", number),
-        ("kl", "eval", "KL to the reference, nats a sequence", number),
-        ("loss", split, f"Loss, {place}", number),
-        ("rewards/margins", split, f"Reward margin, {place}", number),
-        (
-            "displacement",
-            split,
-            "Displacement (share of chosen answers less likely than under the reference)",
-            percent,
-        ),
-        ("sample_length", "eval", "Length of sampled answers, tokens", number),
-    )
-    for name, where, label, show in shown:
+    for name, where, label, show in (
+        _image_measures(run, place) if run.images else _text_measures(split, place)
+    ):
         before, after = run.metrics.ends(name, where)
         if after is not None:
             rows.append((label, "" if before is None else show(before), show(after)))
     return rows
+
+
+Measure = tuple[str, str, str, Callable[[Any], str]]
+"""(metric, split, what the table calls it, how it is written)."""
+
+
+def _text_measures(split: str, place: str) -> list[Measure]:
+    return [
+        ("reward", "eval", "Verifier reward of sampled answers", number),
+        ("kl", "eval", "KL to the reference, nats a sequence", number),
+        ("loss", split, f"Loss, {place}", number),
+        ("rewards/margins", split, f"Reward margin, {place}", number),
+        ("displacement", split, "Displacement (share of chosen answers less likely than under the reference)", percent),
+        ("sample_length", "eval", "Length of sampled answers, tokens", number),
+    ]  # fmt: skip
+
+
+def _image_measures(run: Run, place: str) -> list[Measure]:
+    split = run.split
+    steady = split == "eval"  # errors of training batches depend on the noise level more than on the model
+    side = "chosen steps less likely" if run.online else "chosen images with more error"
+    return [
+        ("reward", "eval", "Reward of sampled images", number),
+        *([("errors/chosen", split, "Denoising error of chosen images, held-out", number),
+           ("errors/rejected", split, "Denoising error of rejected images, held-out", number)] if steady else []),
+        ("loss", split, f"Loss, {place}", number),
+        ("rewards/margins", split, f"Reward margin, {place}", number),
+        ("displacement", split, f"Displacement (share of {side} than under the reference)", percent),
+        ("collect/score", "train", "Judge's score of candidates", number),
+        ("collect/kept", "train", "Share of candidates' pairs that passed the judge's threshold", percent),
+        ("step_dpo/clipped_both", "train", "Share of pairs without gradient, outside the clip", percent),
+        ("sample_change", "eval", "Change of sampled images, root mean square", number),
+        ("sample_saturation", "eval", "Saturation of sampled images", number),
+    ]  # fmt: skip
+
+
+def _sample_images(run: Run) -> list[tuple[str, str, str]]:
+    """(prompt, path before, path after) within the run folder, of images that are there."""
+    prompts = run.of("samples", "prompts")
+    rows = []
+    for entry in prompts if isinstance(prompts, list) else []:
+        drawn = entry.get("generations") if isinstance(entry, Mapping) else None
+        paths = (
+            [str(g.get("image")) for g in drawn or [] if isinstance(g, Mapping)]
+            if isinstance(drawn, list)
+            else []
+        )
+        plain_paths = [
+            p for p in paths if re.fullmatch(r"record/images/[\w.-]+", p) and (run.folder / p).is_file()
+        ]
+        if len(plain_paths) > 1:
+            rows.append((str(entry.get("prompt", "")), plain_paths[0], plain_paths[-1]))
+    return rows[:SHOWN_SAMPLES]
 
 
 def _environment_rows(run: Run) -> list[tuple[str, str]]:

@@ -10,13 +10,17 @@ from typing import Any
 from markupsafe import Markup
 
 from prefopt.report import charts
-from prefopt.report.curves import curve_groups, diagnostics
-from prefopt.report.findings import findings, key_figures, summary
+from prefopt.report.curves import TEXT_GROUPS, curve_groups, diagnostics
+from prefopt.report.findings import findings
 from prefopt.report.format import data_size, finite, number, percent
+from prefopt.report.image_curves import image_groups
+from prefopt.report.image_sections import first_images, image_facts, image_samples
 from prefopt.report.load import Run, read_run
-from prefopt.report.loading import has_model, is_adapter, loading_code
+from prefopt.report.loading import has_model, is_adapter, library, loading_code
 from prefopt.report.page import Section, figure, page, render
+from prefopt.report.papers import paper_link
 from prefopt.report.samples import sample_cards, score_changes
+from prefopt.report.summary import key_figures, summary
 
 OUTCOME_COLOURS = {
     "wins": "chosen",
@@ -24,7 +28,15 @@ OUTCOME_COLOURS = {
     "soft": "a",
     "desirable": "chosen",
     "undesirable": "rejected",
+    "prompts": "a",
 }
+TEXT_KEYS = frozenset(
+    {
+        "max_length", "attn_implementation", "load_in_4bit", "lora_target_modules", "sample_max_new_tokens",
+        "sample_temperature",
+    }
+)  # fmt: skip
+"""Of the configuration; they mean nothing in a run on images."""
 LONGEST_SIDE = 40_000  # characters of a decoded side
 
 
@@ -57,13 +69,15 @@ def run_page(run: Run) -> str:
         ("checks", "Start-of-run checks", "Checks", _checks),
         ("curves", "Training curves", "Curves", _curves),
         ("margins", "Margins before and after", "Margins", _margins),
-        ("samples", "What the model writes", "Samples", _samples),
-        ("first-pair", "The first pair, as the model sees it", "First pair", _first_pair),
+        ("samples", "What the model draws" if run.images else "What the model writes", "Samples", _samples),
+        ("first-pair", *_first_title(run), _first_pair),
         ("data", "Data", "Data", _data),
         ("run", "Run and configuration", "Run", _provenance),
         ("load", "Load the model", "Load", _load),
         ("cite", "Cite", "Cite", _cite),
     ]
+    if run.images:  # an image says more than its curves
+        builders.insert(0, builders.pop(3))
     header = _guarded(_header, run)
     sections = []
     for id_, title, nav, build in builders:
@@ -121,8 +135,9 @@ def _checks(run: Run) -> Markup:
 def _curves(run: Run) -> Markup:
     if not run.metrics.names():
         return Markup("")
-    more, unplotted = diagnostics(run)
-    return render("run/curves", groups=curve_groups(run), more=more, unplotted=unplotted)
+    groups = image_groups(run) if run.images else TEXT_GROUPS
+    more, unplotted = diagnostics(run, groups)
+    return render("run/curves", groups=curve_groups(run, groups), more=more, unplotted=unplotted)
 
 
 def _margins(run: Run) -> Markup:
@@ -130,6 +145,8 @@ def _margins(run: Run) -> Markup:
         return [v for v in (finite(x) for x in _list(run.of("margins", when, kind))) if v is not None]
 
     unit = str(run.of("margins", "unit") or "beta*(rho_w-rho_l), nats")
+    if run.images:  # a difference of errors, times whatever the method scales it by
+        unit = "reward of chosen − reward of rejected"
     for written, shown in (("beta", "β"), ("rho", "ρ"), ("*", " "), ("-", " − ")):
         unit = unit.replace(written, shown)
     everything = [v for when in ("before", "after") for kind in ("wins", "ties") for v in values(when, kind)]
@@ -157,7 +174,7 @@ def _margins(run: Run) -> Markup:
             measured = f"Right of zero: {', '.join(facts)}." if facts else ""
         else:
             look = "The mass stays near zero, narrower than the wins."
-            trouble = "As wide as the wins: the policy prefers one of two equal answers for no reason."
+            trouble = f"As wide as the wins: the policy prefers one of two equal {'images' if run.images else 'answers'} for no reason."
             facts = [
                 f"{number(median(map(abs, v)), 3)} {when}"
                 for when, v in (("before", before), ("after", after))
@@ -178,6 +195,8 @@ def _right(values: list[float]) -> float:
 
 
 def _samples(run: Run) -> Markup:
+    if run.images:
+        return image_samples(run)
     cards, cut = sample_cards(run)
     if not cards:
         return Markup("")
@@ -186,12 +205,21 @@ def _samples(run: Run) -> Markup:
         "run/samples",
         cards=cards,
         cut=cut,
-        changes=score_changes(cards),
+        changes=score_changes([card.ends for card in cards]),
         settings=settings if isinstance(settings, Mapping) else {},
     )
 
 
+def _first_title(run: Run) -> tuple[str, str]:
+    sides = _list(run.of("first_pair", "sides"))
+    if run.images and len(sides) == 1:
+        return "The first image, as the model sees it", "First image"
+    return "The first pair, as the model sees it", "First pair"
+
+
 def _first_pair(run: Run) -> Markup:
+    if run.images:
+        return first_images(run, _verdict(run))
     sides = []
     for side in (s for s in _list(run.of("first_pair", "sides")) if isinstance(s, Mapping)):
         segments, room = [], LONGEST_SIDE
@@ -205,15 +233,22 @@ def _first_pair(run: Run) -> Markup:
         sides.append({**side, "segments": segments})
     if not sides:
         return Markup("")
+    return render("run/first_pair", id=run.of("first_pair", "id"), verdict=_verdict(run), sides=sides)
+
+
+def _verdict(run: Run) -> str:
     votes = [finite(v) for v in _list(run.of("first_pair", "outcome"))]
-    verdict = "not given"
-    if len(votes) == 3 and None not in votes:
-        names = ("the chosen side wins", "the rejected side wins", "a tie")
-        verdict = next((name for name, v in zip(names, votes, strict=True) if v == 1), "")
-        verdict = verdict or "votes: " + ", ".join(
-            f"{percent(v, 0)} {name}" for name, v in zip(("chosen", "rejected", "tie"), votes, strict=True)
+    if len(votes) != 3 or None in votes:
+        return "not given"
+    if run.images and len(_list(run.of("first_pair", "sides"))) == 1:
+        return {1.0: "desirable", 0.0: "undesirable"}.get(
+            votes[0] or 0.0, f"{percent(votes[0], 0)} desirable"
         )
-    return render("run/first_pair", id=run.of("first_pair", "id"), verdict=verdict, sides=sides)
+    names = ("the chosen side wins", "the rejected side wins", "a tie")
+    verdict = next((name for name, v in zip(names, votes, strict=True) if v == 1), "")
+    return verdict or "votes: " + ", ".join(
+        f"{percent(v, 0)} {name}" for name, v in zip(("chosen", "rejected", "tie"), votes, strict=True)
+    )
 
 
 def _data(run: Run) -> Markup:
@@ -221,6 +256,9 @@ def _data(run: Run) -> Markup:
         return Markup("")
     kinds = run.of("data", "comparisons")
     counts = {k: n for k, n in kinds.items() if finite(n)} if isinstance(kinds, Mapping) else {}
+    online = run.images and run.online
+    if online:
+        counts = {}  # prompts, of which the first sentence tells
     histograms = run.of("data", "histograms")
     bins = []
     for side in ("chosen", "rejected"):
@@ -251,12 +289,15 @@ def _data(run: Run) -> Markup:
         lengths=[(part, values) for part, values in lengths if isinstance(values, Mapping)],
         gap=run.of("data", "length_gap") if isinstance(run.of("data", "length_gap"), Mapping) else {},
         chart=charts.histogram(bins, title="Lengths of both sides", x_label=f"length, {unit}"),
+        facts=image_facts(run) if run.images else {},
+        online=online,
     )  # fmt: skip
 
 
 def _provenance(run: Run) -> Markup:
     if not (run.manifest or run.config):
         return Markup("")
+    config = {k: v for k, v in run.config.items() if not (run.images and k in TEXT_KEYS)}
     parts = [
         (str(p.get("part")), size, data_size(size))
         for p in _list(run.of("manifest", "memory_forecast"))
@@ -276,7 +317,7 @@ def _provenance(run: Run) -> Markup:
         memory=memory,
         forecast=sum(size for _, size, _ in parts),
         peak=peak,
-        config=run.config,
+        config=config,
         # a list of keys, or a mapping of key to default
         changed={str(k) for k in changed} if isinstance(changed, list | Mapping) else set(),
         defaults=changed if isinstance(changed, Mapping) else {},
@@ -285,15 +326,20 @@ def _provenance(run: Run) -> Markup:
 
 def _facts(run: Run) -> list[tuple[str, list[tuple[str, Any, str]]]]:
     """The manifest as (group, [(name, value, filter)]); absent values left out."""
+    data: list[tuple[str, tuple[str, ...], str]] = [
+        ("training examples", ("data", "examples"), "number"),
+        ("held-out examples", ("data", "eval_examples"), "number"),
+    ]
+    if run.images and run.online:
+        data = []  # its prompts are counted in the data section
     wanted: list[tuple[str, list[tuple[str, tuple[str, ...], str]]]] = [
         ("Run", [("started", ("started",), "moment"), ("finished", ("finished",), "moment"), ("duration", ("duration_s",), "duration"),
                  ("steps", ("steps",), "number"), ("epochs", ("epochs",), "number"),
-                 ("effective batch size", ("effective_batch_size",), "number"), ("seed", ("seed",), "plain")]),
+                 ("prompts a round" if run.images and run.online else "effective batch size", ("effective_batch_size",), "number"), ("seed", ("seed",), "plain")]),
         ("Model", [("source", ("model", "source"), ""), ("class", ("model", "class"), ""), ("parameters", ("model", "parameters"), "si"),
                    ("trainable", ("model", "trainable"), "si"), ("dtype", ("model", "dtype"), ""),
                    ("fingerprint", ("model", "fingerprint"), "code")]),
-        ("Data", [("source", ("data", "source"), ""), ("training examples", ("data", "examples"), "number"),
-                  ("held-out examples", ("data", "eval_examples"), "number"), ("fingerprint", ("data", "fingerprint"), "code")]),
+        ("Data", [("source", ("data", "source"), ""), *data, ("fingerprint", ("data", "fingerprint"), "code")]),
         ("Machine", [("device", ("machine", "device"), ""), ("GPU", ("machine", "gpu"), ""), ("cores", ("machine", "cores"), "number"),
                      ("memory, GB", ("machine", "memory_gb"), "number")]),
     ]  # fmt: skip
@@ -308,16 +354,21 @@ def _facts(run: Run) -> list[tuple[str, list[tuple[str, Any, str]]]]:
 
 
 def _load(run: Run) -> Markup:
-    return render("run/load", code=loading_code(run), adapter=is_adapter(run), there=has_model(run))
+    return render(
+        "run/load",
+        code=loading_code(run),
+        adapter=is_adapter(run),
+        there=has_model(run),
+        library=library(run),
+    )
 
 
 def _cite(run: Run) -> Markup:
     paper = run.of("manifest", "paper")
     if not isinstance(paper, Mapping) or not paper.get("title"):
         return Markup("")
-    arxiv = str(paper.get("arxiv") or "")
-    url = f"https://arxiv.org/abs/{arxiv}" if arxiv and all(c.isalnum() or c in "./-" for c in arxiv) else ""
-    return render("run/cite", paper=paper, url=url)
+    name, url = paper_link(paper)
+    return render("run/cite", paper=paper, name=name, url=url)
 
 
 def _list(value: Any) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,11 +36,16 @@ class Card:
     between: list[Generation]
 
     @property
-    def change(self) -> float | None:
-        """Score of the newest answer minus that of the first."""
+    def ends(self) -> tuple[float, float] | None:
+        """Scores of the first and the newest answer."""
         if self.newest is None or self.first.score is None or self.newest.score is None:
             return None
-        return self.newest.score - self.first.score
+        return self.first.score, self.newest.score
+
+    @property
+    def change(self) -> float | None:
+        """Score of the newest answer minus that of the first."""
+        return None if self.ends is None else self.ends[1] - self.ends[0]
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,9 @@ def _generation(raw: Mapping[str, Any]) -> Generation:
     )
 
 
-def score_changes(cards: list[Card]) -> Changes | None:
-    """How scores moved over the prompts shown; None where nothing is scored."""
-    scored = [(c.first.score, c.newest.score) for c in cards if c.newest and c.change is not None]
-    pairs = [(b, a) for b, a in scored if b is not None and a is not None]
+def score_changes(ends: Sequence[tuple[float, float] | None]) -> Changes | None:
+    """How scores moved over the prompts shown, from (first, newest) of each; None where nothing is scored."""
+    pairs = [pair for pair in ends if pair is not None]
     if not pairs:
         return None
     return Changes(

@@ -10,7 +10,7 @@ from prefopt.comparisons import collate
 from prefopt.training.loop import Loop, StopRun
 from prefopt.training.record import Record
 
-START_TOLERANCE = 1e-3  # nats a sequence; covers float32 sums of different batch shapes
+START_TOLERANCE = 1e-3  # nats a sequence of text; covers float32 sums of different batch shapes
 
 
 def check_start_value(loop: Loop, record: Record) -> None:
@@ -41,16 +41,16 @@ def check_start_value(loop: Loop, record: Record) -> None:
     record.manifest(zero_margin_loss=loss)
     full_precision = loop.accelerator.mixed_precision == "no"
     if worst <= (START_TOLERANCE if full_precision else 1.0):
-        found = f"policy equals reference (largest log-ratio {worst:.1e} nats); loss {loss:.4f}"
+        found = f"policy equals reference (largest log-ratio {worst:.1e}); loss {loss:.4f}"
         record.check("start value", "pass", found)
         return
     found = (
-        f"policy and reference differ by {worst:.3g} nats before any step: dropout, dtype or a damaged cache"
+        f"policy and reference differ by {worst:.3g} before any step: dropout, dtype or a damaged cache"
     )
     record.check("start value", "fail" if full_precision else "warn", found)
     if full_precision:
         raise StopRun(
-            f"policy and reference differ by {worst:.3g} nats before any step, so the run would start from a wrong "
+            f"policy and reference differ by {worst:.3g} before any step, so the run would start from a wrong "
             "place. Check that the model is deterministic (no dropout) and the same in both; try reference=live"
         )
 

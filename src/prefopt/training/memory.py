@@ -1,17 +1,26 @@
 """A forecast of the memory a run needs, printed before the first step.
 
-The parts that can be known are exact (weights, gradients, optimizer state, a resident reference, logits); activations
-are estimated from the architecture's sizes.
+Counted: what the process holds already (program, data, weights, a resident reference), optimizer state, and what two
+kinds of passes need: a training step (gradients, activations, logits) and a pass without gradients (reference scores,
+evaluation). Weights, gradients, optimizer state and logits follow from shapes; activations are counted for a
+Llama-like layer, see `Sizes.kept`. `benchmarks/memory_forecast.py` measures how far the peak of real runs is from it.
+
+Not counted: generation of samples, extra terms that an objective asks for (WPO's log_p2), sharding over devices.
+
+Legend: R rows, T row length, V vocabulary, K scored tokens of a batch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 OPTIMIZER_STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}
+FLOAT32 = 4  # bytes
+LOADED_LATER = 64 * 2**20  # optimizer, report and drawing of a CPU run, in bytes; measured
 
 
 def forecast(
@@ -23,40 +32,44 @@ def forecast(
     reference_resident: bool,
     gradient_checkpointing: bool,
     autocast_bf16: bool,
+    scored: int | None = None,
+    forward_tokens: int = 0,
 ) -> list[dict[str, Any]]:
-    """Bytes by part, largest batch assumed.
+    """Bytes by part at the moment of the largest need, largest batch assumed.
 
     Args:
-        model: the policy.
+        model: the policy, on its device.
         optim: optimizer name.
         rows: padded rows of the largest micro-batch.
         length: its row length in tokens.
-        reference_resident: whether a frozen copy stays in memory.
+        reference_resident: whether a frozen copy stays in memory; taken to be there already.
         gradient_checkpointing: keeps one hidden state a layer instead of all activations.
         autocast_bf16: activations in two bytes.
+        scored: scored tokens of a row at most (the longest completion); default: all of it.
+        forward_tokens: padded tokens of the largest pass without gradients; 0 for none.
+
+    Returns:
+        Parts with `part` (its name), `bytes`, and `held`: whether it is in memory already.
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    parts = [
-        {"part": "weights", "bytes": weights},
-        {"part": "gradients", "bytes": trained},
-        {"part": f"optimizer ({optim})", "bytes": OPTIMIZER_STATES[optim] * trained},
-    ]
-    if reference_resident:
-        parts.append({"part": "reference copy", "bytes": weights})
-    config: Any = getattr(model, "config", None)
-    hidden = getattr(config, "hidden_size", None)
-    layers = getattr(config, "num_hidden_layers", None)
-    vocabulary = getattr(config, "vocab_size", None)
-    width = 2 if autocast_bf16 else 4
-    if hidden and layers:
-        inner = getattr(config, "intermediate_size", None) or 4 * hidden
-        kept = hidden if gradient_checkpointing else 10 * hidden + 4 * inner
-        parts.append({"part": "activations (estimate)", "bytes": rows * length * layers * kept * width})
-    if vocabulary:
-        # the model's logits, their float32 copy at scored positions, and the gradient of both
-        parts.append({"part": "logits", "bytes": rows * length * vocabulary * (2 * width + 8)})
-    return parts
+    parts, held = standing(model, optim, reference_resident)
+    weights, trained = parts["weights"], trained_bytes(model)
+    training, forward = {"gradients": trained}, dict[str, int]()
+    if sizes := Sizes.of(model, autocast_bf16):
+        share = 1.0 if scored is None else min(1.0, scored / length)
+        frozen = trained < weights / 2
+        if autocast_bf16 and sizes.weight_bytes == FLOAT32:
+            training["bf16 copies of weights"] = weights // 2
+        training["activations"] = sizes.activations(rows, length, gradient_checkpointing, frozen)
+        training["logits"] = sizes.logits(rows * length, share)
+        forward["activations"] = forward_tokens * sizes.passing
+        forward["logits"] = sizes.logits(forward_tokens, share)
+    if on_gpu(model):
+        larger: dict[str, int] = max(training, forward, key=lambda phase: sum(phase.values()))
+        parts |= larger
+    else:
+        # the C library seldom gives freed pieces back, so what different moments need adds up
+        parts |= {name: max(size, forward.get(name, 0)) for name, size in training.items()}
+    return listed(parts, held)
 
 
 def image_forecast(model: nn.Module, *, optim: str, reference_resident: bool) -> list[dict[str, Any]]:
@@ -67,14 +80,140 @@ def image_forecast(model: nn.Module, *, optim: str, reference_resident: bool) ->
         optim: optimizer name.
         reference_resident: whether a frozen copy stays in memory.
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    parts = [
-        {"part": "weights", "bytes": weights},
-        {"part": "gradients", "bytes": trained},
-        {"part": f"optimizer ({optim})", "bytes": OPTIMIZER_STATES[optim] * trained},
-    ]
-    return parts + ([{"part": "reference copy", "bytes": weights}] if reference_resident else [])
+    parts, held = standing(model, optim, reference_resident)
+    return listed(parts | {"gradients": trained_bytes(model)}, held)
+
+
+def standing(model: nn.Module, optim: str, reference_resident: bool) -> tuple[dict[str, int], set[str]]:
+    """Bytes by part of what stays from step to step, and which of the parts are in memory already."""
+    parts = {"weights": sum(p.numel() * p.element_size() for p in model.parameters())}
+    if reference_resident:
+        parts["reference copy"] = parts["weights"]
+    parts["program"] = max(0, in_use(model) - sum(parts.values()))
+    held = set(parts)
+    if not on_gpu(model):
+        parts["loaded later"] = LOADED_LATER
+    return parts | {f"optimizer ({optim})": OPTIMIZER_STATES[optim] * trained_bytes(model)}, held
+
+
+def trained_bytes(model: nn.Module) -> int:
+    """Bytes of the trainable parameters, and so of their gradients."""
+    return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def listed(parts: dict[str, int], held: set[str]) -> list[dict[str, Any]]:
+    """Parts as the manifest holds them; empty ones are left out."""
+    return [{"part": name, "bytes": size, "held": name in held} for name, size in parts.items() if size]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """What a token leaves in memory, from a configuration of transformers.
+
+    Attributes:
+        hidden: width of the residual stream.
+        inner: width inside the feed-forward part.
+        attended: width of all queries (heads times their dimension).
+        normed: width of queries and keys where these have norms of their own, else 0.
+        rows_of_scores: rows of T numbers that attention keeps for a token: the mask, or weights a head if not fused.
+        layers: their number.
+        vocabulary: V.
+        weight_bytes: of one weight.
+        product_bytes: of one number that a matrix product gives.
+    """
+
+    hidden: int
+    inner: int
+    attended: int
+    normed: int
+    rows_of_scores: int
+    layers: int
+    vocabulary: int
+    weight_bytes: int
+    product_bytes: int
+
+    @classmethod
+    def of(cls, model: nn.Module, autocast_bf16: bool) -> Sizes | None:
+        """Read off the model; None where its configuration names no sizes."""
+        config: Any = getattr(model, "config", None)
+        hidden, layers = getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None)
+        if not (hidden and layers):
+            return None
+        heads = getattr(config, "num_attention_heads", None) or 1
+        shared = getattr(config, "num_key_value_heads", None) or heads
+        head = getattr(config, "head_dim", None) or hidden // heads
+        weight_bytes = next(p.element_size() for p in model.parameters() if p.is_floating_point())
+        return cls(
+            hidden=hidden,
+            inner=getattr(config, "intermediate_size", None) or 4 * hidden,
+            attended=heads * head,
+            normed=(heads + shared) * head
+            if any(n.endswith("q_norm") for n, _ in model.named_modules())
+            else 0,
+            rows_of_scores=heads if getattr(config, "_attn_implementation", None) == "eager" else 1,
+            layers=layers,
+            vocabulary=getattr(config, "vocab_size", None) or 0,
+            weight_bytes=weight_bytes,
+            product_bytes=2 if autocast_bf16 else weight_bytes,
+        )
+
+    def kept(self, length: int, frozen: bool) -> int:
+        """Bytes of a token in one layer that autograd keeps.
+
+        Two norms keep what comes in and what goes out, before and after their weight. Attention keeps queries, keys,
+        values, their mixture, and a row of the mask or of weights. The feed-forward part keeps gate, its activation,
+        the other factor and the product. Norms count in float32. Under autocast every product keeps a bf16 copy of
+        its input. Frozen weights do not ask for their inputs.
+        """
+        h, b = self.hidden, self.product_bytes
+        if frozen:
+            wide, narrow, inner = 2, 1 if b == FLOAT32 else 2, 3
+        elif self.weight_bytes < FLOAT32:
+            wide, narrow, inner = 2, 4, 4
+        else:
+            wide, narrow, inner = 4, 2 if b >= FLOAT32 else 5, 4
+        numbers = narrow * h + 4 * self.attended + inner * self.inner + self.rows_of_scores * length
+        return (
+            wide * h * max(FLOAT32, self.weight_bytes)
+            + numbers * b
+            + self.normed * (FLOAT32 if frozen else FLOAT32 + b)
+        )
+
+    def activations(self, rows: int, length: int, checkpointing: bool, frozen: bool) -> int:
+        """Bytes that a forward pass keeps for the backward pass, logits aside."""
+        one = self.kept(length, frozen)
+        stream = self.hidden * max(
+            self.weight_bytes, FLOAT32 if self.product_bytes < self.weight_bytes else 0
+        )
+        around = 3 * self.hidden * FLOAT32  # embedding and last norm
+        # with checkpointing, the backward pass makes one layer's activations again
+        layers = self.layers * stream + one if checkpointing else self.layers * one
+        return rows * length * (layers + around)
+
+    @property
+    def passing(self) -> int:
+        """Bytes of a token while it passes one layer without gradients."""
+        return (6 * self.hidden + 3 * self.inner) * max(self.product_bytes, self.weight_bytes)
+
+    def logits(self, tokens: int, share: float) -> int:
+        """Bytes of the logits of all tokens, of the scored ones gathered in float32, and of their log-softmax."""
+        b = self.product_bytes
+        gathered = b if b == FLOAT32 else b + FLOAT32
+        return int(tokens * self.vocabulary * (b + share * (gathered + FLOAT32)))
+
+
+def on_gpu(model: nn.Module) -> bool:
+    """Whether the model's memory is a CUDA device's."""
+    return next(model.parameters()).device.type == "cuda"
+
+
+def in_use(model: nn.Module) -> int:
+    """Bytes that this process holds now, on the model's device."""
+    if on_gpu(model):
+        return int(torch.cuda.memory_allocated(next(model.parameters()).device))
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def available(device: torch.device) -> int:
@@ -98,11 +237,15 @@ def peak(device: torch.device) -> int:
 
 
 def sentence(parts: list[dict[str, Any]], free: int) -> tuple[str, bool]:
-    """The forecast in words, and whether it fits."""
+    """The forecast in words, and whether what is still missing fits into `free` bytes."""
     total = sum(part["bytes"] for part in parts)
+    missing = sum(part["bytes"] for part in parts if not part.get("held"))
     detail = ", ".join(f"{part['part']} {part['bytes'] / 2**30:.2f}" for part in parts)
-    fits = total <= free
-    text = f"about {total / 2**30:.2f} GiB needed ({detail}), {free / 2**30:.1f} GiB free"
+    fits = missing <= free
+    text = (
+        f"about {total / 2**30:.2f} GiB needed ({detail}), of which {missing / 2**30:.2f} are not in use yet; "
+        f"{free / 2**30:.1f} GiB free"
+    )
     if not fits:
         text += (
             "; it may not fit: lower per_device_train_batch_size or max_length, or set gradient_checkpointing=true "

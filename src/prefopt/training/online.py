@@ -80,14 +80,19 @@ class OnlineFeed:
             # each prompt's noise is its own: a second visit in a later epoch is another round
             found = list(self.collector.collect(self.model, mine, step, tally)) if mine else []
         self.model.train()
+        memory = self._memory
         if processes > 1:
             from accelerate.utils import gather_object
 
             found = gather_object(found)
+            if memory is not None:
+                memory.settle(gather_object([memory.fresh]))
             totals = torch.tensor(
                 list(vars(tally).values()), device=self.accelerator.device, dtype=torch.float64
             )
             tally = Tally(*self.accelerator.reduce(totals, "sum").tolist())
+        elif memory is not None:
+            memory.settle()
         for name, value in vars(tally).items():
             setattr(self.tally, name, getattr(self.tally, name) + value)
         self._look(tally)
@@ -96,6 +101,10 @@ class OnlineFeed:
         for start in range(0, len(found), self.update_size):
             self._updates += 1
             yield [found[i] for i in order[start : start + self.update_size]]
+
+    @property
+    def _memory(self) -> GapMemory | None:
+        return self.collector.seen if isinstance(self.collector, StepSampler) else None
 
     def _look(self, tally: Tally) -> None:
         """Warn once when hardly anything passes the threshold."""
@@ -128,15 +137,13 @@ class OnlineFeed:
     def state(self) -> dict[str, Tensor]:
         """Averaged weights and remembered gaps."""
         found = {} if self.ema is None else self.ema.state()
-        memory = getattr(self.collector, "seen", None)
-        if isinstance(memory, GapMemory):
-            found |= {f"gaps/{s}": gaps for s, gaps in memory.gaps.items()}
+        if self._memory is not None:
+            found |= {f"gaps/{s}": gaps for s, gaps in self._memory.gaps.items()}
         return found
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take them back."""
         if self.ema is not None:
             self.ema.load_state(state)
-        memory = getattr(self.collector, "seen", None)
-        if isinstance(memory, GapMemory):
-            memory.gaps = {int(k[5:]): v for k, v in state.items() if k.startswith("gaps/")}
+        if self._memory is not None:
+            self._memory.gaps = {int(k[5:]): v for k, v in state.items() if k.startswith("gaps/")}

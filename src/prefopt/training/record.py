@@ -230,5 +230,8 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of everything a result depends on."""
-    names = ("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "safetensors", "numpy")
+    names = (
+        *("torch", "transformers", "diffusers", "accelerate", "peft", "datasets", "tokenizers", "safetensors"),
+        *("numpy", "pillow"),
+    )
     return {name: metadata.version(name) for name in names}

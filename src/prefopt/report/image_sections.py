@@ -1,0 +1,92 @@
+"""Sections of the page that show images: the samples, the first pair, the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from prefopt.report.format import finite
+from prefopt.report.load import Run
+from prefopt.report.page import render
+from prefopt.report.pictures import embed
+from prefopt.report.samples import score_changes
+from prefopt.report.sheets import sample_sheet
+
+FIRST_SIDE = 512  # pixels of an embedded image of the first pair
+SHOWN_ROWS = 8  # further ones are folded away
+MOST_KINDS = 12  # lines of a table of sizes
+
+
+def image_samples(run: Run) -> Markup:
+    """The contact sheet."""
+    sheet = sample_sheet(run)
+    if not sheet.rows:
+        return Markup("")
+    settings = run.of("samples", "settings")
+    shown = (
+        {k: v for k, v in settings.items() if k not in ("seeds",)} if isinstance(settings, Mapping) else {}
+    )
+    return render(
+        "run/sheet",
+        sheet=sheet,
+        shown=SHOWN_ROWS,
+        changes=score_changes([row.ends for row in sheet.rows]),
+        settings=shown,
+    )
+
+
+def first_images(run: Run, verdict: str) -> Markup:
+    """Both images of the first pair, or the one of a single."""
+    raw = run.of("first_pair", "sides")
+    sides = [
+        {
+            "name": str(side.get("name", "")),
+            "prompt": side.get("prompt"),
+            "picture": embed(run.folder, side.get("image"), FIRST_SIDE),
+        }
+        for side in (raw if isinstance(raw, list) else [])
+        if isinstance(side, Mapping)
+    ]
+    if not sides:
+        return Markup("")
+    prompts = list(dict.fromkeys(str(side["prompt"]) for side in sides if side["prompt"] is not None))
+    return render(
+        "run/first_images",
+        id=run.of("first_pair", "id"),
+        verdict=verdict,
+        sides=sides,
+        prompts=prompts,
+        single=len(sides) == 1,
+    )
+
+
+def image_facts(run: Run) -> dict[str, Any]:
+    """What the data section says about images: totals, and tables of (kind, number, share of the largest)."""
+    images = run.of("data", "images")
+    if not isinstance(images, Mapping):
+        return {}
+    tables = []
+    for key, label in (("sizes", "Size in pixels"), ("formats", "File format"), ("modes", "Colour mode")):
+        counts = images.get(key)
+        if not isinstance(counts, Mapping):
+            continue
+        rows = [
+            (str(kind).replace(" x ", " × "), n)
+            for kind, raw in counts.items()
+            if (n := finite(raw)) is not None
+        ]
+        rows = sorted(rows, key=lambda row: row[0] == "other")[:MOST_KINDS]  # a stable sort: "other" last
+        most = max((n for _, n in rows), default=0.0)
+        if most > 0:
+            tables.append((label, [(kind, n, n / most) for kind, n in rows]))
+    sides = [(side, images.get(side)) for side in ("width", "height")]
+    return {
+        "count": finite(images.get("count")),
+        "distinct": finite(images.get("distinct")),
+        "bytes": None if (size := finite(images.get("megabytes"))) is None else 1e6 * size,
+        "mixed": finite(images.get("mixed_sizes")),
+        "tables": tables,
+        "sides": [(side, values) for side, values in sides if isinstance(values, Mapping)],
+    }
