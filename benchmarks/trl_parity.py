@@ -6,9 +6,10 @@
     python benchmarks/trl_parity.py --write docs/parity.md
 
 A tiny Llama with random weights and rows of random words are written to a temporary folder. Each tool reads them
-through its public entry (`prefopt.train`, `trl.DPOTrainer`) and takes a few AdamW steps. Compared at every step: loss,
-rewards of both sides, their margin, and the gradient's norm before clipping. A difference is divided by the largest
-absolute value of that quantity in the run, because rewards start at zero. Exits with 1 if any of them exceeds LIMIT.
+through its public entry (`prefopt.train`; `trl.DPOTrainer`, `trl.KTOTrainer`) and takes a few AdamW steps. Compared at
+every step: loss, rewards of both sides, their margin, KTO's reference point, and the gradient's norm before clipping. A
+difference is divided by the largest absolute value of that quantity in the run, because rewards start at zero. Exits
+with 1 if any of them exceeds LIMIT.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ from typing import Any
 LIMIT = 1e-4
 STEPS, BATCH, SEED = 6, 4, 0
 LEARNING_RATE, ADAM_EPSILON = 1e-3, 1e-6
-COMPARED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "grad_norm")
+COMPARED = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "kto/z0", "grad_norm")
+TRL_NAMES = {"kto/z0": "kl"}
 BEGIN, END = "<!-- table: written by benchmarks/trl_parity.py -->", "<!-- end of the table -->"
 
 
@@ -46,7 +48,7 @@ class Case:
         name: TRL's name.
         method: prefopt's method.
         options: prefopt's keys.
-        trl: fields of `DPOConfig`.
+        trl: fields of `DPOConfig`, or of `KTOConfig` where method is "kto".
         rewards: False where the two tools mean different things by a reward; docs/parity.md says which.
     """
 
@@ -55,6 +57,13 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     trl: dict[str, Any] = field(default_factory=dict)
     rewards: bool = True
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Which of COMPARED both tools log, with one meaning."""
+        if self.method == "kto":
+            return ("loss", "rewards/chosen", "rewards/rejected", "kto/z0", "grad_norm")
+        return ("loss", *COMPARED[1:4], "grad_norm") if self.rewards else ("loss", "grad_norm")
 
 
 def case(
@@ -108,6 +117,7 @@ CASES = [
     f_divergence("sigmoid, alpha_divergence 0.7", f="alpha", alpha=0.3),
     case("sigmoid, ld_alpha 0.5", "ld_dpo", a=0.5, trl={**SIGMOID, "ld_alpha": 0.5}, rewards=False),
     case("sigmoid, use_weighting", "wpo", trl={**SIGMOID, "use_weighting": True}),
+    Case("kto, one batch", "kto", {"beta": 0.1}, {"loss_type": "kto", "beta": 0.1}),
 ]
 
 
@@ -148,19 +158,29 @@ def make_inputs(folder: Path) -> list[dict[str, str]]:
     )
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "pairs.jsonl").write_text(lines, encoding="utf-8")
+    for name, part in (("pairs", rows), ("labelled", labelled(rows))):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     return rows
+
+
+def labelled(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """One side of each pair, for KTO: the chosen side as desirable, of the next row the rejected one as undesirable."""
+    return [
+        {"prompt": row["prompt"], "completion": row["rejected" if i % 2 else "chosen"], "label": not i % 2}
+        for i, row in enumerate(rows)
+    ]
 
 
 def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
     """What `prefopt.train` logs, a mapping a step."""
     import prefopt
 
+    kto = case.method == "kto"
     result = prefopt.train(
         case.method,
         model=folder / "model",
-        data=folder / "pairs.jsonl",
+        data=folder / ("labelled.jsonl" if kto else "pairs.jsonl"),
         output_dir=str(folder / "prefopt"),
         overwrite=True,
         eval_size=0,
@@ -168,7 +188,7 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
         save_checkpoints=False,
         logging_steps=1,
         max_steps=STEPS,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=STEPS * BATCH if kto else BATCH,
         learning_rate=LEARNING_RATE,
         adam_epsilon=ADAM_EPSILON,
         lr_scheduler_type="constant",
@@ -180,20 +200,27 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
 
 
 def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[str, float]]:
-    """What `DPOTrainer` logs, a mapping a step, on the rows in prefopt's order."""
+    """What TRL's trainer logs, a mapping a step, on the rows in prefopt's order.
+
+    KTO's z0 needs each prompt with another row's completion. prefopt takes the next row's, TRL the previous one's within
+    the batch. One batch of all rows, in reverse order for TRL, gives both the same ones.
+    """
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from trl import DPOConfig, DPOTrainer
+    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
     from prefopt.training.schedule import Schedule
 
+    kto = case.method == "kto"
     schedule = Schedule(len(rows), BATCH, 1, 1, 1.0, STEPS, SEED)
-    ordered = [rows[i] for step in range(STEPS) for i in schedule.examples(step)]
-    config = DPOConfig(
+    ordered: list[Any] = [rows[i] for step in range(STEPS) for i in schedule.examples(step)]
+    if kto:
+        ordered = labelled(rows)[::-1]
+    config = (KTOConfig if kto else DPOConfig)(
         output_dir=str(folder / "trl"),
         train_sampling_strategy="sequential",
         max_steps=STEPS,
-        per_device_train_batch_size=BATCH,
+        per_device_train_batch_size=STEPS * BATCH if kto else BATCH,
         learning_rate=LEARNING_RATE,
         adam_epsilon=ADAM_EPSILON,
         lr_scheduler_type="constant",
@@ -211,7 +238,8 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[s
         model_init_kwargs={"dtype": "float32"},
         **case.trl,
     )
-    trainer = DPOTrainer(str(folder / "model"), args=config, train_dataset=Dataset.from_list(ordered))
+    data = Dataset.from_list(ordered)
+    trainer = (KTOTrainer if kto else DPOTrainer)(str(folder / "model"), args=config, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return [line for line in trainer.state.log_history if "loss" in line and "grad_norm" in line]
@@ -225,10 +253,11 @@ def differences(
         raise RuntimeError(f"expected {STEPS} logged steps; prefopt has {len(ours)}, TRL {len(theirs)}")
     out: dict[str, float | None] = {}
     for name in COMPARED:
-        if name.startswith("rewards") and not case.rewards:
+        if name not in case.compared:
             out[name] = None
             continue
-        pairs = [(float(a[name]), float(b[name])) for a, b in zip(ours, theirs, strict=True)]
+        trl_name = TRL_NAMES.get(name, name)
+        pairs = [(float(a[name]), float(b[trl_name])) for a, b in zip(ours, theirs, strict=True)]
         scale = max(abs(b) for _, b in pairs)
         worst = max(abs(a - b) for a, b in pairs)
         out[name] = worst / scale if scale else worst
@@ -305,7 +334,7 @@ def main() -> int:
             results.append((one, found))
             verdict = "[green]pass[/green]" if passed(found) else "[red]MISS[/red]"
             table.add_row(one.name, one.method, *(cell(found[name]) for name in COMPARED), verdict)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
     if arguments.write:
         page = arguments.write.read_text(encoding="utf-8")
         between = re.compile(f"(?<={re.escape(BEGIN)}\n).*(?={re.escape(END)})", re.DOTALL)

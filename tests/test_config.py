@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from prefopt.config import ALIASES, FIELD_NAMES, ConfigError, dump, parse_overrides, read_yaml, resolve
+from prefopt import methods
+from prefopt.config import (
+    ALIASES,
+    FIELD_NAMES,
+    ConfigError,
+    TrainConfig,
+    dump,
+    parse_overrides,
+    read_yaml,
+    resolve,
+)
 
 NEEDED = {"method": "dpo", "model": "m", "data": "d"}
 # Public: scripts of users hold these. Adding one is fine; write it here. Renaming one needs an alias.
@@ -184,3 +195,97 @@ def test_a_bare_flag_before_an_override():
     assert parse_overrides(["--use-peft", "nu=4"]) == {"use_peft": True, "nu": 4}
     assert parse_overrides(["--data", "a=b.jsonl"]) == {"data": "a=b.jsonl"}
     assert parse_overrides(["--use_peft", "--seed", "1"]) == {"use_peft": True, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "value"),
+    [
+        ({"epochs": 2}, "num_train_epochs", 2),
+        ({"lr": 0.1}, "learning_rate", 0.1),
+        ({"lr_scheduler": "cosine"}, "lr_scheduler_type", "cosine"),
+        ({"batch_size": 3}, "per_device_train_batch_size", 3),
+        ({"per_device_batch_size": 3}, "per_device_train_batch_size", 3),
+        ({"dataset_config": "c"}, "data_config", "c"),
+        ({"dataset_config_name": "c"}, "data_config", "c"),
+        ({"dataset_split": "s"}, "split", "s"),
+        ({"dataset_train_split": "s"}, "split", "s"),
+        ({"output": "o"}, "output_dir", "o"),
+        ({"resume_from_checkpoint": "r"}, "resume", "r"),
+        ({"attn": "eager"}, "attn_implementation", "eager"),
+    ],
+)
+def test_other_names(given, name, value):
+    config, _ = resolve(NEEDED, given)
+    assert getattr(config, name) == value
+
+
+def test_defaults_that_results_depend_on():
+    config = TrainConfig(**NEEDED)  # before a method's own defaults
+    expected = {
+        "max_length": 1024, "eval_size": 0.1, "learning_rate": 1e-6, "optim": "adamw", "adam_beta1": 0.9,
+        "adam_beta2": 0.999, "adam_epsilon": 1e-8, "weight_decay": 0.0, "lr_scheduler_type": "linear",
+        "warmup_steps": 0, "warmup_ratio": 0.0, "max_grad_norm": 1.0, "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1, "num_train_epochs": 1.0, "max_steps": None, "seed": 0, "ties": None,
+        "label_noise": 0.0, "dtype": "auto", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "reference": "auto",
+    }  # fmt: skip
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("eval_size", -0.1),
+        ("label_noise", 1.1),
+        ("label_noise", -0.1),
+        ("max_examples", 0),
+        ("lora_r", 0),
+        ("lora_dropout", 1.0),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", 1.0),
+        ("adam_epsilon", 0),
+        ("weight_decay", -1),
+        ("warmup_ratio", 1.5),
+        ("max_grad_norm", 0),
+        ("per_device_train_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("num_train_epochs", 0),
+        ("save_total_limit", 0),
+        ("sample_temperature", 0),
+        ("ties", "keep"),
+    ],
+)
+def test_values_out_of_range(key, value):
+    with pytest.raises(ConfigError, match=f"^{key}: .*given {value!r}"):
+        resolve(NEEDED, {key: value})
+
+
+def test_method_defaults_stand_below_everything(monkeypatch):
+    monkeypatch.setattr(methods, "defaults", lambda name: {"lr": 0.5, "beta": 7.0})
+    config, hyper = resolve(NEEDED)
+    assert (config.learning_rate, hyper["beta"]) == (0.5, 7.0)
+    config, hyper = resolve(NEEDED, {"learning_rate": 0.1, "beta": 2.0})
+    assert (config.learning_rate, hyper["beta"]) == (0.1, 2.0)
+
+
+def test_other_names_are_suggested_too():
+    with pytest.raises(ConfigError, match="did you mean 'model_name_or_path'"):
+        resolve(NEEDED, {"model_name_or_pth": "m"})
+
+
+def test_schema_is_strict_and_frozen():
+    config, _ = resolve(NEEDED)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1
+    with pytest.raises(ValidationError, match="betta"):
+        TrainConfig(**NEEDED, betta=1)
+
+
+def test_bare_flags_and_empty_values():
+    given = parse_overrides(["--overwrite", "--run_name=", "--use-peft"])
+    assert given == {"overwrite": True, "run_name": "", "use_peft": True}
+
+
+def test_keys_of_a_file_are_text(tmp_path):
+    (tmp_path / "a.yaml").write_text("1: 2\n")
+    with pytest.raises(ConfigError, match="key: value"):
+        read_yaml(tmp_path / "a.yaml")

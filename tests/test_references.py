@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,153 @@ def test_batches_keep_to_their_size(tiny_model):
     batches = list(by_width(items, 24, lambda item: len(item.ids)))
     assert [item for batch in batches for item in batch] == items
     assert all(len(batch) * len(batch[0].ids) <= 24 for batch in batches)
+
+
+# -- what is lent as the reference -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def other_model(tiny_model, tmp_path_factory) -> Path:
+    """The tiny model with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    model = load_model(str(tiny_model)).model
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    model.save_pretrained(folder)
+    load_tokenizer(str(tiny_model)).save_pretrained(folder)
+    return folder
+
+
+def with_loader(source: Path, kind: str, load, lora: bool = False, same: bool = True) -> Reference:
+    policy = load_model(str(source), lora=LoraSettings(r=2) if lora else None)
+    likelihood = TokenLikelihood(load_tokenizer(str(source)))
+    return Reference(kind, policy=policy, likelihood=likelihood, load=load, same_as_policy=same, device=CPU)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_live_is_one_frozen_copy(tiny_model, lora):
+    loads = []
+
+    def load() -> torch.nn.Module:
+        loads.append(1)
+        return load_model(str(tiny_model), trainable=False).model.train()
+
+    live = with_loader(tiny_model, "live", load, lora)
+    start = log_probs(live)
+    with torch.no_grad():
+        for p in live._policy.model.parameters():
+            p.add_(0.05)
+    assert torch.equal(log_probs(live), start)  # whether or not anybody said that the policy moved
+    live.policy_moved()
+    with live.model() as model:
+        assert model is not live._policy.model
+        assert not model.training
+    assert torch.equal(log_probs(live), start)
+    assert len(loads) == 1
+
+
+def test_a_copy_is_loaded_once_the_policy_moved(tiny_model):
+    reference = with_loader(
+        tiny_model, "cached", lambda: load_model(str(tiny_model), trainable=False).model.train()
+    )
+    with reference.model() as model:
+        assert model is reference._policy.model  # nothing is loaded while the policy will do
+    reference.policy_moved()
+    with reference.model() as model:
+        assert model is not reference._policy.model
+        assert not model.training
+
+
+@pytest.mark.parametrize("kind", ["cached", "live"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_another_model_as_reference(tiny_model, other_model, tmp_path, kind, lora):
+    def load() -> torch.nn.Module:
+        return load_model(str(other_model), trainable=False).model
+
+    reference = with_loader(tiny_model, kind, load, lora, same=False)
+    prepare(reference, tmp_path)
+    expected = log_probs(make(other_model, "live"))
+    assert (expected - log_probs(make(tiny_model, "live"))).abs().max() > 0.1
+    torch.testing.assert_close(log_probs(reference), expected, rtol=0, atol=1e-5)
+
+
+def test_none_gives_nothing(tiny_model, tmp_path):
+    none = make(tiny_model, "none")
+    assert prepare(none, tmp_path) == 0
+    assert log_probs(none) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["cached", "live"])
+def test_scores_in_the_precision_of_the_run(tiny_model, tmp_path, kind):
+    bf16 = make(tiny_model, kind, precision="bf16")
+    prepare(bf16, tmp_path)
+    items = items_of(bf16.likelihood)
+    model = load_model(str(tiny_model)).model
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = bf16.likelihood.score(model, bf16.likelihood.plan(items)).logp_NL
+    found, full = log_probs(bf16), log_probs(make(tiny_model, "live"))
+    assert (found - expected).abs().max() < 0.1 * (found - full).abs().max()
+
+
+@pytest.mark.parametrize("kind", ["cached", "live"])
+def test_anchored_references(tiny_model, tmp_path, kind):
+    """The reference scores the same completion after its own condition; items without one stay as they are."""
+    reference = make(tiny_model, kind)
+    likelihood = reference.likelihood
+    texts = [("Sort: pear fig", "Sort: fig", " fig pear"), ("Count: red", None, " red one")]
+    items, expected = [], []
+    for prompt, anchor, completion in texts:
+        other = None if anchor is None else {"prompt": anchor}
+        items.append(likelihood.encode(Item({"prompt": prompt}, completion, reference_condition=other)))
+        expected.append(likelihood.encode(Item({"prompt": anchor or prompt}, completion)))
+    reference.prepare(items, batch_size=64, cache_root=tmp_path)
+    model = load_model(str(tiny_model)).model
+    with torch.no_grad():
+        right = likelihood.score(model, likelihood.plan(expected)).logp_NL
+        wrong = likelihood.score(model, likelihood.plan(items)).logp_NL
+    found = reference.scores(items, likelihood.plan(items))
+    torch.testing.assert_close(found, right, rtol=0, atol=1e-5)
+    assert (found - wrong)[0].abs().max() > 1e-2
+
+
+# -- the cache's key -----------------------------------------------------------------------------------------
+
+
+def test_identity_names_all_that_a_score_depends_on(tiny_model, tmp_path):
+    reference = make(tiny_model)
+    prepare(reference, tmp_path)
+    (path,) = tmp_path.rglob("identity.json")
+    assert json.loads(path.read_text()) == {
+        "weights": reference.fingerprint,
+        "likelihood": f"TokenLikelihood {TokenLikelihood.version}",
+        "settings": {},
+        "dtype": "torch.float32",
+        "precision": "no",
+        "attention": "sdpa",
+        "device": "cpu",
+    }
+
+
+def test_other_processes_are_waited_for_and_the_user_sees_progress(tiny_model, tmp_path):
+    reference, seen = make(tiny_model), []
+    items = items_of(reference.likelihood)
+
+    def progress(batches: list, label: str) -> Iterator[list]:
+        seen.append(label)
+        return iter(batches)
+
+    reference.prepare(
+        items, batch_size=64, cache_root=tmp_path, wait=lambda: seen.append("waited"), progress=progress
+    )
+    assert seen == ["Reference scores", "waited"]
+
+
+def test_scores_have_no_padding_in_the_cache(tiny_model, tmp_path):
+    reference = make(tiny_model)
+    prepare(reference, tmp_path)
+    items = items_of(reference.likelihood)
+    assert len({item.length for item in items}) > 1
+    for item in items:
+        assert len(reference._cache[reference.likelihood.key(item)]) == item.length

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
@@ -9,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROWS, save_tiny_model
 from prefopt.comparisons import Item, UnusableItem
+from prefopt.likelihoods.plan import EncodedText, plan_padded
 from prefopt.likelihoods.tokens import TokenLikelihood
 
 ITEMS = [Item({"prompt": row["prompt"]}, row[side]) for row in ROWS[:4] for side in ("chosen", "rejected")]
@@ -47,6 +51,53 @@ def test_against_log_softmax_one_row_at_a_time(loaded):
             torch.testing.assert_close(together.log_p2_N[n], p2, rtol=0, atol=1e-9)
             alone = likelihood.score(model, likelihood.plan([e]))
             torch.testing.assert_close(together.logp_N[n], alone.logp_N[0], rtol=0, atol=1e-9)
+
+
+class BagOfWords(torch.nn.Module):
+    """Predicts every token from the mean of its whole row: unlike a causal model, it sees padding."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(vocabulary, vocabulary)
+
+    def forward(self, input_ids, attention_mask=None, use_cache=None):
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        sum_RTV = self.embedding(input_ids) * mask[..., None]
+        mean_RTV = (sum_RTV.sum(1, keepdim=True) / mask.sum(1)[:, None, None]).expand_as(sum_RTV)
+        return SimpleNamespace(logits=mean_RTV)
+
+
+def test_padding_is_masked(tokenizer):
+    likelihood = TokenLikelihood(tokenizer)
+    encoded = [likelihood.encode(item) for item in ITEMS]
+    model = BagOfWords(len(tokenizer))
+    with torch.no_grad():
+        together = likelihood.score(model, likelihood.plan(encoded))
+        alone = [likelihood.score(model, likelihood.plan([e])).logp_N[0] for e in encoded]
+    torch.testing.assert_close(together.logp_N, torch.stack(alone))
+
+
+def test_sums_are_float32_with_bf16_weights(tiny_model, tokenizer):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).eval()
+    likelihood = TokenLikelihood(tokenizer)
+    plan = likelihood.plan([likelihood.encode(item) for item in ITEMS])
+    with torch.no_grad():
+        scores = likelihood.score(model, plan, extras={"log_p2"})
+        logits = model(input_ids=plan.input_ids_RT, attention_mask=plan.attention_mask_RT).logits
+    assert (logits.dtype, scores.logp_NL.dtype) == (torch.bfloat16, torch.float32)
+    assert scores.log_p2_N.dtype == torch.float32
+    exact = logits.double().log_softmax(-1)[plan.row_K, plan.position_K]
+    exact_K = exact.gather(-1, plan.target_K[:, None])[:, 0]
+    found_K = scores.logp_NL[plan.item_K, plan.offset_K].double()
+    torch.testing.assert_close(found_K, exact_K, rtol=0, atol=1e-5)
+
+
+def test_only_the_scores_have_a_gradient(tiny_model, tokenizer):
+    likelihood = TokenLikelihood(tokenizer)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    scores = likelihood.score(model, likelihood.plan([likelihood.encode(ITEMS[0])]), extras={"log_p2"})
+    assert scores.logp_NL.requires_grad
+    assert not scores.log_p2_N.requires_grad
 
 
 def test_sums_are_float32_under_bf16(tiny_model, tokenizer):
@@ -123,3 +174,113 @@ def test_no_chat_template_is_explained(tokenizer):
     item = Item({"prompt": [{"role": "user", "content": "a"}]}, [{"role": "assistant", "content": "b"}])
     with pytest.raises(ValueError, match="no chat template"):
         TokenLikelihood(tokenizer).encode(item)
+
+
+def test_room_for_prompt_and_completion(tokenizer):
+    with pytest.raises(ValueError, match="at least 2"):
+        TokenLikelihood(tokenizer, 1)
+    TokenLikelihood(tokenizer, 2)
+
+
+def test_a_word_across_the_seam_belongs_to_the_completion(tokenizer):
+    """Tokenizers merge over the end of the prompt: scoring begins at the first token that the prompt lacks."""
+    item = Item({"prompt": "Sort: fi"}, "g fig")
+    prompt_ids = tokenizer("Sort: fi")["input_ids"]
+    whole_ids = tokenizer("Sort: fig fig" + tokenizer.eos_token)["input_ids"]
+    encoded = TokenLikelihood(tokenizer).encode(item)
+    assert list(encoded.ids) == whole_ids
+    assert encoded.start < len(prompt_ids)  # there is a merge
+    assert whole_ids[: encoded.start] == prompt_ids[: encoded.start]
+    assert whole_ids[encoded.start] != prompt_ids[encoded.start]
+
+
+def test_a_single_token_has_nothing_to_predict_it(tokenizer):
+    tokenizer.bos_token = tokenizer.eos_token = None
+    likelihood = TokenLikelihood(tokenizer)
+    assert len(tokenizer(" fig")["input_ids"]) == 1
+    with pytest.raises(UnusableItem, match="single token"):
+        likelihood.encode(Item({"prompt": ""}, " fig"))
+    encoded = likelihood.encode(Item({"prompt": ""}, " fig red"))
+    assert (len(encoded.ids), encoded.start) == (2, 1)
+
+
+def test_text_and_messages_do_not_mix(tokenizer):
+    with pytest.raises(UnusableItem, match="list of messages"):
+        TokenLikelihood(tokenizer).encode(
+            Item({"prompt": "Sort: fig"}, [{"role": "assistant", "content": "fig"}])
+        )
+
+
+def test_one_message_is_a_conversation(tokenizer):
+    prompt, answer = [{"role": "user", "content": "Sort: fig"}], {"role": "assistant", "content": "fig"}
+    likelihood = TokenLikelihood(tokenizer)
+    alone, listed = (likelihood.encode(Item({"prompt": prompt}, sample)) for sample in (answer, [answer]))
+    assert (alone.ids, alone.start) == (listed.ids, listed.start)
+
+
+def test_tools_and_template_options_reach_the_template(tokenizer):
+    tokenizer.chat_template = (
+        "{% for tool in tools or [] %}{{ tool.name }} {% endfor %}{{ manner or 'plain' }}"
+        "{% for m in messages %} {{ m.role }}: {{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %} assistant:{% endif %}"
+    )
+    prompt = [{"role": "user", "content": "Sort: fig"}]
+    condition = {"prompt": prompt, "tools": [{"name": "red"}], "chat_template_kwargs": {"manner": "blue"}}
+    likelihood = TokenLikelihood(tokenizer)
+    encoded = likelihood.encode(Item(condition, [{"role": "assistant", "content": "fig"}]))
+    asked = tokenizer.decode(encoded.ids[: encoded.start])
+    assert asked == "red blue user: Sort: fig assistant:"
+    # what is generated from is what is scored
+    assert tokenizer.decode(likelihood.prompt_ids(condition)) == asked
+    plain = tokenizer.decode(likelihood.prompt_ids({"prompt": prompt}))
+    assert plain == "plain user: Sort: fig assistant:"
+
+
+def test_prompt_ids_of_text(tokenizer):
+    likelihood = TokenLikelihood(tokenizer)
+    encoded = likelihood.encode(Item({"prompt": "Sort: fig"}, " fig"))
+    assert likelihood.prompt_ids({"prompt": "Sort: fig"}) == list(encoded.ids[: encoded.start])
+
+
+def test_a_reference_with_its_own_condition(tokenizer):
+    likelihood = TokenLikelihood(tokenizer)
+    item = Item({"prompt": "Sort: pear fig"}, " fig pear", reference_condition={"prompt": "Sort: fig"})
+    encoded = likelihood.encode(item)
+    seen = likelihood.seen_by_reference(encoded)
+    other = likelihood.encode(Item({"prompt": "Sort: fig"}, " fig pear"))
+    assert (seen.ids, seen.start) == (other.ids, other.start)
+    assert seen.ids != encoded.ids
+    assert seen.ids[seen.start :] == encoded.ids[encoded.start :]  # the same tokens are scored
+    assert likelihood.seen_by_reference(other) is other
+    # one of the two would lose an end that the other keeps
+    with pytest.raises(UnusableItem, match="different tokens"):
+        TokenLikelihood(tokenizer, len(encoded.ids) - 1).encode(item)
+
+
+def test_key_tells_tokens_and_scored_part(tokenizer):
+    likelihood = TokenLikelihood(tokenizer)
+    one = EncodedText(array("i", [5, 6, 7]), 1)
+    assert likelihood.key(one) == likelihood.key(EncodedText(array("i", [5, 6, 7]), 1, truncated=True))
+    others = [EncodedText(array("i", [5, 6, 7]), 2), EncodedText(array("i", [5, 6, 8]), 1)]
+    assert len({likelihood.key(item) for item in (one, *others)}) == 3
+
+
+def test_plan_counts():
+    plan = plan_padded(
+        [EncodedText(array("i", [5, 6, 7, 8, 9]), 3), EncodedText(array("i", [5, 6, 7]), 2)], pad_token_id=0
+    )
+    assert plan.input_ids_RT.tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]]
+    assert plan.attention_mask_RT.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert plan.position_K.tolist() == [2, 3, 1]
+    assert plan.target_K.tolist() == [8, 9, 7]
+    assert (plan.length_N.tolist(), plan.longest) == ([2, 1], 2)
+    assert plan.describe() == "2 items in 2 rows of 5: 8 tokens, 20% padding, 3 scored"
+    moved = plan.to(torch.device("meta"))
+    assert {t.device.type for t in (moved.input_ids_RT, moved.target_K, moved.length_N)} == {"meta"}
+    assert moved.longest == 2
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_items_that_cannot_be_scored_are_refused(start):
+    with pytest.raises(ValueError, match="item 0 has 3 tokens"):
+        plan_padded([EncodedText(array("i", [5, 6, 7]), start)], pad_token_id=0)

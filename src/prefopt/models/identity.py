@@ -32,7 +32,9 @@ def fingerprint(model: nn.Module) -> str:
     config = getattr(model, "config", None)
     if config is not None:
         # a mapping (diffusers), an object with `to_dict` (transformers), or a dataclass (judges)
-        known = config if isinstance(config, Mapping) else getattr(config, "to_dict", lambda: asdict(config))()
+        known = (
+            config if isinstance(config, Mapping) else getattr(config, "to_dict", lambda: asdict(config))()
+        )
         values = {k: v for k, v in known.items() if k not in IRRELEVANT}
         digest.update(json.dumps(values, sort_keys=True, default=str).encode())
     for name, tensor in sorted(active_tensors(model).items()):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from prefopt.comparisons import Comparison, Encoded
 from prefopt.likelihoods.process import counted_noise
 from prefopt.likelihoods.steps import EncodedStep, GuidedNetwork, State, transition
-from prefopt.likelihoods.transition import GaussianTransition
+from prefopt.likelihoods.transition import SMALLEST_STD, GaussianTransition
 
 ThresholdRule = Literal["sigma", "variance", "linear", "quantile"]
 
@@ -41,7 +41,7 @@ class Judge(Protocol):
 
         Args:
             x_BCHW: latents as the network takes them.
-            t_B: their timestep (0 for final images); a judge of clean latents may ignore it.
+            t_B: their timestep, as the network takes it (0 for final images); a judge of clean latents may ignore it.
             prompts: one for each.
         """
         ...
@@ -58,7 +58,7 @@ class Gap:
         low, high: thresholds; equal for a constant one.
         rule: what runs from low to high between the cleanest and the noisiest step in use: "sigma" the step's
             noise, "variance" its square, "linear" the timestep. "quantile": `low` is the share of all pairs of a
-            step, seen so far, that is dropped.
+            step, seen so far, that is dropped; the scale of the judge plays no part.
     """
 
     low: float
@@ -87,7 +87,9 @@ class Tally:
     kept: int = 0
     score: float = 0.0
     gap: float = 0.0
+    prompts: int = 0
     network_calls: int = 0
+    """Summed over prompts; guidance, two conditions in one call, counts once."""
 
     def measures(self) -> dict[str, float]:
         """Means, by the names in the log."""
@@ -98,7 +100,7 @@ class Tally:
             "collect/kept": self.kept / self.pairs,
             "collect/score": self.score / self.pairs,
             "collect/gap": self.gap / self.pairs,
-            "collect/network_calls": float(self.network_calls),
+            "collect/network_calls": self.network_calls / self.prompts,
         }
 
 
@@ -118,7 +120,7 @@ class StepSampler:
         continue_from: "random" candidate, or the "winner".
         judge_timestep: told to the judge: the "candidate"'s own, or the "current" step's (LPO's released code).
         seed: of the run.
-        seen: gaps by step, for the quantile rule.
+        seen: gaps by step, for the quantile rule; whoever collects calls its `settle` after each round.
     """
 
     guided: GuidedNetwork
@@ -139,19 +141,27 @@ class StepSampler:
     """What an item holds: the sample x_t', or GradSPO's direction: half the difference of both noises, or each noise."""
 
     def __post_init__(self) -> None:
-        last = self.steps_in_use[-1] if self.steps_in_use else -1
-        if not 0 <= self.first <= last < len(self.steps_S2):
-            raise ValueError(
-                f"steps {self.first} to {self.last} are to be compared, but there are {len(self.steps_S2)} steps, "
-                "counted from 0"
-            )
         check_stochastic(self.eta)
+        end = len(self.steps_S2)
+        if (self.last is not None and self.last >= end) or not self.steps_in_use:
+            last = end - 1 if self.last is None else self.last
+            raise ValueError(
+                f"steps {self.first} to {last} are to be compared, but there are {end} steps, counted from 0, of "
+                f"which {len(self._stds())} have a density"
+            )
 
     @property
     def steps_in_use(self) -> list[int]:
-        """Steps whose candidates are compared."""
-        end = len(self.steps_S2) if self.last is None else self.last + 1
-        return list(range(self.first, end))
+        """Steps whose candidates are compared; never one without a density, as the last of some schedulers is."""
+        end = len(self._stds())
+        return list(range(self.first, end if self.last is None else min(end, self.last + 1)))
+
+    def _stds(self) -> Tensor:
+        """Noise of the steps that have a density."""
+        t_S, t_prev_S = self.steps_S2.unbind(1)
+        zero = torch.zeros(len(t_S), 1)
+        std_S = transition(self.guided.process, zero, zero, t_S, t_prev_S, self.eta).std_B
+        return std_S[std_S >= SMALLEST_STD]
 
     @torch.no_grad()
     def collect(
@@ -177,18 +187,17 @@ class StepSampler:
         }
         x_BCHW = self._noise(ids, round_, "start").to(device)
         thresholds = self.thresholds()
+        tally.prompts += len(ids)
         output_BCHW: Tensor | None = None
         found: list[Encoded[EncodedStep]] = []
-        last = max(self.steps_in_use)
-        for s, (t, t_prev) in enumerate(self.steps_S2.tolist()):
+        # nothing is sampled beyond the last compared step
+        for s, (t, t_prev) in enumerate(self.steps_S2[: max(self.steps_in_use) + 1].tolist()):
             t_B, t_prev_B = self._times(t, len(ids)), self._times(t_prev, len(ids))
             if output_BCHW is None:
                 output_BCHW = self.guided(model, x_BCHW, t_B, conditions)
-                tally.network_calls += 1
+                tally.network_calls += len(ids)
             step = transition(self.guided.process, output_BCHW, x_BCHW, t_B, t_prev_B, self.eta)
-            if s < self.first or s > last:
-                if s > last:
-                    break  # nothing further is compared
+            if s < self.first:
                 x_BCHW, output_BCHW = step.sample(self._noise(ids, round_, f"step {s}").to(device)), None
                 continue
             noise_KBCHW = torch.stack(
@@ -198,9 +207,14 @@ class StepSampler:
             score_KB, next_KBCHW = self._scores(model, drawn_KBCHW, t, t_prev, texts, many, tally)
             best_B, worst_B = score_KB.argmax(0), score_KB.argmin(0)
             of_B = torch.arange(len(ids))
-            gap_B = torch.tanh((score_KB[best_B, of_B] - score_KB[worst_B, of_B]) / 2)
-            threshold = self.seen.threshold(s, gap_B, self.gap) if thresholds is None else thresholds[s]
-            kept_B = (gap_B > threshold) & (best_B != worst_B)
+            difference_B = score_KB[best_B, of_B] - score_KB[worst_B, of_B]
+            gap_B = torch.tanh(difference_B / 2)
+            if thresholds is None:  # differences: gaps of a judge with large scores are all 1
+                kept_B = (difference_B > 0) & (
+                    difference_B >= self.seen.threshold(s, difference_B, self.gap.low)
+                )
+            else:
+                kept_B = gap_B > thresholds[s]
             tally.pairs += len(ids)
             tally.kept += int(kept_B.sum())
             tally.score += float(score_KB.mean(0).sum())
@@ -232,10 +246,7 @@ class StepSampler:
         if self.gap.rule == "quantile":
             return None
         use = self.steps_in_use
-        t_S, t_prev_S = self.steps_S2[use, 0], self.steps_S2[use, 1]
-        zero = torch.zeros(len(use), 1)
-        std_S = transition(self.guided.process, zero, zero, t_S, t_prev_S, self.eta).std_B
-        return dict(zip(use, self.gap.at(std_S, t_S).tolist(), strict=True))
+        return dict(zip(use, self.gap.at(self._stds()[use], self.steps_S2[use, 0]).tolist(), strict=True))
 
     def _ends(self, drawn_KCHW: Tensor, noise_KCHW: Tensor, best: int, worst: int) -> tuple[Tensor, Tensor]:
         if self.store_noise == "sample":
@@ -265,9 +276,10 @@ class StepSampler:
         if self.judge.sees == "clean" and t_prev > self.steps_S2[-1, 1]:
             time = self._times(t_prev, len(flat))
             output = self.guided(model, flat, time, conditions)
-            tally.network_calls += self.candidates
+            tally.network_calls += len(flat)
             seen = self.guided.process.x0(output, flat, time)
-        score_KB = self.judge(seen, self._times(at, len(flat)), told).float().cpu().view(self.candidates, -1)
+        told_B = self.guided.process.model_timestep(self._times(at, len(flat)))
+        score_KB = self.judge(seen, told_B, told).float().cpu().view(self.candidates, -1)
         if not bool(score_KB.isfinite().all()):
             bad = int((~score_KB.isfinite()).any(0).nonzero()[0])
             raise ValueError(f"the judge's score of {texts[bad]!r} at timestep {at} is not finite")
@@ -286,20 +298,31 @@ class StepSampler:
 
 @dataclass
 class GapMemory:
-    """The latest gaps of every step, for thresholds that keep a given share.
+    """The latest differences between best and worst score of every step, for thresholds that keep a given share.
 
     Attributes:
-        size: gaps remembered a step.
+        size: differences remembered a step.
+        gaps: those of earlier rounds, by step.
+        fresh: those of this round.
     """
 
     size: int = 512
     gaps: dict[int, Tensor] = field(default_factory=dict)
+    fresh: dict[int, Tensor] = field(default_factory=dict)
 
-    def threshold(self, s: int, gap_B: Tensor, gap: Gap) -> float:
-        """The quantile `gap.low` of step s's gaps, these included."""
-        known = torch.cat([self.gaps.get(s, gap_B.new_zeros(0)), gap_B])[-self.size :]
-        self.gaps[s] = known
-        return float(known.quantile(gap.low))
+    def threshold(self, s: int, difference_B: Tensor, share: float) -> float:
+        """The quantile `share` of step s's differences, these included."""
+        self.fresh[s] = difference_B
+        known = torch.cat([self.gaps.get(s, difference_B.new_zeros(0)), difference_B])
+        return float(known.quantile(share))
+
+    def settle(self, rounds: Sequence[Mapping[int, Tensor]] | None = None) -> None:
+        """Remember a round: this process's, or all processes', which then remember the same."""
+        for fresh in [self.fresh] if rounds is None else rounds:
+            for s, difference_B in fresh.items():
+                known = torch.cat([self.gaps.get(s, difference_B.new_zeros(0)), difference_B])
+                self.gaps[s] = known[-self.size :]
+        self.fresh = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,23 +355,28 @@ class TrajectorySampler:
         names = [f"{i} trajectory {k}" for i, _ in prompts for k in range(self.candidates)]
         conditions = {k: v.to(device) for k, v in self.guided.prepare(texts).items()}
         x_NCHW = self._noise(names, round_, "start").to(device)
-        path: list[tuple[float, float, Tensor, Tensor]] = []
+        tally.prompts += len(prompts)
+        path: list[tuple[list[State], Tensor]] = []
         for s, (t, t_prev) in enumerate(self.steps_S2.tolist()):
             t_N = torch.full((len(texts),), t, dtype=self.steps_S2.dtype)
             t_prev_N = torch.full((len(texts),), t_prev, dtype=self.steps_S2.dtype)
             output_NCHW = self.guided(model, x_NCHW, t_N, conditions)
-            tally.network_calls += self.candidates
+            tally.network_calls += len(texts)
             step = transition(self.guided.process, output_NCHW, x_NCHW, t_N, t_prev_N, self.eta)
             before, x_NCHW = x_NCHW, step.sample(self._noise(names, round_, f"step {s}").to(device))
             if is_density(step):
-                path.append((t, t_prev, before.float().cpu(), x_NCHW.float().cpu()))
+                # one object a state, so that pairs that share it share its forward pass too
+                states = [
+                    State(x, t, t_prev, text) for x, text in zip(before.float().cpu(), texts, strict=True)
+                ]
+                path.append((states, x_NCHW.float().cpu()))
         score_N = self.judge(x_NCHW, torch.zeros(len(texts), dtype=self.steps_S2.dtype), texts).float().cpu()
         if not bool(score_N.isfinite().all()):
             raise ValueError(
                 f"the judge's score of {texts[int((~score_N.isfinite()).nonzero()[0])]!r} is not finite"
             )
         found: list[Encoded[EncodedStep]] = []
-        for b, (i, text) in enumerate(prompts):
+        for b, (i, _) in enumerate(prompts):
             members = range(b * self.candidates, (b + 1) * self.candidates)
             for one, other in itertools.combinations(members, 2):
                 gap = float(score_N[one] - score_N[other])
@@ -359,11 +387,10 @@ class TrajectorySampler:
                 if gap == 0:
                     continue
                 best, worst = (one, other) if gap > 0 else (other, one)
-                for s, (t, t_prev, before, after) in enumerate(path):
-                    ends = tuple(
-                        EncodedStep(State(before[n], t, t_prev, text), after[n]) for n in (best, worst)
-                    )
-                    found.append(Encoded(f"{round_}/{i}/{best}-{worst}/{s}", ends, (Comparison(0, 1),)))
+                name = f"{round_}/{i}/{best % self.candidates}-{worst % self.candidates}"
+                for s, (states, after) in enumerate(path):
+                    ends = tuple(EncodedStep(states[n], after[n]) for n in (best, worst))
+                    found.append(Encoded(f"{name}/{s}", ends, (Comparison(0, 1),)))
         return found
 
     def _noise(self, names: Sequence[str], round_: int, place: str) -> Tensor:
@@ -380,4 +407,4 @@ def check_stochastic(eta: float) -> None:
 
 def is_density(step: GaussianTransition) -> bool:
     """Whether a step has a spread; the last one of some schedulers has none."""
-    return bool((step.std_B > 1e-4).all())
+    return bool((step.std_B >= SMALLEST_STD).all())

@@ -44,9 +44,7 @@ def check_start_value(loop: Loop, record: Record) -> None:
         found = f"policy equals reference (largest log-ratio {worst:.1e}); loss {loss:.4f}"
         record.check("start value", "pass", found)
         return
-    found = (
-        f"policy and reference differ by {worst:.3g} before any step: dropout, dtype or a damaged cache"
-    )
+    found = f"policy and reference differ by {worst:.3g} before any step: dropout, dtype or a damaged cache"
     record.check("start value", "fail" if full_precision else "warn", found)
     if full_precision:
         raise StopRun(

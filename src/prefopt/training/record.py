@@ -231,7 +231,16 @@ def now() -> str:
 def versions() -> dict[str, str]:
     """Versions of everything a result depends on."""
     names = (
-        *("torch", "transformers", "diffusers", "accelerate", "peft", "datasets", "tokenizers", "safetensors"),
+        *(
+            "torch",
+            "transformers",
+            "diffusers",
+            "accelerate",
+            "peft",
+            "datasets",
+            "tokenizers",
+            "safetensors",
+        ),
         *("numpy", "pillow"),
     )
     return {name: metadata.version(name) for name in names}
