@@ -289,3 +289,27 @@ def test_keys_of_a_file_are_text(tmp_path):
     (tmp_path / "a.yaml").write_text("1: 2\n")
     with pytest.raises(ConfigError, match="key: value"):
         read_yaml(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--use-peft", "lora_r=4"], {"use_peft": True, "lora_r": 4}),
+        (["--use-peft", "lora-r=4"], {"use_peft": True, "lora_r": 4}),
+        (["--use-peft", "beta=0.3"], {"use_peft": True, "beta": 0.3}),  # an objective's
+        (["--use-peft", "lr=1", "--overwrite"], {"use_peft": True, "lr": 1, "overwrite": True}),
+        (["--bf16", "beta=0.3"], {"bf16": True, "beta": 0.3}),
+        (["--bf16", "lr=1"], {"bf16": True, "lr": 1}),
+        (["--use-peft", "true", "lora_r=4"], {"use_peft": True, "lora_r": 4}),
+        (["--run_name", "night=3"], {"run_name": "night=3"}),  # no key: a value that holds =
+        (["--data", "s3://bucket?lr=1"], {"data": "s3://bucket?lr=1"}),
+    ],
+)
+def test_a_flag_before_an_override(arguments, expected):
+    assert parse_overrides(arguments) == expected
+
+
+@pytest.mark.parametrize("arguments", [["seed=1", "--seed"], ["--seed", "--seed"]])
+def test_a_flag_given_twice(arguments):
+    with pytest.raises(ConfigError, match="seed is given twice"):
+        parse_overrides(arguments)

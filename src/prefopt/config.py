@@ -11,7 +11,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -229,7 +229,9 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, BaseModel):
 
 
 FIELD_NAMES = frozenset(TrainConfig.model_fields)
-FLAGS = frozenset(k for k, f in TrainConfig.model_fields.items() if f.annotation is bool)
+FLAGS = frozenset(
+    k for k, f in TrainConfig.model_fields.items() if bool in (f.annotation, *get_args(f.annotation))
+)
 IMAGE_FIELDS = frozenset(ImageKeys.model_fields)
 REWARD_FIELDS = frozenset(RewardKeys.model_fields)
 ONLINE_FIELDS = frozenset(OnlineKeys.model_fields)
@@ -263,16 +265,22 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
 
     values: dict[str, Any] = {}
     waiting: str | None = None
+
+    def put(key: str, value: Any) -> None:
+        if key in values:
+            raise ConfigError(f"{key} is given twice")
+        values[key] = value
+
     for argument in arguments:
         left = argument.partition("=")[0].replace("-", "_") if "=" in argument else ""
         # a bare flag may stand before key=value: `--use_peft lora_r=4`
-        another = left.isidentifier() and (left in FIELD_NAMES or waiting in FLAGS)
+        another = left.isidentifier() and (left in FIELD_NAMES or left in ALIASES or waiting in FLAGS)
         if waiting is not None and not argument.startswith("--") and not another:
             key, text = waiting, argument
             waiting = None
         else:
             if waiting is not None:
-                values[waiting] = True  # a bare --flag
+                put(waiting, True)  # a bare --flag
                 waiting = None
             key, equals, text = argument.removeprefix("--").partition("=")
             key = key.replace("-", "_")
@@ -283,14 +291,12 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
                     )
                 waiting = key
                 continue
-        if key in values:
-            raise ConfigError(f"{key} is given twice")
         try:
-            values[key] = yaml.safe_load(text) if text else ""
+            put(key, yaml.safe_load(text) if text else "")
         except yaml.YAMLError as error:
             raise ConfigError(f"the value of {key}, {text!r}, cannot be read: {error}") from error
     if waiting is not None:
-        values[waiting] = True
+        put(waiting, True)
     return values
 
 

@@ -27,6 +27,7 @@ from prefopt.models.policy import Policy
 from prefopt.shards import ShardCache
 
 ReferenceKind = Literal["cached", "live", "adapter_off", "none"]
+REFERENCE_BATCH = 8192  # summed width of a forward pass of the reference, in tokens for text
 
 
 class Reference:

@@ -243,3 +243,8 @@ def test_dropout_of_new_adapters_is_the_users(tiny_model):
     model = load_model(str(tiny_model), lora=LoraSettings(r=2, dropout=0.5)).model
     assert 0.5 in rates(model)
     assert torch.equal(logits(model), logits(load_model(str(tiny_model)).model))  # not in evaluation
+
+
+def test_an_adapter_goes_on_without_dropout(adapter):
+    """Policy and reference must agree at the start, whatever the adapter was trained with."""
+    assert rates(load_model(str(adapter)).model) <= {0.0}

@@ -196,7 +196,7 @@ def test_training_raises_the_reward_and_repeats_itself(world):
 
 
 def run_of(reward, drift, *, distance=1.0, fall=0.1, clipped=0, late=1.0):
-    steps = {t: StepLog(10, float(clipped), 1.0) for t in (301, 251, 201, 151, 101, 51, 1)}
+    steps = {t: StepLog(10, float(clipped), gradient=1.0) for t in (301, 251, 201, 151, 101, 51, 1)}
     for t in (151, 101, 51, 1):
         steps[t].gradient = late
     return Run(Measured(reward, drift, distance), fall, 80, steps)

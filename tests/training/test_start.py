@@ -60,3 +60,11 @@ def test_nothing_to_train(tiny_model, rows_file, own_cache, tmp_path, monkeypatc
     monkeypatch.setattr(text, "load_model", lambda source, **given: load_model(source, trainable=False))
     with pytest.raises(ConfigError, match="nothing is trainable"):
         train(tiny_model, rows_file(ROWS), tmp_path / "a")
+
+
+@pytest.mark.parametrize("order", [(True, False), (False, True)])
+def test_two_precisions_in_one_process(tiny_model, rows_file, own_cache, tmp_path, order):
+    """Accelerate keeps the first run's precision in the process unless told otherwise."""
+    data = rows_file(ROWS)
+    for bf16 in order:
+        train(tiny_model, data, tmp_path / str(bf16), bf16=bf16)

@@ -18,6 +18,7 @@ from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.text_samples import TextSampler
 from prefopt.models.loading import LoadedModel, LoraSettings, load_model, load_tokenizer, trainable_parameters
 from prefopt.objectives.base import Objective
+from prefopt.references import REFERENCE_BATCH
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.rows import load_comparisons
 from prefopt.training import memory
@@ -66,14 +67,20 @@ def set_up(context: Context) -> Setup:
         ).model
 
     def forecast(reference_resident: bool) -> list[dict[str, Any]]:
+        items = [item for e in (*data.train, *data.held_out) for item in (*e.items, *e.aside)]
+        length = max(len(item.ids) for item in items)
+        evaluation = 2 * config.per_device_eval_batch_size * length
+        cached = objective.needs_reference and config.reference in ("auto", "cached")
         return memory.forecast(
             model,
             optim=config.optim,
             rows=2 * config.per_device_train_batch_size,
-            length=max(len(item.ids) for e in data.train for item in e.items),
+            length=length,
             reference_resident=reference_resident,
             gradient_checkpointing=config.gradient_checkpointing,
             autocast_bf16=context.bf16,
+            scored=max(item.length for item in items),
+            forward_tokens=min(max(REFERENCE_BATCH * cached, evaluation), len(items) * length),
         )
 
     world = world_of(config.data)

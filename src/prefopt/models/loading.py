@@ -166,13 +166,13 @@ def load_model(
                 "or merge the adapter into its base first"
             )
         model = PeftModel.from_pretrained(model, source, is_trainable=trainable)
-        disable_dropout(model)
         loaded = LoadedModel(model=model, source=source, adapter="default")
         if trainable:
             check_only_lora(model)
             model.load_adapter(source, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
             model.set_adapter("default")
             loaded.reference_adapter = REFERENCE_ADAPTER
+        disable_dropout(model)  # also of the reference adapter: both must agree at the start
     elif lora is not None:
         loaded = LoadedModel(
             model=add_lora(model, lora, prepare_4bit=load_in_4bit), source=source, adapter="default"

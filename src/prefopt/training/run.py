@@ -21,7 +21,7 @@ from prefopt.models.identity import fingerprint
 from prefopt.models.loading import trainable_parameters
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
-from prefopt.references import Reference
+from prefopt.references import REFERENCE_BATCH, Reference
 from prefopt.training import checkpoint, memory
 from prefopt.training.batches import Scorer
 from prefopt.training.console import Console
@@ -35,7 +35,6 @@ from prefopt.training.record import Record, versions
 from prefopt.training.schedule import Schedule
 
 Prepare = Callable[[Any, torch.nn.Module, torch.optim.Optimizer], tuple[torch.nn.Module, Any]]
-REFERENCE_BATCH = 16384  # summed width of a forward pass of the reference, in tokens for text
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,9 @@ def run(
 def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
     """Accelerate's object, and whether it runs under bf16 autocast."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # a second run in the same process may have another precision
     bf16 = config.bf16
     if bf16 is None:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
