@@ -168,14 +168,14 @@ class World:
 def test_worlds_are_judged_on_clean_test_rows(monkeypatch):
     world = World()
     monkeypatch.setattr(data, "world_of", lambda source: world if source.startswith("world:") else None)
-    given = config(data="world:w", label_noise=0.3, seed=5)
+    given = config(data="world:text", label_noise=0.3, seed=5)
     found = read(given, objectives.get("dpo"), lambda rows, columns: load_comparisons(rows, columns=columns))
     assert world.asked == [
         {"split": "train", "label_noise": 0.3, "seed": 5},
         {"split": "test", "label_noise": 0.0, "seed": 5},
     ]
     assert (len(found.train.examples), len(found.held_out.examples)) == (6, 4)
-    assert found.train.report.source == "world:w"
+    assert found.train.report.source == "world:text"
 
 
 # -- encoded examples --------------------------------------------------------------------------------------------
