@@ -75,10 +75,9 @@ def train(
     """
     from prefopt.training.run import run
 
-    given = {"method": method, "model": model, "data": data}
-    named = {
-        k: str(v) if isinstance(v, Path) else v for k, v in {**given, **options}.items() if v is not None
-    }
+    # an option given as None means None (max_grad_norm, clip_eps); only what is left out takes its default
+    given = {k: v for k, v in {"method": method, "model": model, "data": data}.items() if v is not None}
+    named = {k: str(v) if isinstance(v, Path) else v for k, v in {**given, **options}.items()}
     resolved, hyper = resolve(read_yaml(Path(config)) if config is not None else {}, named)
     outcome = run(resolved, hyper, reward=reward)
     return TrainResult(outcome.output_dir, outcome.metrics, outcome.history)
