@@ -14,13 +14,15 @@ if TYPE_CHECKING:
 
     from prefopt.reproduce.core import Reproduction, Tick, Ticker
 
-NAMES = ("ties", "bpo")
+NAMES = ("ties", "bpo", "gradspo")
 
 
 @click.command("reproduce")
 @click.argument("name", type=click.Choice(NAMES))
 @click.option(
-    "--seeds", type=click.IntRange(min=1), help="Seeds of the fast experiments. [default: 10 ties, 20 bpo]"
+    "--seeds",
+    type=click.IntRange(min=1),
+    help="Seeds of the fast experiments. [default: 10 ties, 20 bpo, 6 gradspo]",
 )
 @click.option(
     "--quick", is_flag=True, help="Seconds instead of minutes: shows that it runs, verdicts mean nothing."
@@ -35,13 +37,13 @@ NAMES = ("ties", "bpo")
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Processes for language models.",
+    help="Processes for language models and for gradspo.",
 )
 def command(name: str, seeds: int | None, quick: bool, output: Path | None, workers: int) -> None:
     """Test a paper's claims in miniature, over several seeds.
 
     Every claim ends as "holds", "does not hold here" or "inconclusive", by one rule: where the 95 % interval over
-    seeds lies. NAME is ties (arXiv 2409.17431) or bpo (arXiv 2505.19601).
+    seeds lies. NAME is ties (arXiv 2409.17431), bpo (arXiv 2505.19601) or gradspo (OpenReview d6lIOnvOX2).
     """
     from importlib import import_module
 
@@ -86,7 +88,7 @@ def show(result: Reproduction, console: Console) -> None:
     from prefopt.reproduce.core import FAILS, HOLDS
     from prefopt.reproduce.page import measured
 
-    table = Table(title=f"{result.title} (arXiv {result.paper})", title_justify="left")
+    table = Table(title=f"{result.title} ({result.published})", title_justify="left")
     table.add_column("claim")
     table.add_column("measured [95 % interval]")
     table.add_column("verdict", no_wrap=True)

@@ -220,7 +220,7 @@ class Reproduction:
     Attributes:
         name: name of the reproduction, which starts all its file names.
         title: the paper's title.
-        paper: arXiv number.
+        paper: arXiv number, or the id on OpenReview.
         claims: the paper's claims with verdicts.
         tables: numbers behind the figures.
         plots: figures.
@@ -238,6 +238,11 @@ class Reproduction:
     settings: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def published(self) -> str:
+        """Where the paper is: arXiv numbers have a dot, ids on OpenReview have none."""
+        return f"arXiv {self.paper}" if "." in self.paper else f"OpenReview {self.paper}"
 
     def add(self, other: Reproduction) -> None:
         """Append another part's claims, tables, plots, settings and notes."""

@@ -75,7 +75,7 @@ def html_page(result: Reproduction, versions: Mapping[str, Any]) -> str:
     images = [(plot.name, plot.caption, png(plot)) for plot in result.plots]
     settings = json.dumps(result.settings, indent=1, ensure_ascii=False)
     header = fill(
-        '<p class="lede">{{ r.title }} (arXiv {{ r.paper }}): its claims in miniature.</p><p class="status">'
+        '<p class="lede">{{ r.title }} ({{ r.published }}): its claims in miniature.</p><p class="status">'
         "{% for v in verdicts %}{{ v[1] }} {{ v[0] }}{{ '' if loop.last else ', ' }}{% endfor %}</p>",
         r=result,
         verdicts=[(v, sum(c.verdict == v for c in result.claims)) for v in (HOLDS, FAILS, OPEN)],
