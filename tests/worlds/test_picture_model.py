@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prefopt.worlds import get_world
-from prefopt.worlds.picture import ATTRIBUTES
+from prefopt.worlds.picture_task import ATTRIBUTES
 
 TINY = {
     "width": 8,
@@ -229,7 +229,7 @@ def test_the_two_pictures_of_a_prompt_differ(world):
     assert torch.equal(world.samples(4, 2), images)
     rows = world.comparisons(4, candidates="model", tie_margin=0, progress=False)
     assert {row["source"] for row in rows} == {"world:picture/model"}
-    from prefopt.worlds.picture import as_batch
+    from prefopt.worlds.picture_task import as_batch
 
     for row, pair in zip(rows, images, strict=True):
         stored = as_batch([row["chosen_image"], row["rejected_image"]])

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.worlds.picture import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures, number
+from prefopt.worlds.picture_task import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures, number
 from prefopt.worlds.text_model import progress_bar, quiet_transformers, seeded
 
 LATENT_CHANNELS = 12
