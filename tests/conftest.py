@@ -51,6 +51,9 @@ def save_tiny_model(folder: Path, architecture: str = "llama") -> Path:
             model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared, **sizes))
         elif architecture == "qwen2":
             model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared, **sizes))
+        elif architecture == "bloom":
+            sizes = {"hidden_size": 32, "n_layer": 2, "n_head": 4}
+            model = transformers.BloomForCausalLM(transformers.BloomConfig(**shared, **sizes))
         else:
             model = transformers.GPT2LMHeadModel(
                 transformers.GPT2Config(**shared, n_embd=32, n_layer=2, n_head=4, n_positions=128)

@@ -36,6 +36,8 @@ KEYS = [
     "dtype",
     "bf16",
     "attn_implementation",
+    "batch_layout",
+    "per_device_train_batch_tokens",
     "gradient_checkpointing",
     "use_peft",
     "lora_r",

@@ -91,7 +91,7 @@ ROOMS = {
     "evaluation/generation": {"likelihoods"},
     "methods": {"objectives"},
     "worlds": {"sources", "cache"},
-    "report": set(),
+    "report": {"config"},
 }
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prefopt.config import read_yaml, resolve
+from prefopt.config import ConfigError, read_yaml, resolve
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from prefopt.models.latent_reward import LatentRewardModel
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class TrainResult:
 
     @property
     def model_dir(self) -> Path:
-        """The trained model (or adapter), loadable by transformers (or peft)."""
+        """The trained model (or adapter), loadable by transformers (peft) or, of images, by diffusers."""
         return self.output_dir / "model"
 
     @property
@@ -35,11 +41,46 @@ class TrainResult:
         """The run's page."""
         return self.output_dir / "report.html"
 
-    def load_model(self) -> tuple[Any, Any]:
-        """Model and tokenizer, ready for inference."""
+    def load_model(
+        self,
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | DiffusionPipeline | LatentRewardModel:
+        """What was trained, ready for inference, on the CPU.
+
+        Returns:
+            Of a run on text, model and tokenizer. Of a run on images, the diffusers pipeline (without its safety
+            checker), adapters loaded into the one that the run started from; of `lrm`, the judge.
+
+        Raises:
+            OSError: the run saved no model, or the model that its adapters belong to has gone.
+
+        Example:
+            >>> model, tokenizer = prefopt.train("dpo", model=folder, data=rows).load_model()    # doctest: +SKIP
+            >>> pipe = prefopt.train("diffusion_dpo", model=folder, data=rows).load_model()      # doctest: +SKIP
+            >>> pipe("a red circle").images[0]                                                   # doctest: +SKIP
+        """
+        folder = self.model_dir
+        if (folder / "model_index.json").is_file():
+            from prefopt.models.pipelines import load_pipeline
+
+            return load_pipeline(str(folder), trainable=False).pipe
+        if (folder / "pytorch_lora_weights.safetensors").is_file():
+            from prefopt.models.pipelines import load_pipeline
+            from prefopt.training.data import world_of
+
+            source = str(read_yaml(self.output_dir / "config.yaml")["model"])
+            world = world_of(source)
+            loaded = load_pipeline(str(world.model_dir()) if world else source, trainable=False)
+            loaded.pipe.load_lora_weights(folder)
+            loaded.denoiser.requires_grad_(False)
+            return loaded.pipe
+        from prefopt.models.latent_reward_files import is_judge, load_judge
+
+        if is_judge(folder):
+            return load_judge(folder)
         from prefopt.models.loading import load_model, load_tokenizer
 
-        return load_model(str(self.model_dir), trainable=False).model, load_tokenizer(str(self.model_dir))
+        model: Any = load_model(str(folder), trainable=False).model
+        return model, load_tokenizer(str(folder))
 
 
 def train(
@@ -48,7 +89,7 @@ def train(
     model: str | Path | None = None,
     data: str | Path | None = None,
     config: str | Path | None = None,
-    reward: Callable[[str, str], float] | None = None,
+    reward: str | Callable[[Any, Any], float] | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a model on comparisons.
@@ -58,7 +99,8 @@ def train(
         model: folder saved by `save_pretrained`, hub id, or "world:text".
         data: JSONL, parquet or CSV file, `datasets` folder, hub id, or "world:text".
         config: YAML file with any of the keys; keywords win over it.
-        reward: reward of (prompt, completion), reported on samples through the run; never trained on.
+        reward: reward of (prompt, completion) or of (prompt, image), (3, H, W) in [0, 1]; or, for images, the name of a
+            scorer, as the key `reward` takes it ("pickscore:DIR"). Reported on samples through the run; never trained on.
         options: configuration keys and hyper-parameters of the objective (`beta=0.3`, `learning_rate=1e-5`, ...);
             `prefopt methods NAME` lists them.
 
@@ -75,6 +117,12 @@ def train(
     """
     from prefopt.training.run import run
 
+    if isinstance(reward, str):
+        options, reward = options | {"reward": reward}, None
+    elif reward is not None and not callable(reward):
+        raise ConfigError(
+            f"reward must be a function of (prompt, sample), or the name of a scorer; given {reward!r}"
+        )
     # an option given as None means None (max_grad_norm, clip_eps); only what is left out takes its default
     given = {k: v for k, v in {"method": method, "model": model, "data": data}.items() if v is not None}
     named = {k: str(v) if isinstance(v, Path) else v for k, v in {**given, **options}.items()}

@@ -162,8 +162,14 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, BaseModel):
     attn_implementation: str | None = Field(
         None, description="attention of transformers: sdpa, eager, flash_attention_2"
     )
-    gradient_checkpointing: bool = Field(
-        False, description="recompute activations in the backward pass: less memory"
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        False,
+        description="recompute activations in the backward pass: less memory; auto: if it would not fit",
+    )
+    batch_layout: Literal["auto", "shared", "packed", "plain"] = Field(
+        "auto",
+        description="prompts shared by several completions and short rows packed, only packed, or one padded row "
+        "an item; auto: the densest that the model is found to score rightly",
     )
     use_peft: bool = Field(False, description="train LoRA adapters instead of the weights")
     lora_r: int = Field(16, ge=1)
@@ -203,6 +209,11 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, BaseModel):
     per_device_train_batch_size: int = Field(
         8, ge=1, description="examples in one forward pass on one device"
     )
+    per_device_train_batch_tokens: int | Literal["auto"] | None = Field(
+        None,
+        description="cut a step's examples into forward passes of at most so many tokens, longest first, instead of "
+        "per_device_train_batch_size examples; auto: what fits into memory. The step's examples stay the same",
+    )
     gradient_accumulation_steps: int = Field(1, ge=1)
     num_train_epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, description="stop after so many optimizer steps; overrides epochs")
@@ -236,6 +247,13 @@ IMAGE_FIELDS = frozenset(ImageKeys.model_fields)
 REWARD_FIELDS = frozenset(RewardKeys.model_fields)
 ONLINE_FIELDS = frozenset(OnlineKeys.model_fields)
 SPECIAL_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
+TEXT_FIELDS = frozenset(
+    {
+        "max_length", "attn_implementation", "batch_layout", "per_device_train_batch_tokens", "load_in_4bit",
+        "lora_target_modules", "sample_max_new_tokens", "sample_temperature",
+    }
+)  # fmt: skip
+"""Keys that mean nothing to image models (their adapters are on the attention's projections)."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ policy is sharded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,7 @@ class Reference:
                 cache_root,
             )
             seen = {likelihood.key(item): item for item in map(likelihood.seen_by_reference, items)}
-            order = sorted(seen, key=lambda k: (-likelihood.width(seen[k]), k))
+            order = by_family(seen, likelihood)
 
             def compute(batch: list[Any]) -> list[np.ndarray]:
                 scores = self._score(model, likelihood.plan(batch).to(self.device))
@@ -184,13 +184,26 @@ class Reference:
         return logp_NL.to(self.device, non_blocking=True)
 
 
+def by_family(seen: Mapping[str, Any], likelihood: Likelihood) -> list[str]:
+    """Keys of items, the widest families first; what can be scored together cheaply stays together."""
+    families: dict[Any, list[str]] = {}
+    for key, item in seen.items():
+        families.setdefault(likelihood.family(item), []).append(key)
+    for keys in families.values():
+        keys.sort(key=lambda k: (-likelihood.width(seen[k]), k))
+    order = sorted(families.values(), key=lambda keys: (-likelihood.width(seen[keys[0]]), keys[0]))
+    return [key for keys in order for key in keys]
+
+
 def by_width(items: Sequence[Any], batch_size: int, width: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Cut a list, widest first, into batches of at most `batch_size` padded places."""
+    """Cut a list, widest first or nearly so, into batches of at most `batch_size` padded places."""
     batch: list[Any] = []
+    widest = 0
     for item in items:
-        if batch and (len(batch) + 1) * width(batch[0]) > batch_size:
+        if batch and (len(batch) + 1) * max(widest, width(item)) > batch_size:
             yield batch
-            batch = []
+            batch, widest = [], 0
         batch.append(item)
+        widest = max(widest, width(item))
     if batch:
         yield batch

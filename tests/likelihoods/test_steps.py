@@ -427,13 +427,7 @@ def pair(name: str) -> Encoded[EncodedImage]:
 
 def rewards(**options: Any) -> RewardLikelihood:
     store: Any = Store()
-    return RewardLikelihood(
-        process=PROCESSES["epsilon"],
-        network=lambda *_: torch.zeros(0),
-        store=store,
-        timesteps=TIMESTEPS,
-        **options,
-    )
+    return RewardLikelihood(process=PROCESSES["epsilon"], store=store, timesteps=TIMESTEPS, **options)
 
 
 def noise_of(likelihood: RewardLikelihood, name: str, epoch: int) -> tuple[Tensor, Tensor]:
@@ -466,6 +460,8 @@ def test_noise_of_rewards_is_fresh_every_epoch_and_fixed_in_evaluations():
     likelihood = rewards()
     (t, first), (_, second) = (noise_of(likelihood, "row", epoch) for epoch in (0, 1))
     assert not torch.equal(first, second)
+    repeated = [noise_of(rewards(noise_epochs=2), "row", epoch)[1] for epoch in (0, 1, 2)]
+    assert [torch.equal(first, noise) for noise in repeated] == [True, False, True]
     once, again = (noise_of(likelihood, "row", -1) for _ in range(2))
     assert torch.equal(once[1], again[1])
     assert not torch.equal(once[1], first)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROWS, save_tiny_model
 from prefopt.comparisons import Item, UnusableItem
-from prefopt.likelihoods.plan import EncodedText, plan_padded
+from prefopt.likelihoods.plan import EncodedText, plan_rows
 from prefopt.likelihoods.tokens import TokenLikelihood
 
 ITEMS = [Item({"prompt": row["prompt"]}, row[side]) for row in ROWS[:4] for side in ("chosen", "rejected")]
@@ -266,15 +266,16 @@ def test_key_tells_tokens_and_scored_part(tokenizer):
 
 
 def test_plan_counts():
-    plan = plan_padded(
+    plan = plan_rows(
         [EncodedText(array("i", [5, 6, 7, 8, 9]), 3), EncodedText(array("i", [5, 6, 7]), 2)], pad_token_id=0
     )
-    assert plan.input_ids_RT.tolist() == [[5, 6, 7, 8, 9], [5, 6, 7, 0, 0]]
-    assert plan.attention_mask_RT.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+    assert plan.input_ids_RT.tolist() == [[5, 6, 7, 8], [5, 6, 0, 0]]  # a last token predicts nothing
+    assert plan.attention_mask_RT.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
+    assert plan.until_RT is None
     assert plan.position_K.tolist() == [2, 3, 1]
     assert plan.target_K.tolist() == [8, 9, 7]
     assert (plan.length_N.tolist(), plan.longest) == ([2, 1], 2)
-    assert plan.describe() == "2 items in 2 rows of 5: 8 tokens, 20% padding, 3 scored"
+    assert plan.describe() == "2 items in 2 rows of 4: 6 tokens, 25% padding, 3 scored"
     moved = plan.to(torch.device("meta"))
     assert {t.device.type for t in (moved.input_ids_RT, moved.target_K, moved.length_N)} == {"meta"}
     assert moved.longest == 2
@@ -283,4 +284,4 @@ def test_plan_counts():
 @pytest.mark.parametrize("start", [0, 3])
 def test_items_that_cannot_be_scored_are_refused(start):
     with pytest.raises(ValueError, match="item 0 has 3 tokens"):
-        plan_padded([EncodedText(array("i", [5, 6, 7]), start)], pad_token_id=0)
+        plan_rows([EncodedText(array("i", [5, 6, 7]), start)], pad_token_id=0)

@@ -1,11 +1,10 @@
-"""The judge against a full network with hooks, the published score formula, and its own files."""
+"""The judge against a full network with hooks, and the published score formula."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 import tiny_pipelines
+from models.pipeline_cases import Folders, latents
 from prefopt.models.latent_features import HalfUNet
 from prefopt.models.latent_reward import TAU_MAX, LatentRewardModel, enhance, scaled_cosine
-from prefopt.models.latent_space import LatentSpace, NoiseSchedule
 from prefopt.models.pipelines import load_pipeline
 
 CASES = {
@@ -25,51 +24,6 @@ CASES = {
     for case in json.loads((Path(__file__).parents[1] / "data" / "lpo.json").read_text("utf-8"))
 }
 PROMPTS = ["a red circle", "two blue squares, top left", ""]
-FAMILIES: dict[str, Callable[..., Path]] = {
-    "sd": tiny_pipelines.tiny_sd,
-    "sdxl": tiny_pipelines.tiny_sdxl,
-    "sd3": tiny_pipelines.tiny_sd3,
-    "sd3_t5": lambda folder: tiny_pipelines.tiny_sd3(folder, t5=True),
-}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("pipelines")
-    return {name: build(place / name) for name, build in FAMILIES.items()}
-
-
-@pytest.fixture(scope="module", params=list(FAMILIES))
-def family(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def judges(folders: dict[str, Path]) -> dict[str, LatentRewardModel]:
-    """Read them, never change them."""
-    return {
-        name: LatentRewardModel.from_pipeline(folder, feature_block=1 if "sd3" in name else None).eval()
-        for name, folder in folders.items()
-    }
-
-
-@pytest.fixture
-def judge(judges: dict[str, LatentRewardModel], family: str) -> LatentRewardModel:
-    return copy.deepcopy(judges[family])
-
-
-@pytest.fixture
-def sd(judges: dict[str, LatentRewardModel]) -> LatentRewardModel:
-    return copy.deepcopy(judges["sd"])
-
-
-def pipeline_of(folder: Path) -> Any:
-    return load_pipeline(str(folder)).pipe
-
-
-def latents(judge: LatentRewardModel, n: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, judge.config.latent_space.channels, 8, 8, generator=generator)
 
 
 def with_gs(judge: LatentRewardModel, gs: float) -> LatentRewardModel:
@@ -143,10 +97,10 @@ def hooked_features(
 
 
 def test_features_are_those_of_the_full_network(
-    judge: LatentRewardModel, folders: dict[str, Path], family: str
+    judge: LatentRewardModel, folders: Folders, family: str
 ) -> None:
     x, t = latents(judge, 3), torch.tensor([1, 451, 951])
-    down, mid = hooked_features(pipeline_of(folders[family]), family, x, t, PROMPTS)
+    down, mid = hooked_features(load_pipeline(str(folders(family))).pipe, family, x, t, PROMPTS)
     given = judge.encode_prompts(PROMPTS).tensors
     with torch.no_grad():
         got_down, got_mid = judge.backbone(x, t, given["prompt_embeds"], given.get("pooled_prompt_embeds"))
@@ -274,10 +228,8 @@ def test_t5_is_averaged_over_the_tokens_of_the_text(judges: dict[str, LatentRewa
 # -- the empty prompt ----------------------------------------------------------------------------------------
 
 
-def test_sdxl_encodes_the_empty_prompt(
-    judges: dict[str, LatentRewardModel], folders: dict[str, Path]
-) -> None:
-    pipe = pipeline_of(folders["sdxl"])
+def test_sdxl_encodes_the_empty_prompt(judges: dict[str, LatentRewardModel], folders: Folders) -> None:
+    pipe = load_pipeline(str(folders("sdxl"))).pipe
     assert pipe.config.force_zeros_for_empty_prompt
     zeros = pipe.encode_prompt("x", do_classifier_free_guidance=True)[1]
     assert zeros.abs().max() == 0
@@ -339,10 +291,10 @@ def test_what_is_trained(judge: LatentRewardModel, family: str) -> None:
 
 
 def test_half_precision_backbone_keeps_a_single_precision_head(
-    folders: dict[str, Path], judges: dict[str, LatentRewardModel], family: str
+    folders: Folders, judges: dict[str, LatentRewardModel], family: str
 ) -> None:
     half = LatentRewardModel.from_pipeline(
-        folders[family], dtype="bfloat16", feature_block=judges[family].config.feature_block
+        folders(family), dtype="bfloat16", feature_block=judges[family].config.feature_block
     ).eval()
     assert half.backbone.parameters().__next__().dtype == torch.bfloat16
     assert half.W_v.weight.dtype == torch.float32
@@ -356,208 +308,26 @@ def test_half_precision_backbone_keeps_a_single_precision_head(
     assert (auto - full).abs().max() < 1.5, (auto, full)
 
 
-def test_start_of_the_head(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_start_of_the_head(folders: Folders, tmp_path: Path) -> None:
     clip = tiny_pipelines.clip(projection=True)
     clip.save_pretrained(tmp_path / "clip")
-    judge = LatentRewardModel.from_pipeline(folders["sd"], text_projection=tmp_path / "clip")
+    judge = LatentRewardModel.from_pipeline(folders("sd"), text_projection=tmp_path / "clip")
     assert judge.W_t is not None
     assert torch.equal(judge.W_t.weight, clip.text_projection.weight)
-    other = LatentRewardModel.from_pipeline(folders["sd"], embed_dim=1000, seed=1)
+    other = LatentRewardModel.from_pipeline(folders("sd"), embed_dim=1000, seed=1)
     assert other.W_v.weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert other.tau.item() == pytest.approx(2.6592)
     with pytest.raises(ValueError, match=r"shape \(32, 32\); this judge needs \(1000, 32\)"):
-        LatentRewardModel.from_pipeline(folders["sd"], embed_dim=1000, text_projection=tmp_path / "clip")
+        LatentRewardModel.from_pipeline(folders("sd"), embed_dim=1000, text_projection=tmp_path / "clip")
     with pytest.raises(ValueError, match="no W_t"):
-        LatentRewardModel.from_pipeline(folders["sdxl"], text_projection=tmp_path / "clip")
+        LatentRewardModel.from_pipeline(folders("sdxl"), text_projection=tmp_path / "clip")
 
 
-def test_a_projecting_encoder_gives_trunk_and_projection(folders: dict[str, Path]) -> None:
-    pipe = pipeline_of(folders["sd"])
+def test_a_projecting_encoder_gives_trunk_and_projection(folders: Folders) -> None:
+    pipe = load_pipeline(str(folders("sd"))).pipe
     pipe.text_encoder = tiny_pipelines.clip(projection=True)
     judge = LatentRewardModel.from_pipeline(pipe)
     assert judge.W_t is not None
     assert torch.equal(judge.W_t.weight, pipe.text_encoder.text_projection.weight)
     assert type(judge.text.text_encoder).__name__ == "CLIPTextModel"
     assert len(pipe.unet.up_blocks) == 2, "the given pipeline must stay whole"
-
-
-# -- refusals ------------------------------------------------------------------------------------------------
-
-
-def test_refuses_what_it_was_not_trained_on(sd: LatentRewardModel) -> None:
-    sd.config = replace(sd.config, timestep_range=(1, 951))
-    conditions = sd.encode_prompts(["a", "b"])
-    for t in (0, 952, torch.tensor([1, 999])):
-        with pytest.raises(ValueError, match="trained on 1 to 951"):
-            sd.score(latents(sd, 2), t, conditions)
-    with pytest.raises(ValueError, match=r"\(B, 4, H, W\)"):
-        sd.score(torch.zeros(2, 16, 8, 8), 1, conditions)
-    with pytest.raises(ValueError, match="3 latents and 2 prompts: give `rows`"):
-        sd.score(latents(sd, 3), 1, conditions)
-    with pytest.raises(ValueError, match=r"rows has shape \(2,\)"):
-        sd.score(latents(sd, 3), 1, conditions, torch.tensor([0, 1]))
-    with pytest.raises(ValueError, match="one, or one each"):
-        sd.score(latents(sd, 2), torch.tensor([1, 2, 3]), conditions)
-    with pytest.raises(TypeError, match="list of texts"):
-        sd.encode_prompts("a red circle")
-
-
-def test_range_of_timesteps_comes_from_the_scheduler(judges: dict[str, LatentRewardModel]) -> None:
-    assert judges["sd"].config.timestep_range == (0, 999)
-    assert judges["sd3"].config.timestep_range == (0, 1000)
-
-
-def test_long_prompts_warn_once(sd: LatentRewardModel) -> None:
-    with pytest.warns(UserWarning, match="1 of 2 prompts have more than 77 tokens"):
-        conditions = sd.encode_prompts(["word " * 90, "a"])
-    assert conditions.tensors["prompt_embeds"].shape[1] == 77
-
-
-def test_latent_space_is_checked(judge: LatentRewardModel, folders: dict[str, Path], family: str) -> None:
-    pipe = pipeline_of(folders[family])
-    judge.check_latent_space(pipe)
-    judge.check_latent_space(pipe.vae)
-    judge.check_latent_space(copy.deepcopy(pipe.vae).to(torch.bfloat16))
-    with torch.no_grad():
-        tuned = copy.deepcopy(pipe.vae)
-        for p in tuned.decoder.parameters():
-            p.add_(0.3)
-    judge.check_latent_space(tuned)  # a new decoder leaves the latents as they are
-
-    other = copy.deepcopy(pipe.vae)
-    with torch.no_grad():
-        for p in other.encoder.parameters():
-            p.copy_(p.flip(0))
-    with pytest.raises(ValueError, match=r"different latent space.*relative distance of"):
-        judge.check_latent_space(other)
-    scaled = copy.deepcopy(pipe.vae)
-    scaled.register_to_config(scaling_factor=0.5)
-    with pytest.raises(ValueError, match=r"different latent space.*scaling_factor 0\.5"):
-        judge.check_latent_space(scaled)
-    wider = tiny_pipelines.vae(latent_channels=6)
-    with pytest.raises(ValueError, match=r"different latent space.*6 channels.*inf"):
-        judge.check_latent_space(wider)
-
-
-def test_noise_schedule_is_checked(sd: LatentRewardModel, folders: dict[str, Path]) -> None:
-    pipe = pipeline_of(folders["sd"])
-    pipe.scheduler = tiny_pipelines.scheduler_of("euler", "v_prediction")
-    sd.check_latent_space(pipe)  # another solver, the same noise
-    pipe.scheduler = type(pipe.scheduler)(beta_start=0.0001, beta_end=0.02)
-    with pytest.raises(ValueError, match="different noise schedule"):
-        sd.check_latent_space(pipe)
-    pipe.scheduler = pipeline_of(folders["sd3"]).scheduler
-    with pytest.raises(ValueError, match="different noise schedule"):
-        sd.check_latent_space(pipe)
-    assert NoiseSchedule.of(pipe.scheduler).is_flow
-
-
-def test_half_precision_moves_the_test_image_far_less_than_the_tolerance(folders: dict[str, Path]) -> None:
-    vae = pipeline_of(folders["sd"]).vae
-    space = LatentSpace.of(vae)
-    assert space.distance(LatentSpace.of(copy.deepcopy(vae).half())) < 0.01
-    assert space == LatentSpace.from_dict(json.loads(json.dumps(space.to_dict())))
-    assert (space.channels, space.spatial_factor) == (4, 4)
-
-
-@pytest.mark.parametrize("change", ["class_embed", "inpainting", "no_encoder", "controlnet"])
-def test_models_that_cannot_be_judges(folders: dict[str, Path], change: str) -> None:
-    pipe = pipeline_of(folders["sd"])
-    width = tiny_pipelines.WIDTH
-    message = ""
-    if change == "class_embed":
-        pipe.unet = tiny_pipelines.unet(cross_attention_dim=width, num_class_embeds=3)
-        message = "no class embedding"
-    elif change == "inpainting":
-        pipe.unet = tiny_pipelines.unet(cross_attention_dim=width, in_channels=9)
-        message = "takes 9 channels and the VAE makes 4"
-    elif change == "no_encoder":
-        pipe.text_encoder = None
-        message = "has no text_encoder"
-    else:
-        pipe = torch.nn.Linear(1, 1)
-        message = "a judge cannot be made of a Linear"
-    with pytest.raises(ValueError, match=message):
-        LatentRewardModel.from_pipeline(pipe)
-
-
-# -- files ---------------------------------------------------------------------------------------------------
-
-
-def test_round_trip(judge: LatentRewardModel, tmp_path: Path, family: str) -> None:
-    with torch.no_grad():
-        judge.tau.add_(0.5)
-        judge.config = replace(judge.config, gs=3.0, timestep_range=(1, 951))
-    x, t = latents(judge, 3), torch.tensor([1, 451, 951])
-    folder = tmp_path / "judge"
-    judge.save_pretrained(folder)
-    judge.save_pretrained(folder)  # an older judge gives way
-    assert [p.name for p in tmp_path.iterdir()] == ["judge"], "no temporary folder may stay"
-    assert not [p for p in folder.rglob("*") if p.suffix in (".bin", ".pt", ".pkl")]
-    again = LatentRewardModel.from_pretrained(folder)
-    assert again.config == judge.config
-    assert not again.training
-    with torch.no_grad():
-        assert torch.equal(again(x, t, PROMPTS), judge(x, t, PROMPTS))
-    assert not any(p.is_meta for p in again.parameters())
-    assert not any(b.is_meta for b in again.buffers())
-    trainable = {n for n, p in judge.named_parameters() if p.requires_grad}
-    assert trainable == {n for n, p in again.named_parameters() if p.requires_grad}
-    if family == "sd":
-        half = LatentRewardModel.from_pretrained(folder, dtype="bfloat16")
-        assert next(half.backbone.parameters()).dtype == next(half.text.parameters()).dtype == torch.bfloat16
-        assert half.W_v.weight.dtype == torch.float32
-
-
-def test_files_that_do_not_fit(sd: LatentRewardModel, folders: dict[str, Path], tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    with pytest.raises(FileNotFoundError, match="holds no latent reward model"):
-        LatentRewardModel.from_pretrained(folders["sd"])
-    with pytest.raises(FileNotFoundError):
-        LatentRewardModel.from_pipeline(tmp_path / "nothing")
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "thesis.txt").write_text("years")
-    with pytest.raises(FileExistsError, match="holds something else"):
-        sd.save_pretrained(tmp_path / "work")
-    assert (tmp_path / "work" / "thesis.txt").exists()
-    sd.save_pretrained(tmp_path / "judge")
-    weights = load_file(tmp_path / "judge" / "model.safetensors")
-    del weights["W_v.weight"]
-    save_file(weights, tmp_path / "judge" / "model.safetensors")
-    with pytest.raises(ValueError, match=r"does not fit config.json: it lacks \['W_v.weight'\]"):
-        LatentRewardModel.from_pretrained(tmp_path / "judge")
-
-
-def test_a_failed_save_leaves_the_old_judge(sd: LatentRewardModel, tmp_path: Path, monkeypatch: Any) -> None:
-    sd.save_pretrained(tmp_path / "judge")
-    before = (tmp_path / "judge" / "model.safetensors").read_bytes()
-    with torch.no_grad():
-        sd.tau.zero_()
-
-    def full_disk(*args: Any, **kwargs: Any) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
-    with pytest.raises(OSError, match="no space left"):
-        sd.save_pretrained(tmp_path / "judge")
-    assert (tmp_path / "judge" / "model.safetensors").read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["judge"]
-
-
-def test_a_failed_replacement_puts_the_old_judge_back(
-    sd: LatentRewardModel, tmp_path: Path, monkeypatch: Any
-) -> None:
-    sd.save_pretrained(tmp_path / "judge")
-    rename = Path.rename
-
-    def once(self: Path, target: Path) -> Path:
-        if target.name == "judge" and "-old-" not in self.name:
-            raise OSError("in use")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", once)
-    with pytest.raises(OSError, match="in use"):
-        sd.save_pretrained(tmp_path / "judge")
-    assert [p.name for p in tmp_path.iterdir()] == ["judge"]
-    LatentRewardModel.from_pretrained(tmp_path / "judge")

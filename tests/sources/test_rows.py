@@ -353,7 +353,7 @@ def test_no_row_is_lost() -> None:
         ({"prompt": "a", "candidates": []}, "holds candidates, not comparisons: .*prefopt build"),
         (
             {"prompt": "a", "jpg_0": b"x", "jpg_1": b"y"},
-            "jpg_0, jpg_1, but this version of prefopt trains on text only",
+            r"jpg_0, jpg_1, but this method trains on text only: remove images.*give a diffusers pipeline as model",
         ),
         (TEXT | {"images": ["x.png"]}, "row 1: column 'images' is filled, but .* text only"),
         (TEXT | {"chosen_videos": ["x.mp4"]}, "text only"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import prefopt
 from prefopt.config import ConfigError
 from training.image_runs import (
     LORA,
@@ -210,6 +211,20 @@ def test_image_keys_in_a_run_on_text(tiny_model, rows_file, own_cache, tmp_path)
     data = rows_file([{"prompt": "Sort: fig", "chosen": " fig", "rejected": " red"}])
     with pytest.raises(ConfigError, match=r"resolution, prompt_dropout: for image models.*Leave them out"):
         train("dpo", tiny_model, data, tmp_path / "run", resolution=64, prompt_dropout=0.1)
+
+
+@pytest.mark.parametrize("method", ["diffusion_dpo", "dpo + 0.5*mapo", "diffusion-kto", "spo", "lrm"])
+def test_image_methods_in_a_run_on_text(method, tiny_model, rows_file, own_cache, tmp_path):
+    """Whatever keys the method sets by itself."""
+    data = rows_file([{"prompt": "Sort: fig", "chosen": " fig", "rejected": " red"}])
+    name = method.rpartition("*")[2].replace("-", ".")
+    for model, found in ((tiny_model, "llama"), ("world:text", "world:text")):
+        message = (
+            rf"{name} trains image models, and .*{found} is not one: .*model_index.json.*such as dpo, ipo or"
+        )
+        with pytest.raises(ConfigError, match=message):
+            prefopt.train(method, model=model, data=data, output_dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_saved_configuration_repeats_the_run(sd, images_file, own_cache, tmp_path):

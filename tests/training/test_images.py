@@ -240,6 +240,33 @@ def test_plain_diffusers_draws_the_samples_of_the_policy(
     assert np.abs(found_NHWC - samples_of(run, 0)).max() > 20
 
 
+def test_an_interrupted_save_keeps_the_old_model(sd, images_file, own_cache, tmp_path, monkeypatch):
+    """A finished run that is resumed has nothing left to do but to save."""
+    run, given = tmp_path / "run", {"save_checkpoints": True, "max_steps": 1}
+    data = images_file([pair(0)])
+    train("diffusion_dpo", sd, data, run, **given)
+    saved = weights(run)
+    (run / "model" / "old.txt").touch()
+
+    copytree = shutil.copytree
+
+    def fail(*args: Any, **options: Any) -> None:
+        copytree(*args, **options)
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("prefopt.models.pipeline_saving.shutil.copytree", fail)
+        with pytest.raises(OSError, match="disk full"):
+            train("diffusion_dpo", sd, data, run, **given, resume=True)
+    assert weights(run) == saved
+    CLASSES["sd"].from_pretrained(run / "model")
+    assert (run / "model" / "old.txt").exists()
+    train("diffusion_dpo", sd, data, run, **given, resume=True)  # what was left over is no obstacle
+    assert weights(run) == saved
+    assert not (run / "model" / "old.txt").exists()  # the new one takes the old one's place as a whole
+    assert not [p.name for p in run.iterdir() if "partial" in p.name]
+
+
 # ---- known faults of other implementations
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from prefopt.likelihoods.plan import EncodedText, plan_padded
+from prefopt.likelihoods.plan import EncodedText, plan_rows
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import LoraSettings, add_lora
 from prefopt.training.memory import Sizes, forecast, image_forecast, sentence
@@ -43,8 +43,8 @@ def bytes_of(model: nn.Module, **given: Any) -> dict[str, int]:
 
 def kept_by_autograd(model: nn.Module, bf16: bool = False) -> int:
     """Bytes of all tensors saved for the backward pass, each storage once, weights aside."""
-    items = [EncodedText(array("i", range(LENGTH - n)), PROMPT) for n in range(ROWS)]
-    plan = plan_padded(items, 0)
+    items = [EncodedText(array("i", range(LENGTH + 1 - n)), PROMPT) for n in range(ROWS)]
+    plan = plan_rows(items, 0)
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 

@@ -277,12 +277,16 @@ def test_resuming_is_exact(rounds_left, sd, prompts, red, tmp_path):
 # ---- rounds without pairs, clipping
 
 
-def test_rounds_without_a_pair_go_on_and_are_warned_of(sd, prompts, own_cache, monkeypatch, tmp_path, capsys):
+def test_rounds_without_a_pair_go_on_and_are_warned_of(
+    sd, prompts, own_cache, monkeypatch, tmp_path, capsys, recwarn
+):
     judged_by(monkeypatch, lambda prompts, images: torch.ones(len(images)))
-    result = train(
-        "spo", sd, prompts, tmp_path / "run", max_steps=12, prompts_per_step=1, candidates=2,
-        num_inference_steps=2, threshold=0.3, threshold_rule="sigma", save_checkpoints=True,
-    )  # fmt: skip
+    options: dict[str, Any] = {
+        "max_steps": 12, "prompts_per_step": 1, "candidates": 2, "num_inference_steps": 2, "threshold": 0.3,
+        "threshold_rule": "sigma", "save_checkpoints": True, "learning_rate": 1e-3, "lr_scheduler_type": "linear",
+    }  # fmt: skip
+    result = train("spo", sd, prompts, tmp_path / "run", **options)
+    assert column(result, "learning_rate") == pytest.approx([1e-3 * (1 - k / 12) for k in range(1, 13)])
     assert column(result, "collect/kept") == [0.0] * 12
     assert column(result, "collect/updates") == [0.0] * 12
     assert column(result, "loss") == []
@@ -292,6 +296,11 @@ def test_rounds_without_a_pair_go_on_and_are_warned_of(sd, prompts, own_cache, m
     assert all(not v.any() for k, v in adapters.items() if "lora_B" in k or "lora.up" in k)
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000012")
+    logged = without_times(tmp_path / "run")
+    train("spo", sd, prompts, tmp_path / "run", resume=True, **options)
+    assert without_times(tmp_path / "run") == logged
+    assert not [w for w in recwarn if "lr_scheduler" in str(w.message)]  # the rate follows the rounds
 
 
 def test_gradient_clipping_acts(sd, prompts, red, tmp_path):

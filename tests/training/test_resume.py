@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 import prefopt
+from prefopt.config import resolve
+from prefopt.training.record import Record
 
 ROWS = [
     {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": f" {a} {b} {a}"}
@@ -127,3 +129,40 @@ def test_resume_lora(tiny_model, rows_file, own_cache, tmp_path):
     os.remove(path)
     train("dpo_rk", tiny_model, data, tmp_path / "run", resume=True, **lora)
     assert path.read_bytes() == expected
+
+
+def test_resume_with_other_sample_prompts(tiny_model, rows_file, own_cache, tmp_path):
+    """A key that a resumed run may change: prompts keep what was drawn on them, new ones come behind."""
+    data, run, given = rows_file(ROWS), tmp_path / "run", {"eval_size": 5, "eval_steps": 5}
+
+    def drawn() -> dict[str, list[int]]:
+        found = json.loads((run / "record" / "samples.json").read_text())["prompts"]
+        assert len({entry["prompt"] for entry in found}) == len(found)
+        return {entry["prompt"]: [g["step"] for g in entry["generations"]] for entry in found}
+
+    def go_on(sample_prompts: int) -> dict[str, list[int]]:
+        for path in (run / "checkpoints").glob("step-*"):
+            if int(path.name[5:]) > 6:
+                shutil.rmtree(path)
+        train("dpo", tiny_model, data, run, sample_prompts=sample_prompts, resume=True, **given)
+        return drawn()
+
+    train("dpo", tiny_model, data, run, **given)
+    before = drawn()
+    assert list(before.values()) == [[0, 5, 10, 14]] * 2
+    more = go_on(4)  # from step 6
+    assert list(more)[:2] == list(before)
+    assert list(more.values()) == [[0, 5, 10, 14]] * 2 + [[10, 14]] * 2
+    fewer = go_on(1)
+    assert fewer == more
+    assert go_on(0) == more
+    assert (run / "report.html").exists()
+
+
+def test_prompts_that_read_alike_keep_apart(tmp_path):
+    config, _ = resolve({"method": "dpo", "model": "m", "data": "d"})
+    record = Record(tmp_path, config, {}, main=False, resuming=False)
+    for step, prompts in ((0, ["a", "a"]), (5, ["a", "b", "a", "a"])):
+        record.samples({}, prompts, [{"step": step, "text": f"{step}-{n}"} for n in range(len(prompts))])
+    texts = [(e["prompt"], [g["text"] for g in e["generations"]]) for e in record.read("samples")["prompts"]]
+    assert texts == [("a", ["0-0", "5-0"]), ("a", ["0-1", "5-2"]), ("b", ["5-1"]), ("a", ["5-3"])]

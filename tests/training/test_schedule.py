@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from prefopt.training.schedule import Schedule, share_out
+from prefopt.training.schedule import Schedule, cut_by_count, cut_by_width, shares
 
 
 def schedule(**given) -> Schedule:
@@ -72,12 +72,22 @@ def test_number_of_steps(given, steps):
 @pytest.mark.parametrize("n", [0, 1, 4, 5, 7, 12])
 def test_shares_are_even_and_complete(n, processes):
     items = list(range(100, 100 + n))
-    shares = [share_out(items, 2, rank, processes) for rank in range(processes)]
-    assert len({len(batches) for batches in shares}) == 1  # processes meet after every batch
-    assert all(len(batch) <= 2 for batches in shares for batch in batches)
-    assert len(shares[0]) == math.ceil(
+    parts = [shares(cut_by_count(items, 2), rank, processes) for rank in range(processes)]
+    assert len({len(batches) for batches in parts}) == 1  # processes meet after every batch
+    assert all(len(batch) <= 2 for batches in parts for batch in batches)
+    assert len(parts[0]) == math.ceil(
         math.ceil(n / 2) / processes
     )  # and there are no more meetings than needed
     # in turns: first batch to the first process, second to the second, ...
-    turns = [batches[k] for k in range(len(shares[0])) for batches in shares]
+    turns = [batches[k] for k in range(len(parts[0])) for batches in parts]
     assert [item for batch in turns for item in batch] == items
+
+
+@pytest.mark.parametrize("most", [1, 5, 9, 100])
+def test_batches_of_a_summed_width(most):
+    widths = [3, 1, 8, 2, 2, 5, 1]
+    batches = cut_by_width(widths, most, lambda x: x)
+    assert sorted(x for batch in batches for x in batch) == sorted(widths)
+    assert all(sum(batch) <= most or len(batch) == 1 for batch in batches)
+    assert [x for batch in batches for x in batch] == sorted(widths, reverse=True)
+    assert cut_by_width([], most, lambda x: x) == []

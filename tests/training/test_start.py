@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,13 @@ from transformers import AutoModelForCausalLM
 import prefopt
 from conftest import ROWS
 from prefopt.config import ConfigError, resolve
-from prefopt.modalities import text
+from prefopt.modalities import image, text
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
+from prefopt.models.pipelines import load_pipeline
+from prefopt.objectives.base import Sides
+from prefopt.training.checks import rounding
+from prefopt.training.loop import StopRun
+from training.image_runs import pair
 
 OPTIONS = {"max_steps": 1, "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False}
 
@@ -68,3 +76,65 @@ def test_two_precisions_in_one_process(tiny_model, rows_file, own_cache, tmp_pat
     data = rows_file(ROWS)
     for bf16 in order:
         train(tiny_model, data, tmp_path / str(bf16), bf16=bf16)
+
+
+# ---- policy equals reference
+
+
+def nudged(load: Callable[..., Any], layer: str, share: float) -> Callable[..., Any]:
+    """Loads the policy, and not the reference, with the weights of a layer scaled."""
+
+    def load_nudged(source: str, **given: Any) -> Any:
+        loaded = load(source, **given)
+        if given.get("trainable", True):
+            with torch.no_grad():
+                loaded.model.get_submodule(layer).weight.mul_(1 + share)
+        return loaded
+
+    return load_nudged
+
+
+def start_value(folder: Path) -> tuple[str, float]:
+    """Status, and the largest log-ratio that it tells."""
+    manifest = json.loads((folder / "record" / "manifest.json").read_text())
+    (found,) = (c for c in manifest["checks"] if c["name"] == "start value")
+    return found["status"], float(re.findall(r"(?:log-ratio|differ by) ([\d.e+-]+\d)", found["detail"])[0])
+
+
+@pytest.mark.parametrize(
+    ("share", "status", "least", "most", "reference"),
+    [
+        (0.0, "pass", 0, 2e-6, "live"),
+        (0.0, "pass", 0, 2e-6, "cached"),
+        (2e-6, "pass", 1e-7, 9e-6, "live"),
+        (1e-4, "warn", 1.5e-5, 9e-4, "live"),
+        (1e-2, "fail", 1.5e-3, 1, "live"),
+    ],
+)
+def test_images_that_start_a_little_off(
+    share, status, least, most, reference, sd, images_file, own_cache, tmp_path, monkeypatch
+):
+    """1e-3, the tolerance of texts, times a beta of 2000 is no zero margin."""
+    monkeypatch.setattr(image, "load_pipeline", nudged(load_pipeline, "conv_out", share))
+    given = {"model": sd, "data": images_file([pair(0), pair(1)]), "output_dir": str(tmp_path / "run")}
+    with pytest.raises(StopRun, match="differ by") if status == "fail" else nullcontext():
+        prefopt.train("diffusion_dpo", **given, **OPTIONS, reference=reference)
+    found, worst = start_value(tmp_path / "run")
+    assert found == status
+    assert least <= worst <= most
+
+
+@pytest.mark.parametrize(("score", "expected"), [(-0.3, 1e-5), (-50.0, 5e-4), (-1e6, 1e-3)])
+def test_larger_errors_round_more(score, expected):
+    """Of weighted errors, for example, up to the tolerance at which a run stops."""
+    one, zero = torch.ones(2), torch.zeros(2)
+    sides = Sides(rho_w=zero, rho_l=zero, length_w=one, length_l=one, logp_w=-one, logp_l=score * one)
+    assert rounding(sides) == pytest.approx(expected)
+
+
+def test_texts_are_sums_of_many_tokens(tiny_model, rows_file, own_cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(text, "load_model", nudged(load_model, "lm_head", 1e-4))
+    train(tiny_model, rows_file(ROWS), tmp_path / "run", reference="live")
+    status, worst = start_value(tmp_path / "run")
+    assert status == "pass"
+    assert 5e-5 < worst < 1e-3

@@ -25,6 +25,19 @@ SHOWN_TOKENS = 60  # of each side of the first pair
 @click.option(
     "--max-length", type=click.IntRange(min=2), default=1024, show_default=True, help="Most tokens a side."
 )
+@click.option(
+    "--plan",
+    "plan",
+    is_flag=True,
+    help="Say how batches would be laid out, and what that saves (needs --model).",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Examples a batch, for --plan.",
+)
 @click.option("--method", metavar="NAME", help="Also say whether the data suits this method.")
 @click.option("--split", default="train", show_default=True, help="Split of the data to look at.")
 @click.option("--config-name", metavar="NAME", help="Configuration of a hub data set.")
@@ -35,6 +48,8 @@ def command(
     data: str,
     model: str | None,
     max_length: int,
+    plan: bool,
+    batch_size: int,
     method: str | None,
     split: str,
     config_name: str | None,
@@ -48,7 +63,10 @@ def command(
     comparisons of texts or of images, or single labelled samples.
     """
     try:
-        _check(data, model, max_length, method, split, config_name, quick, output, as_json)
+        if plan and model is None:
+            raise ValueError("--plan counts tokens: give --model")
+        planned = batch_size if plan else None
+        _check(data, model, max_length, planned, method, split, config_name, quick, output, as_json)
     except (ValueError, OSError, TypeError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -57,6 +75,7 @@ def _check(
     data: str,
     model: str | None,
     max_length: int,
+    planned: int | None,
     method: str | None,
     split: str,
     config_name: str | None,
@@ -123,6 +142,8 @@ def _check(
         )
     if encoded is not None:
         _print_first(console, tokenizer, encoded)
+        if planned is not None and model is not None:
+            _print_plan(console, model, encoded, planned)
     if output is not None:
         console.print(
             f"wrote {output / 'data.json'} and {output / 'dropped.jsonl'}", markup=False, soft_wrap=True
@@ -226,3 +247,40 @@ def _print_first(console: Console, tokenizer: Any, encoded: EncodedComparisons[A
         tokens = [tokenizer.decode([token]) for token in scored[:SHOWN_TOKENS]]
         text.append(f"⟦{'|'.join(tokens)}{rest}⟧", style="bold green")
         console.print(text, soft_wrap=True)
+
+
+def _print_plan(console: Console, model: str, encoded: EncodedComparisons[Any], batch_size: int) -> None:
+    """What a run's forward passes would read under each layout, and the first batch explained."""
+    from rich.table import Table
+    from transformers import AutoConfig
+
+    from prefopt.likelihoods.savings import explain, savings
+
+    hidden = getattr(AutoConfig.from_pretrained(model).get_text_config(), "hidden_size", None) or 1024
+    items = [list(example.items) for example in encoded.examples]
+    batches = [
+        [item for part in items[i : i + batch_size] for item in part]
+        for i in range(0, len(items), batch_size)
+    ]
+    totals = savings(batches, hidden)
+    names = {
+        "plain": "one padded row an item",
+        "packed": "short rows packed",
+        "shared": "prompts shared, packed",
+    }
+    table = Table(title=f"layout of {len(batches):,} batches of {batch_size} examples", title_justify="left")
+    for name in ("", "places read", "padding", "head reads", "relative work"):
+        table.add_column(name, justify="left" if not name else "right")
+    for total in totals:
+        padding, work = 1 - total.tokens / total.places, total.work / totals[0].work
+        table.add_row(
+            names[total.layout], f"{total.places:,}", f"{padding:.0%}", f"{total.scored:,}", f"{work:.2f}"
+        )
+    console.print(table)
+    console.print("first batch:", style="bold")
+    for line in explain(batches[0], hidden):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    console.print(
+        "A run tries out which layout the model scores rightly, and says so if that is not the last.",
+        soft_wrap=True,
+    )

@@ -69,6 +69,10 @@ class Likelihood(Protocol):
         """Size of an item in a batch (tokens; 1 where all items are alike), for batching by size."""
         ...
 
+    def family(self, item: Any) -> Any:
+        """What items must have in common to be worth scoring together (text: the prompt); hashable."""
+        ...
+
     def plan(self, items: Sequence[Any]) -> Any:
         """Lay items out for one forward pass (a `Plan`)."""
         ...

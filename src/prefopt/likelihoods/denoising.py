@@ -88,6 +88,36 @@ class DenoisingPlan:
         )
 
 
+def at_epoch(
+    example: Encoded[EncodedImage], epoch: int, noise_epochs: int | None = None
+) -> Encoded[EncodedImage]:
+    """The example's images named by row, slot and epoch, from which their noise derives.
+
+    Args:
+        example: of images.
+        epoch: below 0 in evaluations.
+        noise_epochs: draws repeat after so many epochs; None for never.
+    """
+    if epoch >= 0 and noise_epochs is not None:
+        epoch %= noise_epochs
+    items = tuple(
+        replace(item, example=example.id, slot=slot, epoch=epoch) for slot, item in enumerate(example.items)
+    )
+    return replace(example, items=items)
+
+
+def key_of(item: EncodedImage) -> str:
+    """Digest of latents, prompt and draw."""
+    # repr quotes: ids and prompts may hold any separator
+    text = repr((item.latent, item.sizes, item.example, item.slot, item.epoch, item.prompt))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def stream(seed: int, name: str, item: EncodedImage, shape: Sequence[int]) -> tuple[float, Tensor]:
+    """A uniform number and noise of their own for each name, of an item's row and epoch; see `counted_noise`."""
+    return counted_noise(seed, f"{name} of {item.example}", item.epoch, shape)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DenoisingLikelihood:
     """Minus the denoising error of latents.
@@ -127,13 +157,7 @@ class DenoisingLikelihood:
 
     def at(self, example: Encoded[EncodedImage], epoch: int) -> Encoded[EncodedImage]:
         """The example with an epoch's noise."""
-        if epoch >= 0 and self.noise_epochs is not None:
-            epoch %= self.noise_epochs
-        items = tuple(
-            replace(item, example=example.id, slot=slot, epoch=epoch)
-            for slot, item in enumerate(example.items)
-        )
-        return replace(example, items=items)
+        return at_epoch(example, epoch, self.noise_epochs)
 
     def seen_by_reference(self, item: EncodedImage) -> EncodedImage:
         """The same."""
@@ -141,9 +165,10 @@ class DenoisingLikelihood:
 
     def key(self, item: EncodedImage) -> str:
         """Digest of latents, prompt and draw."""
-        # repr quotes: ids and prompts may hold any separator
-        text = repr((item.latent, item.sizes, item.example, item.slot, item.epoch, item.prompt))
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return key_of(item)
+
+    def family(self, item: EncodedImage) -> None:
+        """Nothing is gained by scoring some items together rather than others."""
 
     def width(self, item: EncodedImage) -> int:
         """Places of a latent."""
@@ -159,24 +184,17 @@ class DenoisingLikelihood:
             if drawn not in draws:
                 draws[drawn] = counted_noise(self.seed, item.example, item.epoch, self.store.shape)
             # other streams: each image has its own sample of the posterior, both of a pair the same prompt
-            _, z_CHW = self._stream(f"posterior {item.slot}", item)
+            _, z_CHW = stream(self.seed, f"posterior {item.slot}", item, self.store.shape)
             x0.append(mean_NCHW[n] + std_NCHW[n] * z_CHW)
             uniform.append(draws[drawn][0])
             noise.append(draws[drawn][1])
-            dropped = item.epoch >= 0 and self._stream("prompt", item, (1,))[0] < self.prompt_dropout
+            dropped = item.epoch >= 0 and stream(self.seed, "prompt", item, (1,))[0] < self.prompt_dropout
             prompts.append("" if dropped else item.prompt)
         return DenoisingPlan(
             x0_NCHW=torch.stack(x0),
             noise_NCHW=torch.stack(noise),
             t_N=self.process.timesteps(torch.tensor(uniform), self.density),
             conditions=self.store.conditions(prompts, [item.sizes for item in items]),
-        )
-
-    def _stream(
-        self, name: str, item: EncodedImage, shape: Sequence[int] | None = None
-    ) -> tuple[float, Tensor]:
-        return counted_noise(
-            self.seed, f"{name} of {item.example}", item.epoch, self.store.shape if shape is None else shape
         )
 
     def score(self, model: nn.Module, plan: DenoisingPlan, extras: Collection[str] = ()) -> ItemScores:

@@ -1,8 +1,7 @@
-"""The batch plan: how encoded items are laid out in rows, and which positions are scored for which item.
+"""The batch plan: rows of tokens as tensors, and which places are scored for which item.
 
-A plan is computed once a batch, on the host, before any model runs. Objectives and references see only per-item
-scores, so a denser layout (prompts shared between items, several items packed in a row) replaces `plan_padded`
-and nothing else.
+A plan is made once a batch, on the host, before any model runs; `describe` says what it saves. Objectives and
+references see only per-item scores, so the layout can change without them.
 
 Legend: N items, R rows, T row length, K scored tokens of the whole batch, L longest completion.
 """
@@ -12,9 +11,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from prefopt.likelihoods.layout import UNLIMITED, Layout, Sharing, lay_out
+
+ALIGN = 8  # row lengths a multiple of it, where rows need a mask anyway: kernels like even strides
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +49,15 @@ class Plan:
 
     input_ids_RT: Tensor
     attention_mask_RT: Tensor
+    """1 for a token, 0 for padding (always on the right)."""
+    position_RT: Tensor
+    """Place of a token within its own sequence, what positional encodings count."""
+    until_RT: Tensor | None
+    """Place where a token's descendants end: place q sees k if k <= q < until[k]. None: plain causal rows."""
     row_K: Tensor
     """Row of each scored token."""
     position_K: Tensor
-    """Position whose output predicts the token (one before the token itself)."""
+    """Place whose output predicts the token."""
     target_K: Tensor
     """Token id."""
     item_K: Tensor
@@ -59,57 +68,110 @@ class Plan:
     """Scored tokens of each item, int64."""
     longest: int
     """L, the largest of them, known on the host."""
+    tokens: int
+    """Tokens laid out, without padding."""
+    dense_tokens: int
+    """Places that one padded row an item would take."""
 
     def to(self, device: torch.device) -> Plan:
         """The same plan on another device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "longest"}
-        return Plan(
-            **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items()},
-            longest=self.longest,
-        )
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = value.to(device, non_blocking=True)
+        return Plan(**values)
+
+    @property
+    def places(self) -> int:
+        """R * T."""
+        return self.input_ids_RT.numel()
 
     def describe(self) -> str:
-        """One line: rows, tokens, padding, scored tokens."""
+        """One line: rows, tokens, padding, scored tokens, and what one padded row an item would take."""
         rows, width = self.input_ids_RT.shape
-        real = int(self.attention_mask_RT.sum())
-        return (
-            f"{len(self.length_N)} items in {rows} rows of {width}: {real} tokens, "
-            f"{1 - real / (rows * width):.0%} padding, {len(self.target_K)} scored"
+        text = (
+            f"{len(self.length_N)} items in {rows} rows of {width}: {self.tokens} tokens, "
+            f"{1 - self.tokens / self.places:.0%} padding, {len(self.target_K)} scored"
         )
+        return text + (f"; padded one a row: {self.dense_tokens}" if self.until_RT is not None else "")
 
 
-def plan_padded(items: Sequence[EncodedText], pad_token_id: int) -> Plan:
-    """One item a row, padded on the right to the longest.
+def plan_rows(
+    items: Sequence[EncodedText],
+    pad_token_id: int,
+    sharing: Sharing = "plain",
+    hidden: int = 1024,
+    longest: int = UNLIMITED,
+) -> Plan:
+    """Lay items out in rows padded on the right.
 
-    Right padding keeps positions 0, 1, 2, ... for every architecture, learned or rotary; the padded tail is never
-    scored, and causal attention cannot see it.
+    Right padding keeps positions 0, 1, 2, ... for every architecture, and no token sees it. The last token of an
+    item predicts nothing and is left out.
+
+    Args:
+        items: encoded items.
+        pad_token_id: any id: it is neither seen nor scored.
+        sharing: what the model allows, see `layout`.
+        hidden: width of the model.
+        longest: most places of a row of several sequences.
+
+    Raises:
+        ValueError: an item without a prompt token or without a completion token.
     """
-    width = max(len(item.ids) for item in items)
-    input_ids_RT = torch.full((len(items), width), pad_token_id)
-    attention_mask_RT = torch.zeros((len(items), width), dtype=torch.long)
-    row: list[int] = []
-    position: list[int] = []
-    offset: list[int] = []
     for n, item in enumerate(items):
         if not 1 <= item.start < len(item.ids):
             raise ValueError(
                 f"item {n} has {len(item.ids)} tokens of which {item.length} are scored; needed at least one token "
                 "before the completion (its prompt) and one in it"
             )
-        input_ids_RT[n, : len(item.ids)] = torch.tensor(item.ids)
-        attention_mask_RT[n, : len(item.ids)] = 1
-        row += [n] * item.length
-        position += range(item.start - 1, len(item.ids) - 1)
-        offset += range(item.length)
-    row_K, position_K = torch.tensor(row), torch.tensor(position)
+    layout = lay_out([item.ids[:-1] for item in items], sharing, hidden, longest)
+    rows, width = layout.rows, layout.width
+    causal = layout.causal
+    if not causal and width + -width % ALIGN <= longest:
+        width += -width % ALIGN
+    input_ids_RT = torch.full((len(rows), width), pad_token_id)
+    attention_mask_RT = torch.zeros((len(rows), width), dtype=torch.long)
+    position_RT = torch.arange(width).repeat(len(rows), 1)
+    until_RT = torch.full(
+        (len(rows), width), width
+    )  # padding sees padding: a row of attention is never empty
+    for r, row in enumerate(rows):
+        length = len(row.ids)
+        input_ids_RT[r, :length] = torch.tensor(row.ids)
+        attention_mask_RT[r, :length] = 1
+        position_RT[r, :length] = torch.tensor(row.depth)
+        position_RT[r, length:] = 0  # learned positions have no more places than the model was made for
+        until_RT[r, :length] = torch.tensor(row.until)
     return Plan(
         input_ids_RT=input_ids_RT,
         attention_mask_RT=attention_mask_RT,
-        row_K=row_K,
-        position_K=position_K,
-        target_K=input_ids_RT[row_K, position_K + 1],
-        item_K=row_K,
-        offset_K=torch.tensor(offset),
-        length_N=torch.tensor([item.length for item in items]),
+        position_RT=position_RT,
+        until_RT=None if causal else until_RT,
         longest=max(item.length for item in items),
+        tokens=sum(len(row.ids) for row in rows),
+        dense_tokens=len(items) * max(len(item.ids) for item in items),
+        **scored_places(items, layout),
     )
+
+
+def scored_places(items: Sequence[EncodedText], layout: Layout) -> dict[str, Tensor]:
+    """The fields of a plan that say where each item's tokens are predicted."""
+    row: list[int] = []
+    position: list[int] = []
+    target: list[int] = []
+    of: list[int] = []
+    offset: list[int] = []
+    for n, item in enumerate(items):
+        row += [layout.row_of[n]] * item.length
+        position += layout.path_of[n][item.start - 1 :]
+        target += item.ids[item.start :]
+        of += [n] * item.length
+        offset += range(item.length)
+    return {
+        "row_K": torch.tensor(row),
+        "position_K": torch.tensor(position),
+        "target_K": torch.tensor(target),
+        "item_K": torch.tensor(of),
+        "offset_K": torch.tensor(offset),
+        "length_N": torch.tensor([item.length for item in items]),
+    }

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prefopt.comparisons import Encoded
 from prefopt.likelihoods.base import ItemScores
-from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.denoising import EncodedImage, ImageStore, at_epoch, key_of, stream
+from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import one_part
 
 
@@ -34,23 +36,57 @@ class RewardPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardLikelihood(DenoisingLikelihood):
-    """Scores by the model that is trained; noise as in `DenoisingLikelihood`, at the timesteps that samplers visit.
+class RewardLikelihood:
+    """Scores by the model that is trained, at the timesteps that samplers visit.
 
     Attributes:
+        process: of the scheduler of the pipeline that the judge is made of.
+        store: latents.
         timesteps: the judge's, one is drawn for each example.
+        seed: of the run; noise derives from it.
         shared_noise: the same noise for both images of a comparison (SPO's judge) instead of independent noise.
+        noise_epochs: draws repeat after so many epochs; None for never.
     """
 
+    process: Process
+    store: ImageStore
     timesteps: tuple[int, ...]
+    seed: int = 0
     shared_noise: bool = False
+    noise_epochs: int | None = None
+
+    version = 1
 
     def settings(self) -> dict[str, Any]:
-        """As for denoising, with the timesteps."""
-        return super().settings() | {"timesteps": self.timesteps, "shared_noise": self.shared_noise}
+        """Process, draws, and what made the latents."""
+        return {
+            "store": dict(self.store.identity),
+            "process": self.process.settings(),
+            "seed": self.seed,
+            "timesteps": self.timesteps,
+            "shared_noise": self.shared_noise,
+        }
 
-    # a plan is opaque to all but its own likelihood
-    def plan(self, items: Sequence[EncodedImage]) -> RewardPlan:  # type: ignore[override]
+    def at(self, example: Encoded[EncodedImage], epoch: int) -> Encoded[EncodedImage]:
+        """The example with an epoch's noise."""
+        return at_epoch(example, epoch, self.noise_epochs)
+
+    def seen_by_reference(self, item: EncodedImage) -> EncodedImage:
+        """The same."""
+        return item
+
+    def key(self, item: EncodedImage) -> str:
+        """Digest of latents, prompt and draw."""
+        return key_of(item)
+
+    def family(self, item: EncodedImage) -> None:
+        """Nothing is gained by scoring some items together rather than others."""
+
+    def width(self, item: EncodedImage) -> int:
+        """Places of a latent."""
+        return self.store.shape[1] * self.store.shape[2]
+
+    def plan(self, items: Sequence[EncodedImage]) -> RewardPlan:
         """Look up latents, draw a timestep for each example and noise for each item."""
         return self.plan_at(items, None)
 
@@ -59,11 +95,12 @@ class RewardLikelihood(DenoisingLikelihood):
         mean_NCHW, std_NCHW = self.store.latents([item.latent for item in items])
         x0, noise, times = [], [], []
         for n, item in enumerate(items):
-            uniform, shared_CHW = self._stream("pair", item)
-            own_CHW = shared_CHW if self.shared_noise else self._stream(f"noise {item.slot}", item)[1]
+            uniform, noise_CHW = self._stream("pair", item)
+            if not self.shared_noise:
+                _, noise_CHW = self._stream(f"noise {item.slot}", item)
             _, z_CHW = self._stream(f"posterior {item.slot}", item)
             x0.append(mean_NCHW[n] + std_NCHW[n] * z_CHW)
-            noise.append(own_CHW)
+            noise.append(noise_CHW)
             times.append(self.timesteps[int(uniform * len(self.timesteps))] if t is None else t)
         t_N = torch.tensor(times)
         return RewardPlan(
@@ -72,6 +109,9 @@ class RewardLikelihood(DenoisingLikelihood):
             prompts=[item.prompt for item in items],
         )
 
-    def score(self, model: nn.Module, plan: Any, extras: Collection[str] = ()) -> ItemScores:
+    def _stream(self, name: str, item: EncodedImage) -> tuple[float, Tensor]:
+        return stream(self.seed, name, item, self.store.shape)
+
+    def score(self, model: nn.Module, plan: RewardPlan, extras: Collection[str] = ()) -> ItemScores:
         """(N, 1) scores in float32, with gradients."""
         return one_part(model(plan.x_NCHW, plan.t_N, plan.prompts))

@@ -172,6 +172,9 @@ class TransitionLikelihood:
             digest.update(x.contiguous().numpy().tobytes())
         return digest.hexdigest()
 
+    def family(self, item: EncodedStep) -> None:
+        """Nothing is gained by scoring some items together rather than others."""
+
     def width(self, item: EncodedStep) -> int:
         """Places of a latent."""
         return item.sample_CHW[0].numel()

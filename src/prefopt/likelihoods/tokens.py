@@ -9,18 +9,22 @@ Legend: N items, R rows, T row length, K scored tokens, V vocabulary, L longest 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from prefopt.comparisons import Encoded, Item, UnusableItem
+from prefopt.likelihoods.attention import rows_of
 from prefopt.likelihoods.base import ItemScores
-from prefopt.likelihoods.plan import EncodedText, Plan, plan_padded
+from prefopt.likelihoods.capability import Ability, ability_of, causal_lm, trunk_of
+from prefopt.likelihoods.head import Finish, head_logp, measures, token_logp
+from prefopt.likelihoods.layout import Sharing, common_prefix
+from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +44,7 @@ class TokenLikelihood:
     """
 
     version = 1  # of what a score means; part of the reference cache's key
+    ability = Ability()  # until a model has been tried out: one padded row an item
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None = 1024) -> None:
         if max_length is not None and max_length < 2:
@@ -72,7 +77,7 @@ class TokenLikelihood:
 
     def _encode(self, condition: Mapping[str, Any], sample: Any) -> EncodedText:
         prompt_ids, whole_ids = self.tokenize(condition, sample)
-        start = common_prefix(prompt_ids, whole_ids)
+        start = common_prefix(array("i", prompt_ids), array("i", whole_ids))
         if start == len(whole_ids):
             raise UnusableItem("the completion is empty: no token is left after the prompt")
         if start == 0:
@@ -127,30 +132,53 @@ class TokenLikelihood:
             )["input_ids"]
         )
 
+    def adapt(self, model: nn.Module, densest: Sharing = "shared") -> Ability:
+        """Find out how densely this model can be scored, and plan for it from now on.
+
+        Args:
+            model: a causal language model on its device.
+            densest: do not try more than this.
+        """
+        self.ability = ability_of(
+            model, lambda m, plan, own_head: self._score(m, plan, (), own_head, masked=False).logp_NL, densest
+        )
+        return self.ability
+
     def plan(self, items: Sequence[EncodedText]) -> Plan:
-        """Lay the items out in rows."""
-        return plan_padded(items, self.pad_token_id)
+        """Lay the items out in rows, as densely as the model allows."""
+        ability = self.ability
+        return plan_rows(items, self.pad_token_id, ability.sharing, ability.hidden, ability.longest)
 
     def score(self, model: nn.Module, plan: Plan, extras: Collection[str] = ()) -> ItemScores:
         """Log-probabilities of the planned tokens, in float32 (float64 for a float64 model), with gradients.
 
         Args:
-            model: a causal language model returning `.logits`.
+            model: a causal language model of transformers, adapted or wrapped; without `adapt`, any that returns
+                `.logits`.
             plan: from `plan`, on the model's device.
             extras: "log_p2" to compute that field too (no gradient).
         """
-        logits_RTV = model(
-            input_ids=plan.input_ids_RT, attention_mask=plan.attention_mask_RT, use_cache=False
-        ).logits
-        logits_KV = logits_RTV[plan.row_K, plan.position_K]
-        # sums of hundreds of tokens lose the margin in bf16
-        logits_KV = logits_KV.to(torch.promote_types(logits_KV.dtype, torch.float32))
-        logp_K = -cross_entropy(logits_KV, plan.target_K, reduction="none")
-        log_p2_N = None
-        if "log_p2" in extras:
-            with torch.no_grad():
-                log_p2_K = (2 * logits_KV).logsumexp(-1) - 2 * logits_KV.logsumexp(-1)
-                log_p2_N = per_item(log_p2_K, plan).sum(-1)
+        return self._score(model, plan, extras, self.ability.own_head, masked=not self.ability.own_head)
+
+    def _score(
+        self, model: nn.Module, plan: Plan, extras: Collection[str], own_head: bool, masked: bool
+    ) -> ItemScores:
+        inputs: dict[str, Any] = {"input_ids": plan.input_ids_RT, "use_cache": False}
+        if plan.until_RT is not None:
+            # a mask of ones keeps transformers from guessing at packed rows; `rows_of` makes the true one
+            inputs |= {"attention_mask": torch.ones_like(plan.input_ids_RT), "position_ids": plan.position_RT}
+        elif masked:
+            inputs["attention_mask"] = plan.attention_mask_RT
+        names = [name for name in extras if name == "log_p2"]
+        with rows_of(plan):
+            if own_head:
+                with scoring_forward(model, plan, names):
+                    logp_K, *found = model(**inputs)
+            else:
+                logits_KV = Finish()(model(**inputs).logits[plan.row_K, plan.position_K])
+                logp_K = token_logp(logits_KV, plan.target_K)
+                found = list(measures(logits_KV, plan.target_K, names).values())
+        log_p2_N = per_item(found[0], plan).sum(-1) if found else None
         return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, log_p2_N=log_p2_N)
 
     def settings(self) -> dict[str, Any]:
@@ -172,9 +200,45 @@ class TokenLikelihood:
         digest.update(item.ids.tobytes())
         return digest.hexdigest()
 
+    def family(self, item: EncodedText) -> bytes:
+        """Its prompt, which can be read once for all its completions."""
+        return item.ids[: item.start].tobytes()
+
     def width(self, item: EncodedText) -> int:
         """Tokens of an item, for batching by length."""
         return len(item.ids)
+
+
+@contextlib.contextmanager
+def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str]) -> Iterator[None]:
+    """Within it, a call of the model gives (logp_K, *extras) of the planned places instead of logits.
+
+    The forward of the model of transformers is stood in for, not the call: whatever is wrapped around it (adapters,
+    data parallelism, sharding) sees an ordinary call of its module.
+    """
+    inner: Any = causal_lm(model)
+    trunk, head = trunk_of(inner), inner.get_output_embeddings()
+    if trunk is None or head is None:
+        raise NotImplementedError("this model does not say what its trunk and its head are")
+    finish = Finish.of(inner.config.get_text_config())
+
+    def forward(**inputs: Any) -> tuple[Tensor, ...]:
+        given = {name: value for name, value in inputs.items() if value is not None and name != "return_dict"}
+        hidden_RTD = trunk(**given).last_hidden_state
+        logp_K, found = head_logp(
+            head, hidden_RTD[plan.row_K, plan.position_K], plan.target_K, finish, extras
+        )
+        return logp_K, *(found[name] for name in extras)
+
+    own = inner.__dict__.get("forward")
+    inner.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del inner.forward
+        else:
+            inner.forward = own
 
 
 def per_item(value_K: Tensor, plan: Plan) -> Tensor:
@@ -185,11 +249,3 @@ def per_item(value_K: Tensor, plan: Plan) -> Tensor:
     """
     out_NL = value_K.new_zeros((len(plan.length_N), plan.longest))
     return out_NL.index_put((plan.item_K, plan.offset_K), value_K)
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the longest common start of two sequences."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))

@@ -84,6 +84,7 @@ class Setup:
         forecast: memory by part, given whether a reference copy stays in memory.
         sampler: made once the reference is known.
         save: writes the trained model into a (partial) folder; a state dict is given where parameters are sharded.
+        batch_tokens: cut a step's examples into forward passes of so many tokens; None: by number of examples.
         feed: where a method makes its own examples: the feed, given the reference. None for `data`.
     """
 
@@ -95,4 +96,5 @@ class Setup:
     forecast: Callable[[bool], list[dict[str, Any]]]
     sampler: Callable[[Reference], Sampler]
     save: Callable[[Path, dict[str, Tensor] | None], None]
+    batch_tokens: int | None = None
     feed: Callable[[Reference], Feed] | None = None

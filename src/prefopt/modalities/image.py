@@ -10,7 +10,8 @@ from torch import nn
 
 from prefopt import methods
 from prefopt.comparisons import Encoded, Example
-from prefopt.config import ONLINE_FIELDS, REWARD_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.config import ONLINE_FIELDS, REWARD_FIELDS, TEXT_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
@@ -28,14 +29,6 @@ from prefopt.sources.report import Dropped, count_reasons
 from prefopt.sources.rows import Comparisons
 from prefopt.training import memory
 from prefopt.training.data import PreparedData, Split, digest, has_ties, merge_dropped, read, world_of
-
-TEXT_FIELDS = frozenset(
-    {
-        "max_length", "sample_max_new_tokens", "sample_temperature", "load_in_4bit", "attn_implementation",
-        "lora_target_modules",
-    }
-)  # fmt: skip
-"""Keys that mean nothing here; image LoRA is on the attention's projections."""
 
 
 def set_up(context: Context) -> Setup:
@@ -132,7 +125,7 @@ def encode_data(
     report: dict[str, Any],
     dropped: list[Dropped],
     store: CachedImages,
-    likelihood: DenoisingLikelihood,
+    likelihood: Likelihood,
     prompts: bool = True,
 ) -> PreparedData:
     """Fill the caches, and give examples by what the caches know them as.
@@ -185,6 +178,8 @@ def finish(
     prompts = prompts[: config.sample_prompts]
     store.add_prompts(prompts)
     free(loaded, "vae", "text_encoders")
+    if config.gradient_checkpointing == "auto":
+        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
     if config.gradient_checkpointing:
         network: Any = loaded.model
         network.enable_gradient_checkpointing()

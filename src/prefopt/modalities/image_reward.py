@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image import encode_data, make_store, read_data
 from prefopt.modalities.image_online import DENOISING_FIELDS, stochastic
 from prefopt.modalities.text import model_folder
-from prefopt.models.denoiser import denoise
 from prefopt.models.latent_reward import LatentRewardModel
 from prefopt.models.pipelines import check_pipeline_source, load_pipeline
 from prefopt.training import memory
@@ -71,11 +69,11 @@ def set_up(context: Context) -> Setup:
     timesteps = tuple(int(t) for t in steps_S2[:, 0].tolist())
     likelihood = RewardLikelihood(
         process=process,
-        network=partial(denoise, loaded.family),
         store=store,
-        seed=config.seed,
         timesteps=timesteps,
+        seed=config.seed,
         shared_noise=config.shared_noise,
+        noise_epochs=config.noise_epochs,
     )
     data = encode_data(context, split, report, dropped, store, likelihood, prompts=False)
     judge = LatentRewardModel.from_pipeline(

@@ -10,15 +10,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prefopt import methods
 from prefopt.comparisons import Encoded
 from prefopt.config import SPECIAL_FIELDS, ConfigError, TrainConfig, refuse_keys
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.text_memory import TextMemory, settle
 from prefopt.modalities.text_samples import TextSampler
 from prefopt.models.loading import LoadedModel, LoraSettings, load_model, load_tokenizer, trainable_parameters
 from prefopt.objectives.base import Objective
-from prefopt.references import REFERENCE_BATCH
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.rows import load_comparisons
 from prefopt.training import memory
@@ -32,6 +33,7 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
     config, objective, accelerator = context.config, context.objective, context.accelerator
+    check_terms(config)
     refuse_keys(config, SPECIAL_FIELDS, f"for image models, and {config.model} is a text model")
     source = model_folder(config.model, accelerator)
     tokenizer = load_tokenizer(source)
@@ -52,9 +54,6 @@ def set_up(context: Context) -> Setup:
     model: Any = policy.model
     if not trainable_parameters(model):
         raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
-    if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
     if not config.load_in_4bit:
         model.to(accelerator.device)
     reference_source = (
@@ -66,22 +65,29 @@ def set_up(context: Context) -> Setup:
             reference_source, dtype=dtype, attn_implementation=config.attn_implementation, trainable=False
         ).model
 
-    def forecast(reference_resident: bool) -> list[dict[str, Any]]:
-        items = [item for e in (*data.train, *data.held_out) for item in (*e.items, *e.aside)]
-        length = max(len(item.ids) for item in items)
-        evaluation = 2 * config.per_device_eval_batch_size * length
-        cached = objective.needs_reference and config.reference in ("auto", "cached")
-        return memory.forecast(
-            model,
-            optim=config.optim,
-            rows=2 * config.per_device_train_batch_size,
-            length=length,
-            reference_resident=reference_resident,
-            gradient_checkpointing=config.gradient_checkpointing,
-            autocast_bf16=context.bf16,
-            scored=max(item.length for item in items),
-            forward_tokens=min(max(REFERENCE_BATCH * cached, evaluation), len(items) * length),
+    densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
+    if config.reference_model is not None and not alike(source, reference_source):
+        densest = "plain"  # what is found of the policy need not hold for another architecture
+    ability = likelihood.adapt(model, densest)
+    if objective.batch_coupled and config.per_device_train_batch_tokens is not None:
+        raise ConfigError(
+            f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
+            "per_device_train_batch_tokens and set per_device_train_batch_size"
         )
+    context.record.check("batch layout", "note" if ability.reasons else "pass", str(ability))
+    for reason in ability.reasons:
+        context.console.say(f"slower than it could be: {reason}")
+
+    need = TextMemory.of(
+        config, model, likelihood, data.train, data.held_out, context.bf16, objective.needs_reference
+    )
+    fit = settle(need, memory.available(accelerator.device), config.reference == "live")
+    if fit.chosen:
+        context.record.check("memory choices", "note", fit.chosen)
+        context.console.say(fit.chosen)
+    if fit.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
 
     world = world_of(config.data)
     reward = context.reward or (None if world is None else world.verify)
@@ -91,12 +97,33 @@ def set_up(context: Context) -> Setup:
         data=data,
         load_reference=load_reference,
         reference_kind="cached",
-        forecast=forecast,
+        forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
+        batch_tokens=fit.tokens,
         sampler=lambda reference: TextSampler(
             config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
         ),
         save=lambda folder, state: save(folder, policy, tokenizer, state),
     )
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two models are of one architecture."""
+    from transformers import AutoConfig
+
+    a, b = AutoConfig.from_pretrained(one), AutoConfig.from_pretrained(other)
+    return bool(a.model_type == b.model_type)
+
+
+def check_terms(config: TrainConfig) -> None:
+    """Raise ConfigError if a method, or a term of a sum, is for images."""
+    for term in config.method.split("+"):
+        name = term.rpartition("*")[2].strip()
+        method = methods.find(name)
+        if method is not None and method.modality == "image":
+            raise ConfigError(
+                f"{name} trains image models, and {config.model} is not one: give the folder of a diffusers pipeline "
+                "(with model_index.json) as model, or take a method for text, such as dpo, ipo or kto"
+            )
 
 
 def lora_settings(config: TrainConfig) -> LoraSettings | None:

@@ -14,7 +14,6 @@ Legend: B batch, N prompts, C H W of the latents, S tokens, D width of the embed
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,43 +167,6 @@ def denoise(
     )[0]
 
 
-def guided_denoise(
-    family: Family,
-    denoiser: nn.Module,
-    x_BCHW: Tensor,
-    t_B: Tensor,
-    conditions: Conditions | Mapping[str, Tensor],
-    unconditional: Conditions | Mapping[str, Tensor],
-    guidance_scale: float,
-) -> Tensor:
-    """u + w (c - u), both outputs from one batch of 2B; w = 1 is c alone, from a batch of B (arXiv 2207.12598).
-
-    Args:
-        family: of the network.
-        denoiser: as in `denoise`.
-        x_BCHW: as in `denoise`.
-        t_B: as in `denoise`.
-        conditions: B rows.
-        unconditional: B rows, or one for all; sizes that it lacks are those of `conditions`, as in the pipelines.
-        guidance_scale: w.
-    """
-    given = conditions.tensors if isinstance(conditions, Conditions) else conditions
-    if guidance_scale == 1:
-        return denoise(family, denoiser, x_BCHW, t_B, given)
-    empty = unconditional.tensors if isinstance(unconditional, Conditions) else unconditional
-    rows = len(x_BCHW)
-    check_conditions(family, given, rows)
-    both = {}
-    for name in NEEDED[family]:
-        cond = given[name]
-        uncond = empty.get(name, cond) if name == "time_ids" else empty[name]
-        uncond = uncond.to(cond.device, cond.dtype).expand(rows, *cond.shape[1:])
-        both[name] = torch.cat([uncond, cond])
-    twice_BCHW, twice_t = torch.cat([x_BCHW, x_BCHW]), t_B.expand(rows).repeat(2)
-    uncond_BCHW, cond_BCHW = denoise(family, denoiser, twice_BCHW, twice_t, both).chunk(2)
-    return uncond_BCHW + guidance_scale * (cond_BCHW - uncond_BCHW)
-
-
 def check_conditions(family: Family, given: Mapping[str, Tensor], rows: int) -> None:
     """Raise ValueError unless `given` holds what the family's network needs, `rows` rows each."""
     if missing := [name for name in NEEDED[family] if name not in given]:
@@ -245,63 +207,35 @@ def add_lora(family: Family, denoiser: nn.Module, lora: LoraSettings) -> str:
     return ADAPTER
 
 
-def add_frozen_adapter(denoiser: nn.Module, name: str, source: str = ADAPTER) -> None:
-    """Add a frozen copy of an adapter, such as a running mean to sample from; `source` stays the active one.
-
-    Do it before wrapping or compiling the network.
-    """
-    adapters: Any = denoiser
-    with _kept_flags(denoiser), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is what is wanted
-        adapters.add_adapter(adapters.peft_config[source], adapter_name=name)
-        adapters.set_adapter(source)
-    originals = adapter_parameters(denoiser, source)
-    for key, parameter in adapter_parameters(denoiser, name).items():
-        parameter.data = originals[key].detach().clone()
-        parameter.requires_grad_(False)
-
-
 def adapter_parameters(denoiser: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """Parameters of one adapter; the same keys for every adapter of a network.
-
-    Example:
-        >>> mean, now = (adapter_parameters(network, n) for n in ("ema", "default"))  # doctest: +SKIP
-        >>> for key in mean:                                                          # doctest: +SKIP
-        ...     mean[key].data.lerp_(now[key].data, 0.001)
-    """
+    """Parameters of one adapter, by names without the adapter's."""
     part = f".{name}."
     return {k.replace(part, ".", 1): p for k, p in denoiser.named_parameters() if ".lora_" in k and part in k}
 
 
 @contextlib.contextmanager
-def use_adapter(denoiser: nn.Module, name: str | None) -> Iterator[None]:
-    """While open, run with one adapter, or with none; afterwards with those from before, whatever happened inside.
+def adapters_off(denoiser: nn.Module) -> Iterator[None]:
+    """While open, run without adapters; afterwards as before, whatever happened inside.
 
     Which parameters are trainable stays as it is throughout.
 
     Raises:
-        ValueError: the network has no adapter of that name.
+        ValueError: the network has no adapters.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers: list[Any] = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
-    known = sorted({key for layer in layers for key in layer.lora_A})
-    if not layers or (name is not None and name not in known):
-        raise ValueError(
-            f"the network has no adapter{f' {name!r}' if name else 's'}: it has {', '.join(known) or 'none'}"
-        )
-    before = [(layer, list(layer.active_adapters), layer.disable_adapters) for layer in layers]
+    if not layers:
+        raise ValueError("the network has no adapters to switch off: add them with add_lora first")
+    before = [layer.disable_adapters for layer in layers]
     try:
         with _kept_flags(denoiser):
             for layer in layers:
-                if name is not None:
-                    layer.set_adapter(name)
-                layer.enable_adapters(name is not None)
+                layer.enable_adapters(False)
         yield
     finally:
         with _kept_flags(denoiser):
-            for layer, active, disabled in before:
-                layer.set_adapter(active)
+            for layer, disabled in zip(layers, before, strict=True):
                 layer.enable_adapters(not disabled)
 
 

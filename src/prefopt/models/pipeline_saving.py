@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +12,6 @@ import torch
 from torch import Tensor
 
 from prefopt.models.pipelines import NETWORK, LoadedPipeline, component_classes
-
-
-def save_trained(
-    folder: Path, loaded: LoadedPipeline, state_dict: Mapping[str, Tensor] | None = None
-) -> None:
-    """`write_trained`, whole or not at all: into a hidden folder beside, which then takes the place."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_trained(partial, loaded, state_dict)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 def write_trained(

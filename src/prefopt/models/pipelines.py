@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefopt.models.denoiser import Family, add_lora, use_adapter
+from prefopt.models.denoiser import Family, adapters_off, add_lora
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
 
@@ -111,7 +111,7 @@ class LoadedPipeline:
             raise ValueError(
                 f"{self.source} is trained without adapters: load a frozen copy as the reference"
             )
-        return use_adapter(self.denoiser, None)
+        return adapters_off(self.denoiser)
 
     def parts(self, group: str) -> list[str]:
         """Components of a group ("vae", "text_encoders") that the files hold."""

@@ -1,4 +1,4 @@
-"""Which metrics are drawn over training, under which heading, and how to read them."""
+"""Metrics over training: what a curve is, the curves that all modalities share, and drawing them."""
 
 from __future__ import annotations
 
@@ -40,9 +40,38 @@ def one(metric: str) -> list[tuple[str, str, str]]:
     return [(metric, "", "")]
 
 
+def both(metric: str) -> list[tuple[str, str, str]]:
+    """A metric of the chosen and of the rejected side."""
+    return [(f"{metric}/{side}", side, side) for side in ("chosen", "rejected")]
+
+
 Groups = list[tuple[str, str, list[Curve]]]
 """(heading, note, curves) of each part of the section."""
 
+# -- what every modality draws, but for the words that say how to read it -----------------------------------
+
+LOSS = Curve(title="Loss", metrics=one("loss"))
+ACCURACY = Curve(
+    title="Accuracy", metrics=one("rewards/accuracies"), shares=True, levels=[(0.5, "coin flip")],
+    look_for="A steady rise above one half; held-out close to training. Equal margins count as one half.",
+)  # fmt: skip
+MARGIN = Curve(
+    title="Reward margin", metrics=one("rewards/margins"), levels=[(0.0, "")],
+    look_for="Growth that slows down as pairs are learned.",
+    trouble="Growth without end while accuracy stands still: the easy pairs are pushed further and further.",
+)  # fmt: skip
+REWARDS = Curve(
+    title="Rewards of both sides", metrics=both("rewards"), levels=[(0.0, "equal to the reference")],
+    look_for="Rejected falls; chosen stays near zero or rises.",
+)  # fmt: skip
+DISPLACEMENT = Curve(
+    title="Displacement", metrics=one("displacement"), shares=True, y_range=(0.0, 1.0),
+    levels=[(0.5, "half of the pairs")],
+)  # fmt: skip
+TIES = Curve(
+    title="Margin of ties", metrics=one("ties/margin_abs"),
+    trouble="Growing as fast as the margin of wins: ties are being told apart by something irrelevant.",
+)  # fmt: skip
 SMOOTHNESS = [
     Curve(
         title="Gradient norm", metrics=one("grad_norm"), y_range=(0.0, 0.0),
@@ -55,84 +84,17 @@ SMOOTHNESS = [
     ),
 ]  # fmt: skip
 
-TEXT_GROUPS: Groups = [
-    (
-        "Is it learning?",
-        "Training values are those of the batches of each log line; held-out values are over all held-out comparisons.",
-        [
-            Curve(
-                title="Loss", metrics=one("loss"),
-                look_for="A start at the dashed line, where policy and reference are equal, then a fall of both curves.",
-                trouble="Flat on the dashed line: nothing is learned. Held-out rising while training falls: overfitting.",
-            ),
-            Curve(
-                title="Accuracy", metrics=one("rewards/accuracies"), shares=True, levels=[(0.5, "coin flip")],
-                look_for="A steady rise above one half; held-out close to training. Equal margins count as one half.",
-                trouble="Near 100% at once: the pairs are too easy, or length gives the answer away.",
-            ),
-            Curve(
-                title="Reward margin", metrics=one("rewards/margins"), unit="β · (log-ratio chosen − rejected)", levels=[(0.0, "")],
-                look_for="Growth that slows down as pairs are learned.",
-                trouble="Growth without end while accuracy stands still: the easy pairs are pushed further and further.",
-            ),
-            Curve(
-                title="Rewards of both sides", unit="β · log-ratio to the reference", levels=[(0.0, "equal to the reference")],
-                metrics=[("rewards/chosen", "chosen", "chosen"), ("rewards/rejected", "rejected", "rejected")],
-                look_for="Rejected falls; chosen stays near zero or rises.",
-                trouble="Both fall: the margin grows although the chosen answer becomes less likely (displacement).",
-            ),
-            Curve(
-                title="Length gap", metrics=one("length_gap"), unit="tokens, chosen − rejected", levels=[(0.0, "equal length")],
-                look_for="Noise around the level of the data; it does not depend on the policy.",
-                trouble="Far from zero: a policy that learns to write longer, or shorter, can look as if it had learned more.",
-            ),
-            Curve(
-                title="Margin of ties", metrics=one("ties/margin_abs"), unit="|β · (log-ratio difference)| on tied pairs",
-                look_for="Small against the reward margin above: two equal answers should stay equal.",
-                trouble="Growing as fast as the margin of wins: ties are being told apart by something irrelevant.",
-            ),
-        ],
-    ),
-    (
-        "Is it still a good model?",
-        "Reward, KL, length and repetition are those of the policy's own answers to fixed prompts; the rest is about the given comparisons.",
-        [
-            Curve(
-                title="Verifier reward", metrics=one("reward"),
-                look_for="A rise. This scores what the policy writes, not how it ranks given answers.",
-                trouble="Falling while accuracy rises: it ranks better and writes worse (over-optimization).",
-            ),
-            Curve(
-                title="KL to the reference", metrics=one("kl"), unit="nats a sequence", y_range=(0.0, 0.0),
-                look_for="Slow growth, and a reward that grows with it: KL is the price paid for it.",
-                trouble="Climbing while the reward stands still: drift that buys nothing.",
-            ),
-            Curve(
-                title="Displacement", metrics=one("displacement"), shares=True, y_range=(0.0, 1.0),
-                levels=[(0.5, "half of the chosen answers")],
-                look_for="Low. It is the share of pairs whose chosen answer became less likely than under the reference.",
-                trouble="Well above one half: probability leaves both answers for something nobody asked for.",
-            ),
-            Curve(
-                title="Log-probabilities of both sides", unit="nats, summed over the answer",
-                metrics=[("logps/chosen", "chosen", "chosen"), ("logps/rejected", "rejected", "rejected")],
-                look_for="Rejected falls away from chosen, which holds its level.",
-                trouble="Both plunge together: see displacement.",
-            ),
-            Curve(
-                title="Length", metrics=one("sample_length"), unit="tokens an answer", y_range=(0.0, 0.0),
-                look_for="About the length it had, unless length was what you asked for.",
-                trouble="Steady growth: longer is being taken for better.",
-            ),
-            Curve(
-                title="Repetition", metrics=one("sample_repetition"), shares=True, y_range=(0.0, 0.1),
-                look_for="As low as at the start.",
-                trouble="A rise: text degenerates into loops.",
-            ),
-        ],
-    ),
-    ("Did training run smoothly?", "", SMOOTHNESS),
-]  # fmt: skip
+LEARNING = "Is it learning?"
+STILL_GOOD = "Is it still a good model?"
+
+
+def with_smoothness(*parts: tuple[str, str, list[Curve]]) -> Groups:
+    """The parts of a modality, and behind them the one that all have: whether training ran smoothly."""
+    return [*parts, ("Did training run smoothly?", "", SMOOTHNESS)]
+
+
+# -- drawing -------------------------------------------------------------------------------------------------
+
 SAMPLED = {  # of what the policy itself writes or draws
     "reward", "kl", "sample_length", "sample_repetition", "sample_change", "sample_saturation",
 }  # fmt: skip

@@ -3,54 +3,38 @@ the collections of methods that make their own comparisons."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 
-from prefopt.report.curves import SMOOTHNESS, Curve, Groups, one
+from prefopt.report.curves import (
+    ACCURACY,
+    DISPLACEMENT,
+    LEARNING,
+    LOSS,
+    MARGIN,
+    REWARDS,
+    STILL_GOOD,
+    TIES,
+    Curve,
+    Groups,
+    both,
+    one,
+    with_smoothness,
+)
 from prefopt.report.load import Run
 
-
-def both(metric: str) -> Sequence[tuple[str, str, str]]:
-    """A metric of the chosen and of the rejected side."""
-    return [(f"{metric}/{side}", side, side) for side in ("chosen", "rejected")]
-
-
-LOSS = Curve(
-    title="Loss", metrics=one("loss"),
-    look_for="Held-out: a start at the dashed line, then a fall. Training hovers around it like noise, which is normal: "
-    "the noise levels that were drawn decide most of its value.",
-    trouble="Held-out rising while accuracy stands still: pairs that it gets wrong are pushed ever further. Exactly 0: "
-    "numbers overflowed; train in bf16 or float32.",
-)  # fmt: skip
-ACCURACY = Curve(
-    title="Accuracy", metrics=one("rewards/accuracies"), shares=True, levels=[(0.5, "coin flip")],
-    look_for="A steady rise above one half; held-out close to training. Equal margins count as one half.",
-    trouble="Near 100% at once: the pairs are too easy, or sharpness or source gives the better image away.",
-)  # fmt: skip
-MARGIN = Curve(
-    title="Reward margin", metrics=one("rewards/margins"), unit="reward of chosen − reward of rejected", levels=[(0.0, "")],
-    look_for="Growth that slows down as pairs are learned.",
-    trouble="Growth without end while accuracy stands still: the easy pairs are pushed further and further.",
-)  # fmt: skip
-REWARDS = Curve(
-    title="Rewards of both sides", metrics=both("rewards"), unit="scaled: error of the reference − error of the policy",
-    levels=[(0.0, "equal to the reference")],
-    look_for="Rejected falls; chosen stays near zero or rises.",
+REWARD_MARGIN = replace(MARGIN, unit="reward of chosen − reward of rejected")
+ERROR_REWARDS = replace(
+    REWARDS, unit="scaled: error of the reference − error of the policy",
     trouble="Both fall, the rejected one faster: the margin grows because losers get worse, not because winners get better.",
 )  # fmt: skip
-ERRORS = Curve(
-    title="Denoising error of both sides", metrics=both("errors"), unit="mean squared error of a latent element", steady=True,
-    look_for="Chosen falls or holds its level; rejected rises away from it.",
-    trouble="Both rise: the known failure of this family. The model gets worse at both images, merely faster at the loser.",
-)  # fmt: skip
-DISPLACEMENT = Curve(
-    title="Displacement", metrics=one("displacement"), shares=True, y_range=(0.0, 1.0), levels=[(0.5, "half of the pairs")],
+ERROR_DISPLACEMENT = replace(
+    DISPLACEMENT,
     look_for="Low. It is the share of pairs whose chosen image has a larger error now than under the reference.",
     trouble="Well above one half: both errors grow and the loser's merely grows faster. Look at the samples.",
-)  # fmt: skip
-TIES = Curve(
-    title="Margin of ties", metrics=one("ties/margin_abs"), unit="|reward difference| on tied pairs",
+)
+TIED_IMAGES = replace(
+    TIES, unit="|reward difference| on tied pairs",
     look_for="Small against the reward margin above: two equal images should stay equal.",
-    trouble="Growing as fast as the margin of wins: ties are being told apart by something irrelevant.",
 )  # fmt: skip
 SAMPLES = [  # of any run that draws
     Curve(
@@ -75,22 +59,45 @@ GUARDS = (
     "Reward, change and saturation are of images drawn for the same prompts from the same noise each time"
 )
 
-OFFLINE: Groups = [
+OFFLINE: Groups = with_smoothness(
     (
-        "Is it learning?",
+        LEARNING,
         "Held-out comparisons meet the same noise at the same noise levels every time, so their values can be compared. "
         "Training values draw both anew for each batch: read them as a cloud.",
-        [LOSS, ACCURACY, MARGIN, REWARDS, TIES],
+        [
+            replace(
+                LOSS,
+                look_for="Held-out: a start at the dashed line, then a fall. Training hovers around it like noise, which is normal: "
+                "the noise levels that were drawn decide most of its value.",
+                trouble="Held-out rising while accuracy stands still: pairs that it gets wrong are pushed ever further. Exactly 0: "
+                "numbers overflowed; train in bf16 or float32.",
+            ),
+            replace(
+                ACCURACY,
+                trouble="Near 100% at once: the pairs are too easy, or sharpness or source gives the better image away.",
+            ),
+            REWARD_MARGIN,
+            ERROR_REWARDS,
+            TIED_IMAGES,
+        ],
     ),
     (
-        "Is it still a good model?",
+        STILL_GOOD,
         f"{GUARDS}; the rest is about the given images.",
-        [SAMPLES[0], ERRORS, DISPLACEMENT, *SAMPLES[1:]],
+        [
+            SAMPLES[0],
+            Curve(
+                title="Denoising error of both sides", metrics=both("errors"), unit="mean squared error of a latent element", steady=True,
+                look_for="Chosen falls or holds its level; rejected rises away from it.",
+                trouble="Both rise: the known failure of this family. The model gets worse at both images, merely faster at the loser.",
+            ),
+            ERROR_DISPLACEMENT,
+            *SAMPLES[1:],
+        ],
     ),
-    ("Did training run smoothly?", "", SMOOTHNESS),
-]
+)  # fmt: skip
 
-ONLINE: Groups = [
+ONLINE: Groups = with_smoothness(
     (
         "Is there something to learn from?",
         "Each round draws candidates with the present weights, and a judge compares them.",
@@ -114,7 +121,7 @@ ONLINE: Groups = [
         ],
     ),
     (
-        "Is it learning?",
+        LEARNING,
         "Values are of the pairs just collected; nothing is held out.",
         [
             Curve(
@@ -124,52 +131,48 @@ ONLINE: Groups = [
                 look_for="Low. A side whose ratio to the reference has left the clip has no gradient.",
                 trouble="Both near 100%: the policy drifted out of the clip, and nothing in the loss brings it back.",
             ),
-            Curve(
-                title="Accuracy", metrics=one("rewards/accuracies"), shares=True, levels=[(0.5, "coin flip")],
+            replace(
+                ACCURACY,
                 look_for="Above one half: relative to the reference, the policy prefers the steps that the judge prefers.",
                 trouble="At one half for long: the judge's preferences are noise to it.",
             ),
-            Curve(
-                title="Rewards of both sides", metrics=both("rewards"), unit="β · log-ratio of a step to the reference",
-                levels=[(0.0, "equal to the reference")],
-                look_for="Rejected falls; chosen stays near zero or rises.",
+            replace(
+                REWARDS, unit="β · log-ratio of a step to the reference",
                 trouble="Both fall: the policy leaves the reference's steps for others that nobody compared.",
             ),
-            MARGIN,
-            Curve(
-                title="Loss", metrics=one("loss"),
+            REWARD_MARGIN,
+            replace(
+                LOSS,
                 look_for="Slightly below the value at zero margin; it moves little, since every round brings new pairs.",
             ),
         ],
     ),
     (
-        "Is it still a good model?",
+        STILL_GOOD,
         f"{GUARDS}; displacement is about the pairs just collected.",
         [
             *SAMPLES,
-            Curve(
-                title="Displacement", metrics=one("displacement"), shares=True, y_range=(0.0, 1.0),
-                levels=[(0.5, "half of the pairs")],
+            replace(
+                DISPLACEMENT,
                 look_for="Low. It is the share of pairs whose chosen step is less likely now than under the reference.",
                 trouble="Well above one half: winners lose ground too, losers merely lose it faster.",
             ),
         ],
     ),
-    ("Did training run smoothly?", "", SMOOTHNESS),
-]  # fmt: skip
+)  # fmt: skip
 
-JUDGE: Groups = [
+JUDGE: Groups = with_smoothness(
     (
-        "Is it learning?",
+        LEARNING,
         "Noise levels are drawn anew for training pairs, and are the same every time for held-out ones.",
         [
-            Curve(
-                title="Loss", metrics=one("loss"),
+            replace(
+                LOSS,
                 look_for="A fall of both curves from the dashed line, where both images score alike.",
                 trouble="Held-out rising while training falls: overfitting.",
             ),
-            Curve(
-                title="Accuracy", metrics=one("rewards/accuracies"), shares=True, levels=[(0.5, "coin flip")],
+            replace(
+                ACCURACY,
                 look_for="A rise above one half. Noisy latents are hard to tell apart, so that far below 100% is normal.",
                 trouble="At one half: latents are not scaled as the model expects, or labels are turned.",
             ),
@@ -179,11 +182,10 @@ JUDGE: Groups = [
             ),
             Curve(title="Score gap", metrics=one("rewards/margins"), unit="chosen − rejected", levels=[(0.0, "")],
                   look_for="Growth that slows down as pairs are learned."),
-            TIES,
+            TIED_IMAGES,
         ],
     ),
-    ("Did training run smoothly?", "", SMOOTHNESS),
-]  # fmt: skip
+)  # fmt: skip
 
 
 def image_groups(run: Run) -> Groups:
@@ -195,5 +197,5 @@ def image_groups(run: Run) -> Groups:
     if "displacement" in run.metrics.names():
         return OFFLINE
     # without a reference, rewards are the errors again, on another scale
-    hidden = (REWARDS, DISPLACEMENT)
+    hidden = (ERROR_REWARDS, ERROR_DISPLACEMENT)
     return [(heading, note, [c for c in curves if c not in hidden]) for heading, note, curves in OFFLINE]

@@ -9,8 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from prefopt.config import TEXT_FIELDS
 from prefopt.report import charts
-from prefopt.report.curves import TEXT_GROUPS, curve_groups, diagnostics
+from prefopt.report.curves import curve_groups, diagnostics
 from prefopt.report.findings import findings
 from prefopt.report.format import data_size, finite, number, percent
 from prefopt.report.image_curves import image_groups
@@ -21,6 +22,7 @@ from prefopt.report.page import Section, figure, page, render
 from prefopt.report.papers import paper_link
 from prefopt.report.samples import sample_cards, score_changes
 from prefopt.report.summary import key_figures, summary
+from prefopt.report.text_curves import TEXT_GROUPS
 
 OUTCOME_COLOURS = {
     "wins": "chosen",
@@ -30,13 +32,6 @@ OUTCOME_COLOURS = {
     "undesirable": "rejected",
     "prompts": "a",
 }
-TEXT_KEYS = frozenset(
-    {
-        "max_length", "attn_implementation", "load_in_4bit", "lora_target_modules", "sample_max_new_tokens",
-        "sample_temperature",
-    }
-)  # fmt: skip
-"""Of the configuration; they mean nothing in a run on images."""
 LONGEST_SIDE = 40_000  # characters of a decoded side
 
 
@@ -297,7 +292,7 @@ def _data(run: Run) -> Markup:
 def _provenance(run: Run) -> Markup:
     if not (run.manifest or run.config):
         return Markup("")
-    config = {k: v for k, v in run.config.items() if not (run.images and k in TEXT_KEYS)}
+    config = {k: v for k, v in run.config.items() if not (run.images and k in TEXT_FIELDS)}
     parts = [
         (str(p.get("part")), size, data_size(size))
         for p in _list(run.of("manifest", "memory_forecast"))

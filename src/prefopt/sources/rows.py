@@ -213,8 +213,8 @@ def _condition(prompt: str | list[dict[str, Any]], row: Mapping[str, Any], arrow
 
 def _text_only(rows: Rows, number: int, found: str) -> str:
     return (
-        f"{rows.source}, {rows.place} {number}: {found}, but this version of prefopt trains on text only: remove the "
-        "images, videos or other media from the data, or choose a text data set"
+        f"{rows.source}, {rows.place} {number}: {found}, but this method trains on text only: remove "
+        "images, videos and other media from the data; or, to train on pairs of images, give a diffusers pipeline as model"
     )
 
 

@@ -7,10 +7,12 @@ import time
 import torch
 
 from prefopt.comparisons import collate
+from prefopt.objectives.base import Sides
 from prefopt.training.loop import Loop, StopRun
 from prefopt.training.record import Record
 
 START_TOLERANCE = 1e-3  # nats a sequence of text; covers float32 sums of different batch shapes
+ROUNDING = 1e-5  # of an image's score, an error near 1: no such sum is in it, and betas are in the thousands
 
 
 def check_start_value(loop: Loop, record: Record) -> None:
@@ -40,17 +42,27 @@ def check_start_value(loop: Loop, record: Record) -> None:
     loss = float(objective.losses(sides, outcome_E3, state).mean())
     record.manifest(zero_margin_loss=loss)
     full_precision = loop.accelerator.mixed_precision == "no"
-    if worst <= (START_TOLERANCE if full_precision else 1.0):
+    if worst <= (rounding(sides) if full_precision else 1.0):
         found = f"policy equals reference (largest log-ratio {worst:.1e}); loss {loss:.4f}"
         record.check("start value", "pass", found)
         return
+    fails = full_precision and not worst <= START_TOLERANCE  # NaN is no small difference
     found = f"policy and reference differ by {worst:.3g} before any step: dropout, dtype or a damaged cache"
-    record.check("start value", "fail" if full_precision else "warn", found)
-    if full_precision:
+    record.check("start value", "fail" if fails else "warn", found)
+    if fails:
         raise StopRun(
             f"policy and reference differ by {worst:.3g} before any step, so the run would start from a wrong "
             "place. Check that the model is deterministic (no dropout) and the same in both; try reference=live"
         )
+
+
+def rounding(sides: Sides) -> float:
+    """What float32 may do to a log-ratio: up to the tolerance to sums over tokens, far less to undivided items."""
+    lengths = [x for x in (sides.length_w, sides.length_l) if x is not None]
+    if any(bool((x != 1).any()) for x in lengths):
+        return START_TOLERANCE
+    scores = [x for x in (sides.logp_w, sides.logp_l) if x is not None]
+    return min(START_TOLERANCE, ROUNDING * max(1.0, *(float(x.abs().max()) for x in scores)))
 
 
 def rehearse_longest(loop: Loop, record: Record) -> None:
@@ -58,6 +70,10 @@ def rehearse_longest(loop: Loop, record: Record) -> None:
     examples = loop.feed.rehearsal(loop.config.per_device_train_batch_size)
     if not examples:
         return
+    if loop.batch_tokens is not None:
+        width = loop.scorer.likelihood.width
+        cuts = loop.cut(loop.feed.rehearsal(loop.feed.step_size))
+        examples = max(cuts, key=lambda cut: sum(width(item) for e in cut for item in e.items))
     objective = loop.objective
     start = time.perf_counter()
     loop.model.train()

@@ -10,7 +10,7 @@ import torch
 from prefopt.comparisons import Encoded, collate
 from prefopt.training.loop import Loop, derived
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
-from prefopt.training.schedule import share_out
+from prefopt.training.schedule import cut_by_count, shares
 
 EVALUATION = -1  # as an epoch: noise that no training epoch draws, the same at every evaluation
 
@@ -28,7 +28,7 @@ def evaluate(loop: Loop, examples: Sequence[Encoded[Any]]) -> tuple[dict[str, fl
     margins: dict[str, list[float]] = {"wins": [], "ties": []}
     seen = [loop.scorer.likelihood.at(e, EVALUATION) for e in examples]
     size, process = loop.config.per_device_eval_batch_size, accelerator.process_index
-    for batch in share_out(seen, size, process, accelerator.num_processes):
+    for batch in shares(cut_by_count(seen, size), process, accelerator.num_processes):
         with accelerator.autocast():
             sides, edges, _ = loop.scorer.sides(model, collate(batch or seen[:1]))
         outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)

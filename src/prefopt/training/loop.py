@@ -6,8 +6,9 @@ Legend: E comparisons of a micro-batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from prefopt.objectives.base import Objective, Sides, State
 from prefopt.training.batches import Scorer
 from prefopt.training.feed import Feed
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
-from prefopt.training.schedule import share_out
+from prefopt.training.schedule import cut_by_count, cut_by_width, shares
 
 ZERO_GRADIENT_STEPS = 5
 
@@ -43,6 +44,7 @@ class Loop:
         scorer: sides of a batch under policy and reference.
         feed: the examples of each step.
         state: the objective's running statistics.
+        batch_tokens: summed width of the items of a forward pass at most; None: examples are counted.
         step: steps taken.
         tokens: summed width of the items read in training so far, over all processes.
     """
@@ -56,6 +58,7 @@ class Loop:
     scorer: Scorer
     feed: Feed
     state: State
+    batch_tokens: int | None = None
     step: int = 0
     tokens: int = 0
     metrics: SumsAndCounts = field(default_factory=SumsAndCounts)
@@ -71,18 +74,20 @@ class Loop:
         """
         self.model.train()
         while self.step < self.feed.steps:
+            updates = 0
             for examples in self.feed.updates(self.step):
                 self.update(examples)
                 self.feed.updated()
-            self.scheduler.step()
+                updates += 1
+            with nullcontext() if updates else without_order_warning():
+                self.scheduler.step()
             self.step += 1
             after_step()
 
     def update(self, examples: Sequence[Encoded[Any]]) -> None:
         """One optimizer update: every example counts by its weight, however they are cut into micro-batches."""
         total_weight = sum(edge.weight for e in examples for edge in e.comparisons)
-        size, process = self.config.per_device_train_batch_size, self.accelerator.process_index
-        mine = share_out(examples, size, process, self.accelerator.num_processes)
+        mine = shares(self.cut(examples), self.accelerator.process_index, self.accelerator.num_processes)
         for k, batch in enumerate(mine):
             last = k == len(mine) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.model):
@@ -105,6 +110,13 @@ class Loop:
             self.watch()  # before the step: weights are never overwritten with NaN where looking is free
         self.optimizer.step()
         self.optimizer.zero_grad()
+
+    def cut(self, examples: Sequence[Encoded[Any]]) -> list[list[Encoded[Any]]]:
+        """The forward passes that a step's examples are scored in."""
+        if self.batch_tokens is None:
+            return cut_by_count(examples, self.config.per_device_train_batch_size)
+        width = self.scorer.likelihood.width
+        return cut_by_width(examples, self.batch_tokens, lambda e: sum(map(width, e.items)))
 
     def losses(self, sides: Sides, edges: Edges, counted_E: Tensor) -> Tensor:
         """(E,) losses of scored comparisons in float32 or wider; updates running statistics and metrics."""
@@ -151,6 +163,20 @@ class Loop:
         means = self.metrics.means(lambda x: self.accelerator.reduce(x, "sum"))
         self.metrics.clear()
         return derived(means, self.objective) | self.feed.measures()
+
+
+@contextmanager
+def without_order_warning() -> Iterator[None]:
+    """Without torch's warning of a schedule that is ahead of the optimizer.
+
+    The rate is a function of the step, and a round that kept no pair is a step without an update. Only there: leaving
+    `catch_warnings` makes Python forget which warnings it has shown already.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step\(\)`"
+        )
+        yield
 
 
 def derived(means: dict[str, float], objective: Objective) -> dict[str, float]:

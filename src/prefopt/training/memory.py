@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from prefopt.likelihoods.head import PIECE
+
 OPTIMIZER_STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}
 FLOAT32 = 4  # bytes
 LOADED_LATER = 64 * 2**20  # optimizer, report and drawing of a CPU run, in bytes; measured
@@ -34,6 +36,7 @@ def forecast(
     autocast_bf16: bool,
     scored: int | None = None,
     forward_tokens: int = 0,
+    own_head: bool = False,
 ) -> list[dict[str, Any]]:
     """Bytes by part at the moment of the largest need, largest batch assumed.
 
@@ -47,6 +50,7 @@ def forecast(
         autocast_bf16: activations in two bytes.
         scored: scored tokens of a row at most (the longest completion); default: all of it.
         forward_tokens: padded tokens of the largest pass without gradients; 0 for none.
+        own_head: logits are made a piece at a time (`likelihoods.head`).
 
     Returns:
         Parts with `part` (its name), `bytes`, and `held`: whether it is in memory already.
@@ -60,9 +64,10 @@ def forecast(
         if autocast_bf16 and sizes.weight_bytes == FLOAT32:
             training["bf16 copies of weights"] = weights // 2
         training["activations"] = sizes.activations(rows, length, gradient_checkpointing, frozen)
-        training["logits"] = sizes.logits(rows * length, share)
+        logits = sizes.logits_in_pieces(on_gpu(model)) if own_head else None
+        training["logits"] = sizes.logits(rows * length, share) if logits is None else logits
         forward["activations"] = forward_tokens * sizes.passing
-        forward["logits"] = sizes.logits(forward_tokens, share)
+        forward["logits"] = sizes.logits(forward_tokens, share) if logits is None else logits
     if on_gpu(model):
         larger: dict[str, int] = max(training, forward, key=lambda phase: sum(phase.values()))
         parts |= larger
@@ -201,6 +206,10 @@ class Sizes:
         gathered = b if b == FLOAT32 else b + FLOAT32
         return int(tokens * self.vocabulary * (b + share * (gathered + FLOAT32)))
 
+    def logits_in_pieces(self, gpu: bool) -> int:
+        """Bytes of a piece of logits, of its gradient, and of what makes the one from the other."""
+        return 3 * PIECE["cuda" if gpu else "cpu"]
+
 
 def on_gpu(model: nn.Module) -> bool:
     """Whether the model's memory is a CUDA device's."""
@@ -248,7 +257,7 @@ def sentence(parts: list[dict[str, Any]], free: int) -> tuple[str, bool]:
     )
     if not fits:
         text += (
-            "; it may not fit: lower per_device_train_batch_size or max_length, or set gradient_checkpointing=true "
+            "; it may not fit: lower per_device_train_batch_size (or set per_device_train_batch_tokens=auto) or max_length, or set gradient_checkpointing=true "
             "or use_peft=true"
         )
     return text, fits

@@ -145,15 +145,25 @@ class Record:
     ) -> None:
         """Add one sample a prompt to record/samples.json; a step drawn again (after a resume) replaces the old one.
 
+        Prompts that a resumed run no longer draws on stay as they are, new ones come behind.
+
         Args:
             settings: of the sampling.
             prompts: as a reader sees them.
             drawn: one mapping a prompt, each with a "step".
         """
-        entries = self._memory.get("samples", {}).get("prompts") or [
-            {"prompt": prompt, "generations": []} for prompt in prompts
-        ]
-        for entry, sample in zip(entries, drawn, strict=True):
+        entries = list(self._memory.get("samples", {}).get("prompts", ()))
+        known: dict[
+            str, list[dict[str, Any]]
+        ] = {}  # texts may repeat: conditions differ by more than what is shown
+        for entry in entries:
+            known.setdefault(entry["prompt"], []).append(entry)
+        for prompt, sample in zip(prompts, drawn, strict=True):
+            if known.get(prompt):
+                entry = known[prompt].pop(0)
+            else:
+                entry = {"prompt": prompt, "generations": []}
+                entries.append(entry)
             kept = [x for x in entry["generations"] if x["step"] != sample["step"]]
             entry["generations"] = [*kept, dict(sample)]
         self.json("samples", {"settings": dict(settings), "prompts": entries})

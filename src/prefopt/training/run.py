@@ -160,6 +160,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         scorer=Scorer(likelihood, reference, objective, accelerator.device),
         feed=feed,
         state={k: v.to(accelerator.device) for k, v in objective.initial_state().items()},
+        batch_tokens=setup.batch_tokens,
     )
     record.manifest(
         **describe(context, setup, start_print),

@@ -7,7 +7,7 @@ depend on how many processes share it, and resuming needs nothing but the step n
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,8 +62,24 @@ class Schedule:
         return order[place * self.step_size : (place + 1) * self.step_size].tolist()
 
 
-def share_out(items: Sequence[T], size: int, rank: int, processes: int) -> list[list[T]]:
-    """The batches of at most `size` items that fall to a process; as many on every process, some perhaps empty."""
-    chunks = [list(items[i : i + size]) for i in range(0, len(items), size)]
-    chunks += [[]] * (-len(chunks) % processes)
-    return chunks[rank::processes]
+def cut_by_count(items: Sequence[T], size: int) -> list[list[T]]:
+    """Batches of `size` items, in order; the last may be smaller."""
+    return [list(items[i : i + size]) for i in range(0, len(items), size)]
+
+
+def cut_by_width(items: Sequence[T], most: int, width: Callable[[T], int]) -> list[list[T]]:
+    """Batches of at most `most` summed width, widest items first; a wider item has a batch of its own."""
+    batches: list[list[T]] = []
+    free = 0
+    for item in sorted(items, key=width, reverse=True):
+        if not batches or width(item) > free:
+            batches.append([])
+            free = most
+        batches[-1].append(item)
+        free -= width(item)
+    return batches
+
+
+def shares(batches: Sequence[list[T]], rank: int, processes: int) -> list[list[T]]:
+    """The batches that fall to a process, in turns; as many on every process, some perhaps empty."""
+    return [*batches, *[[]] * (-len(batches) % processes)][rank::processes]

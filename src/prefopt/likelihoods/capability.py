@@ -1,0 +1,195 @@
+"""What a model can do: share prefixes, read packed rows, leave its head to us. Found by trying, not by name.
+
+A few made-up rows are scored one by one and then in each denser layout. A layout is used if
+
+- every score is that of the row alone, within the rounding of the model's numbers, and
+- changing the tokens of one sequence leaves the scores of the others exactly as they were. (A leak cannot hide behind
+  rounding; recurrent layers fail here.)
+
+The rows are longer than a window up to `LONGEST_WINDOW`, so that a window which counts places instead of positions
+shows itself.
+"""
+
+from __future__ import annotations
+
+import random
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from prefopt.likelihoods.attention import can_mask
+from prefopt.likelihoods.layout import UNLIMITED, Sharing
+from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+LONGEST_WINDOW = 512
+WINDOWS = ("sliding_window", "window_size", "attention_chunk_size", "local_window_size")
+TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""Per token, in nats: what rounding may do to a log-probability when a row is computed in another shape. Many models
+compute parts in float32 whatever their weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ability:
+    """What was found.
+
+    Attributes:
+        sharing: densest layout whose scores are right.
+        own_head: whether `head.head_logp` gives the model's own log-probabilities.
+        hidden: width of the model.
+        longest: places that a row may have (the positions the model was made for).
+        reasons: sentences on what does not work; empty if everything does.
+    """
+
+    sharing: Sharing = "plain"
+    own_head: bool = False
+    hidden: int = 1024
+    longest: int = UNLIMITED
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        rows = {
+            "shared": "prompts are shared and short rows packed",
+            "packed": "short rows are packed",
+            "plain": "one padded row an item",
+        }[self.sharing]
+        head = "the head reads scored places only" if self.own_head else "the head reads every place"
+        return "; ".join([f"{rows}, {head}", *self.reasons])
+
+
+def causal_lm(model: nn.Module) -> PreTrainedModel | None:
+    """The model of transformers inside adapters and other wrappers; None if there is none."""
+    from transformers import PreTrainedModel
+
+    return next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
+
+
+def trunk_of(inner: PreTrainedModel) -> nn.Module | None:
+    """The part of a causal language model that gives hidden states; None where it cannot be told."""
+    trunk: nn.Module = inner.base_model
+    return trunk if trunk is not inner else getattr(inner, "model", None)
+
+
+def ability_of(
+    model: nn.Module, score: Callable[[nn.Module, Plan, bool], Tensor], densest: Sharing = "shared"
+) -> Ability:
+    """Try what the model can do.
+
+    Args:
+        model: a causal language model on its device; left as it was.
+        score: (model, plan, own_head) -> (N, L) log-probabilities.
+        densest: do not try more than this.
+    """
+    inner = causal_lm(model)
+    if inner is None:
+        return Ability(
+            reasons=("it is not a model of transformers, so every item is scored in a row of its own",)
+        )
+    config: Any = inner.config.get_text_config()
+    hidden = getattr(config, "hidden_size", None) or 1024
+    longest = getattr(config, "max_position_embeddings", None) or UNLIMITED
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            sharing, own_head, reasons = _try_out(model, config, score, densest)
+            return Ability(sharing, own_head, hidden, longest, reasons)
+    finally:
+        model.train(training)
+
+
+def _try_out(
+    model: nn.Module,
+    config: Any,
+    score: Callable[[nn.Module, Plan, bool], Tensor],
+    densest: Sharing,
+) -> tuple[Sharing, bool, tuple[str, ...]]:
+    parameter = next(p for p in model.parameters() if p.is_floating_point())
+    tolerance = TOLERANCE.get(parameter.dtype, 0.1)
+    reasons: list[str] = []
+
+    def run(items: list[EncodedText], sharing: Sharing, own_head: bool) -> Tensor:
+        plan = plan_rows(items, 0, sharing, hidden=2**30)  # so wide that every join pays
+        return score(model, plan.to(parameter.device), own_head)
+
+    def wrong(items: list[EncodedText], sharing: Sharing, own_head: bool, exact: Tensor) -> str | None:
+        try:
+            found = run(items, sharing, own_head)
+        except (RuntimeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+            return f"it fails ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]})"
+        off = float((found - exact).abs().max())
+        if not off <= tolerance:
+            return f"scores differ from those of single rows by up to {off:.2g} nats a token"
+        if sharing != "plain":
+            for n in (0, len(items) - 1):  # a completion that lies between others, and a row's other group
+                changed = run(with_another(items, n), sharing, own_head)
+                same = [k for k in range(len(items)) if k != n]
+                if not torch.equal(changed[same], found[same]):
+                    return "one sequence changes the scores of another"
+        return None
+
+    items = probes(config)
+    singles = [run([item], "plain", False) for item in items]  # what fails here fails for a reason of its own
+    exact = torch.nn.utils.rnn.pad_sequence([row[0] for row in singles], batch_first=True)
+    own_head = (failure := wrong(items, "plain", True, exact)) is None
+    if failure:
+        reasons.append(f"the head reads every token: with the head applied by prefopt, {failure}")
+    if densest == "plain":
+        return "plain", own_head, tuple(reasons)
+    if not can_mask(causal_lm(model)):
+        name = config._attn_implementation
+        reasons.append(
+            f"prompts are not shared: {name} takes no masks of blocks (sdpa and flex_attention do)"
+        )
+        return "plain", own_head, tuple(reasons)
+    choices: tuple[tuple[Sharing, str], ...] = (
+        ("shared", "prompts are not shared"),
+        ("packed", "rows are not packed"),
+    )
+    for sharing, loss in choices[densest == "packed" :]:
+        failure = wrong(items, sharing, own_head, exact)
+        if failure is None:
+            return sharing, own_head, tuple(reasons)
+        reasons.append(f"{loss}: {failure}")
+    return "plain", own_head, tuple(reasons)
+
+
+def probes(config: Any) -> list[EncodedText]:
+    """A long completion and two alike short ones after one prompt, and a short item of its own.
+
+    The long completion comes between the prompt and the short ones when the prompt is shared.
+    """
+    places = getattr(config, "max_position_embeddings", None) or 2**20
+    windows = [
+        w for name in WINDOWS if isinstance(w := getattr(config, name, None), int) and w <= LONGEST_WINDOW
+    ]
+    reach = min(max(windows, default=0) + 32, places - 24)  # the others fit beside it in a row of its length
+    rng = random.Random(0)
+    top = min(getattr(config, "vocab_size", None) or 256, 2**15) - 1
+
+    def draw(count: int, low: int) -> array[int]:
+        return array("i", [rng.randint(low, low + top // 4) for _ in range(count)])
+
+    # what comes first in the sorted order of a group is laid out first
+    prompt, long, short = draw(6, top // 2), draw(reach, 1), draw(7, 3 * top // 4)
+    other = draw(5, top // 4) + draw(4, 1)
+    return [
+        EncodedText(prompt + long, 6),
+        EncodedText(prompt + short, 6),
+        EncodedText(prompt + short[:4] + draw(3, top // 4), 6),
+        EncodedText(other, 5),
+    ]
+
+
+def with_another(items: list[EncodedText], n: int) -> list[EncodedText]:
+    """The same items, but for the completion of one: its order is turned round."""
+    item = items[n]
+    tail = array("i", reversed(item.ids[item.start : -1]))
+    changed = EncodedText(item.ids[: item.start] + tail + item.ids[-1:], item.start)
+    return [*items[:n], changed, *items[n + 1 :]]

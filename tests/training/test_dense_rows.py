@@ -1,0 +1,187 @@
+"""Runs on shared and packed rows are the runs on plain ones; what the memory decides; what is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from array import array
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import prefopt
+from conftest import save_tiny_model
+from likelihoods.architectures import NoDowncast, build
+from prefopt import objectives
+from prefopt.comparisons import Comparison, Encoded, Outcome, collate
+from prefopt.config import ConfigError
+from prefopt.likelihoods.capability import Ability
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.references import Reference
+from prefopt.training import memory
+from prefopt.training.batches import Scorer
+
+WORDS = ["red", "blue", "fig", "pear", "one", "two", "apple", "Sort:", "Count:"]
+
+
+def rows(count: int) -> list[dict[str, str]]:
+    rng = random.Random(0)
+
+    def text(low: int, high: int) -> str:
+        return " ".join(rng.choices(WORDS, k=rng.randint(low, high)))
+
+    return [
+        {"prompt": text(4, 20), "chosen": f" {text(1, 6)}", "rejected": f" {text(1, 6)}"}
+        for _ in range(count)
+    ]
+
+
+def run(model: Path, data: Path, folder: Path, **options: object) -> tuple[list[float], dict[str, object]]:
+    """Losses, and the record of the checks."""
+    usual = {
+        "sample_prompts": 0, "eval_size": 0, "logging_steps": 1, "bf16": False, "save_checkpoints": False,
+        "learning_rate": 3e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 4,
+    }  # fmt: skip
+    result = prefopt.train("dpo", model=model, data=data, output_dir=str(folder), **{**usual, **options})
+    manifest = json.loads((folder / "record" / "manifest.json").read_text())
+    checks = {check["name"]: check for check in manifest["checks"]}
+    return [line["loss"] for line in result.history if "loss" in line], checks
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"use_peft": True, "reference": "adapter_off"}], ids=["full", "lora"]
+)
+def test_thirty_steps_are_the_same(options, tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(rows(24))
+    found = {}
+    for layout in ("plain", "auto"):
+        found[layout], checks = run(
+            tiny_model, data, tmp_path / layout, batch_layout=layout, max_steps=30, **options
+        )
+    assert "prompts are shared" in checks["batch layout"]["detail"]
+    assert found["auto"] == pytest.approx(found["plain"], rel=1e-4)
+    assert found["auto"] != found["plain"]  # other shapes round otherwise: it really was another path
+    assert found["auto"][-1] < found["auto"][0]
+
+
+@pytest.mark.parametrize("name", objectives.names())
+def test_every_objective_on_both_paths(name):
+    objective = objectives.get(name)
+    rng = random.Random(1)
+
+    def draw(low: int, high: int) -> array[int]:
+        return array("i", [rng.randint(3, 96) for _ in range(rng.randint(low, high))])
+
+    examples = []
+    for n in range(4):
+        prompt = draw(4, 12)
+        items = tuple(EncodedText(prompt + draw(1, 8), len(prompt)) for _ in range(2))
+        other = EncodedText(prompt + draw(1, 8), len(prompt))
+        outcome = Outcome(0.5, 0.2, 0.3) if objective.has_tie_term and n == 1 else Outcome(1.0, 0.0, 0.0)
+        edges = (Comparison(0, 1, outcome, columns={"offset": 0.1 * n}),)
+        if objective.unpaired:
+            edges = (Comparison(0, None), Comparison(1, None, Outcome(0.0, 1.0, 0.0)))
+        examples.append(Encoded(str(n), items, edges, (other,) * len(edges)))
+    model, reference_model = build("llama"), build("llama")
+    with torch.no_grad():
+        for k, p in enumerate(reference_model.parameters()):
+            p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(k), dtype=p.dtype))
+    found = []
+    for ability in (Ability(), Ability("shared", True, 2**20)):
+        likelihood = TokenLikelihood(SimpleNamespace(pad_token_id=0, eos_token_id=2))
+        likelihood.ability = ability
+        reference = Reference(
+            "live" if objective.needs_reference else "none",
+            policy=SimpleNamespace(model=model, adapter=None),
+            likelihood=likelihood,
+            load=lambda: reference_model,
+            same_as_policy=False,
+            device=torch.device("cpu"),
+        )
+        model.zero_grad()
+        with NoDowncast():
+            sides, edges, _ = Scorer(likelihood, reference, objective, torch.device("cpu")).sides(
+                model, collate(examples)
+            )
+            outcome_E3 = edges.outcome_E3.double()
+            state = objective.next_state(objective.initial_state(), objective.statistics(sides, outcome_E3))
+            losses = objective.losses(sides, None if edges.all_wins else outcome_E3, state)
+            losses.sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        found.append((losses.detach(), gradient))
+    torch.testing.assert_close(found[1][0], found[0][0], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        found[1][1], found[0][1], rtol=1e-7, atol=1e-9 * float(found[0][1].abs().max())
+    )
+    assert found[0][1].abs().max() > 0
+
+
+def test_a_step_cut_by_tokens_is_the_same_step(tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(rows(24))
+    counted, _ = run(tiny_model, data, tmp_path / "counted", max_steps=6, gradient_accumulation_steps=2)
+    cut, _ = run(
+        tiny_model, data, tmp_path / "cut", max_steps=6, gradient_accumulation_steps=2,
+        per_device_train_batch_tokens=60,
+    )  # fmt: skip
+    assert cut == pytest.approx(counted, rel=1e-4)
+    assert cut != counted
+
+
+def test_forward_passes_hold_the_tokens_they_may(tiny_model, rows_file, own_cache, tmp_path, monkeypatch):
+    seen = []
+    sides = Scorer.sides
+
+    def watched(self, model, batch):
+        if torch.is_grad_enabled():  # neither evaluations nor the check of the start value
+            seen.append(sum(len(item.ids) for item in batch.items))
+        return sides(self, model, batch)
+
+    monkeypatch.setattr(Scorer, "sides", watched)
+    run(tiny_model, rows_file(rows(8)), tmp_path / "run", max_steps=1, per_device_train_batch_size=8,
+        per_device_train_batch_tokens=80)  # fmt: skip
+    assert len(seen) > 3  # the first is the rehearsal of the longest
+    assert seen[0] == max(seen) <= 80
+
+
+def test_objectives_that_compare_within_a_batch_count_examples(tiny_model, rows_file, own_cache, tmp_path):
+    with pytest.raises(ConfigError, match="aot compares within a forward pass"):
+        prefopt.train(
+            "aot", model=tiny_model, data=rows_file(rows(8)), output_dir=str(tmp_path / "run"),
+            per_device_train_batch_tokens=80,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("free", "checkpointing", "whole"), [(2**40, False, True), (2**20, True, False)])
+def test_memory_decides_what_is_left_to_it(
+    free, checkpointing, whole, tiny_model, rows_file, own_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(memory, "available", lambda device: free)
+    _, checks = run(
+        tiny_model, rows_file(rows(16)), tmp_path / "run", max_steps=1, per_device_train_batch_size=8,
+        gradient_checkpointing="auto", per_device_train_batch_tokens="auto",
+    )  # fmt: skip
+    chosen = checks["memory choices"]["detail"]
+    assert f"gradient_checkpointing={str(checkpointing).lower()}" in chosen
+    manifest = json.loads((tmp_path / "run" / "record" / "manifest.json").read_text())
+    forecast = {part["part"]: part["bytes"] for part in manifest["memory_forecast"]}
+    tokens = int(chosen.rsplit("=", 1)[1])
+    assert (tokens > 200) is whole
+    assert forecast["activations"] > 0
+
+
+def test_a_reference_of_another_architecture_keeps_plain_rows(tiny_model, rows_file, own_cache, tmp_path):
+    other = save_tiny_model(tmp_path / "gpt2", "gpt2")
+    _, checks = run(tiny_model, rows_file(rows(4)), tmp_path / "run", max_steps=1, reference_model=str(other))
+    assert "one padded row an item" in checks["batch layout"]["detail"]
+
+
+def test_a_model_that_cannot_share_says_why(rows_file, own_cache, tmp_path):
+    folder = tmp_path / "bloom"
+    save_tiny_model(folder, "bloom")
+    _, checks = run(folder, rows_file(rows(8)), tmp_path / "run", max_steps=1)
+    assert checks["batch layout"]["status"] == "note"
+    assert "short rows are packed" in checks["batch layout"]["detail"]
+    assert "prompts are not shared: scores differ" in checks["batch layout"]["detail"]
