@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -132,15 +133,21 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
     forecast = setup.forecast(reference.kind == "live")
     text, fits = memory.sentence(forecast, memory.available(accelerator.device))
     record.check("memory", "pass" if fits else "warn", text)
+    items = items_to_score(likelihood, data, epochs=math.ceil(feed.steps / feed.steps_per_epoch))
+    began = time.perf_counter()
     scored = reference.prepare(
-        items_to_score(likelihood, data, epochs=math.ceil(feed.steps / feed.steps_per_epoch)),
+        items,
         batch_size=REFERENCE_BATCH,
         share=(accelerator.process_index, accelerator.num_processes),
         wait=accelerator.wait_for_everyone,
         progress=context.console.track if accelerator.is_main_process else None,
     )
     if reference.kind == "cached":
-        record.check("reference cache", "note", f"{scored} items scored now, the rest came from the cache")
+        per_example = sum(len(e.items) + len(e.aside) for e in data.train) / max(1, len(data.train))
+        asked = round(feed.steps * feed.step_size * per_example)
+        told = cache_account(scored, len(items), asked, time.perf_counter() - began)
+        record.check("reference cache", "note", told)
+        context.console.say(f"reference cache: {told}")
     start_print = reference.fingerprint or fingerprint(policy.model)
 
     optimizer: Any = make_optimizer(config, policy.model)
@@ -179,6 +186,22 @@ def items_to_score(likelihood: Likelihood, data: PreparedData, epochs: int) -> l
         drawn += [(e, epoch) for epoch in range(epochs) for e in data.train]
     scored = [likelihood.at(e, epoch) for e, epoch in drawn]
     return [item for e in scored for item in (*e.items, *e.aside)]
+
+
+def cache_account(scored: int, items: int, asked: int, seconds: float) -> str:
+    """What the reference cache cost and saves, in a sentence.
+
+    Args:
+        scored: items that this process scored.
+        items: items that the run may ask for.
+        asked: items that training steps will ask for, evaluations aside.
+        seconds: that scoring took.
+    """
+    if not scored:
+        return f"all {items:,} items were there already; training asks {asked:,} times"
+    saved = seconds / scored * asked - seconds
+    gain = f", which saves about {saved:.1f} s" if saved > 0 else ""
+    return f"{scored:,} of {items:,} items scored in {seconds:.1f} s; training asks {asked:,} times{gain}"
 
 
 def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]:
