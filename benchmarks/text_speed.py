@@ -3,6 +3,7 @@
     python benchmarks/text_speed.py                      # every shape, three alternations
     python benchmarks/text_speed.py --shape 350/40 --rounds 1
     python benchmarks/text_speed.py --ingredients        # prefopt alone, one ingredient at a time
+    python benchmarks/text_speed.py --profile            # prefopt alone: operators, and how near to the machine's peak
     python benchmarks/text_speed.py --write docs/performance.md
 
 Needs the `trl` extra. The model has the shape of a small Qwen2 (19 million parameters, grouped queries, tied embeddings) and random weights, the vocabulary has
@@ -152,6 +153,61 @@ def train_prefopt(folder: Path, shape: Shape, cached: bool, options: dict[str, A
     return seconds
 
 
+def profile(folder: Path, shape: Shape) -> list[str]:
+    """Lines of the third table: shares of operators in one step, and its rate beside that of a bare product.
+
+    Floating-point operations are those that the layout needs: 6 a weight and token in the trunk, 8 a weight and scored
+    token in the head (whose forward is made twice), 14 a pair of places that attend, hidden number and layer.
+    """
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    from prefopt.likelihoods.tokens import TokenLikelihood
+    from prefopt.training.loop import Loop
+
+    plans: list[Any] = []
+    plan, update = TokenLikelihood.plan, Loop.update
+    steps, table = 0, []
+
+    def planned(self: Any, items: Any) -> Any:
+        plans.append(plan(self, items))
+        return plans[-1]
+
+    def profiled(self: Any, examples: Any) -> None:
+        nonlocal steps, table
+        steps += 1
+        if steps != STEPS:
+            update(self, examples)
+            return
+        with profiler(activities=[ProfilerActivity.CPU]) as found:
+            update(self, examples)
+        table = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
+
+    TokenLikelihood.plan, Loop.update = planned, profiled  # type: ignore[method-assign]
+    seconds = train_prefopt(folder, shape, True, {})
+    total = sum(event.self_cpu_time_total for event in table)
+    shares = ", ".join(
+        f"{event.key.removeprefix('aten::')} {event.self_cpu_time_total / total:.0%}" for event in table[:5]
+    )
+    config = json.loads((folder / "model" / "config.json").read_text())
+    hidden, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
+    heads, grouped = config["num_attention_heads"], config["num_key_value_heads"]
+    trunk = layers * (hidden * hidden * (2 + 2 * grouped / heads) + 3 * hidden * inner)
+    rows, width = plans[-1].input_ids_RT.shape
+    work = 6 * trunk * rows * width + 8 * hidden * VOCABULARY * len(plans[-1].target_K)
+    work += 14 * rows * width * width * hidden * layers
+    a, b = torch.randn(2048, 1536), torch.randn(1536, 1536)
+    rates = []
+    for _ in range(10):
+        start = time.perf_counter()
+        a @ b
+        rates.append(2 * 2048 * 1536 * 1536 / (time.perf_counter() - start))
+    rate = work / statistics.median(seconds[1:-1])
+    peak = statistics.median(rates)
+    return [f"| {shape.name} | {rate / 1e9:.0f} of {peak / 1e9:.0f} | {rate / peak:.0%} | {shares} |"]
+
+
 def train_trl(folder: Path, shape: Shape, cached: bool, options: dict[str, Any]) -> list[float]:
     """Seconds of each step."""
     from datasets import load_dataset
@@ -193,13 +249,16 @@ def train_trl(folder: Path, shape: Shape, cached: bool, options: dict[str, Any])
 def worker(args: argparse.Namespace) -> None:
     """One measurement; prints one JSON line at the end."""
     shape = next(s for s in SHAPES if s.name == args.shape)
+    if args.tool == "profile":
+        print(json.dumps({"lines": profile(args.folder, shape)}))
+        return
     train = train_prefopt if args.tool == "prefopt" else train_trl
     seconds = train(args.folder, shape, args.cached, json.loads(args.options))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"seconds": statistics.median(seconds[1:]), "peak": peak}))
 
 
-def measure(tool: str, shape: Shape, folder: Path, cached: bool, **options: Any) -> dict[str, float]:
+def measure(tool: str, shape: Shape, folder: Path, cached: bool, **options: Any) -> dict[str, Any]:
     """Run a worker."""
     command = [sys.executable, __file__, "--tool", tool, "--shape", shape.name, "--folder", str(folder)]
     command += ["--options", json.dumps(options), *(["--cached"] if cached else [])]
@@ -264,6 +323,13 @@ def ingredients(shape: Shape, rounds: int) -> list[str]:
     ]
 
 
+def profiles(shape: Shape) -> list[str]:
+    """Run `profile` in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        make_inputs(Path(name), shape)
+        return list(measure("profile", shape, Path(name), True)["lines"])
+
+
 HEADINGS = (
     "| prompt/response tokens | live: TRL / prefopt, a pair | ratio | cached: TRL / prefopt, a pair | ratio "
     "| peak, live | peak, cached | memory bar |\n|---|---|---|---|---|---|---|---|"
@@ -278,6 +344,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=[s.name for s in SHAPES])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ingredients", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--write", type=Path, help="put the tables into this page")
     parser.add_argument("--tool", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -301,6 +368,13 @@ def main() -> None:
             new = ingredients(shape, args.rounds)
             print("\n".join(new), flush=True)
             lines += new
+    elif args.profile:
+        lines += ["| shape | GFLOP/s of a bare product's | share | largest operators |\n|---|---|---|---|"]
+        print("\n".join(lines), flush=True)
+        for shape in shapes:
+            new = profiles(shape)
+            print("\n".join(new), flush=True)
+            lines += new
     else:
         lines.append(HEADINGS)
         print("\n".join(lines), flush=True)
@@ -308,7 +382,7 @@ def main() -> None:
             lines.append(compare(shape, args.rounds))
             print(lines[-1], flush=True)
     if args.write:
-        name = "ingredients" if args.ingredients else "speed"
+        name = "ingredients" if args.ingredients else "profile" if args.profile else "speed"
         begin, end = f"<!-- {name}: written by benchmarks/text_speed.py -->\n", f"\n<!-- end of {name} -->"
         page = args.write.read_text(encoding="utf-8")
         before, after = page.split(begin)[0], page.split(end)[1]

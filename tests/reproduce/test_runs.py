@@ -128,7 +128,7 @@ def test_reference_measures_no_drift_and_seeds_own_their_prompts():
 
 
 @pytest.mark.usefixtures("cache")
-@pytest.mark.parametrize("name", ["ties", "bpo", "gradspo"])
+@pytest.mark.parametrize("name", ["ties", "bpo", "gradspo", "lpo"])
 def test_command_prints_verdicts_and_names_its_files(name, tmp_path):
     from prefopt.cli.reproduce import command
 

@@ -1,0 +1,317 @@
+"""`prefopt reproduce lpo`: what is counted, how costs become claims, and small runs end to end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from prefopt.reproduce import lpo_accuracy, lpo_cost, lpo_judges
+from prefopt.reproduce.lpo import part, reproduce
+from prefopt.reproduce.lpo_cost import DPO, LPO, SPO, cost_to, operations, ratio_claim, reward_at
+from prefopt.reproduce.lpo_judges import EXACT, LRM, PIXEL, SCRATCH, Ranking
+from prefopt.reproduce.lpo_world import (
+    FULL,
+    QUICK,
+    Cost,
+    Meter,
+    Point,
+    Run,
+    pretraining_pictures,
+    world_of_seed,
+)
+
+TINY = replace(QUICK, pairs=24, held_out=24)
+
+
+# -- counting ------------------------------------------------------------------------------------------------
+
+
+def test_meter_counts_operations_of_a_sample_and_stands_still_while_measuring():
+    layer, meter = nn.Linear(5, 7, bias=False), Meter()
+    meter.watch("layer", layer)
+    with torch.no_grad():
+        layer(torch.zeros(3, 5))  # before it starts: learns the layer's size, counts nothing
+    assert meter.cost().rows == {}
+    meter.start()
+    layer(torch.zeros(4, 5)).sum().backward()
+    with torch.no_grad():
+        layer(torch.zeros(10, 5))
+    meter.stop()
+    layer(torch.zeros(100, 5))
+    cost = meter.cost()
+    assert (cost.rows, cost.trained_rows) == ({"layer": 14}, {"layer": 4})
+    assert cost.operations == 2 * 5 * 7 * (14 + 2 * 4)
+    layer.requires_grad_(False)
+    meter.start()
+    layer(torch.zeros(1, 5))  # frozen: nothing goes back
+    meter.stop()
+    assert meter.cost().trained_rows == {"layer": 4}
+
+
+def cost_of(work: float) -> Cost:
+    return Cost(work / 100, work, {"U-Net": int(work)}, {})
+
+
+def run_of(*path: tuple[float, float]) -> Run:
+    """(cost, utility) of each point."""
+    return Run(
+        tuple(
+            Point(k, cost_of(cost), {"utility": u, "match": u / 4, "full": 0.0, "aesthetic": 0.5})
+            for k, (cost, u) in enumerate(path)
+        ),
+        0.3,
+        10,
+    )
+
+
+def test_cost_to_a_gain_is_that_of_the_first_crossing():
+    run = run_of((0, 3.0), (100, 3.1), (200, 3.5), (300, 3.2), (400, 3.6))
+    assert cost_to(run, 0.2, operations) == pytest.approx(125.0)
+    assert cost_to(run, 0.05, operations) == pytest.approx(50.0)
+    assert cost_to(run, 0.7, operations) == math.inf
+
+
+def test_reward_at_a_cost_is_the_starts_before_and_the_ends_after():
+    run = run_of((0, 3.0), (100, 3.1), (200, 3.5))
+    for cost, value in ((-50, 3.0), (0, 3.0), (50, 3.05), (150, 3.3), (500, 3.5)):
+        assert reward_at(run, cost, operations) == pytest.approx(value), cost
+
+
+def constructed(factor: float, seeds: int = 3) -> tuple[lpo_cost.Runs, lpo_cost.Judges]:
+    """Runs in which SPO and Diffusion-DPO need about `factor` times LPO's cost, and rise by 1 / factor as much."""
+
+    def path(scale: float, height: float, s: int) -> Run:
+        scale *= 1 + 0.02 * s
+        return run_of((0, 3.0), (100 * scale, 3.0 + height), (200 * scale, 3.0 + 1.2 * height))
+
+    runs = {
+        name: [
+            path(1.0 if name == LPO else factor, 0.5 if name == LPO else 0.5 / factor**0.3, s)
+            for s in range(seeds)
+        ]
+        for name in (LPO, SPO, DPO)
+    }
+    # Diffusion-DPO's total is without a judge: LPO's must be small not to decide
+    return runs, {LPO: [cost_of(1)] * seeds, SPO: [cost_of(1)] * seeds}
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(4.0, "holds"), (0.25, "does not hold here")])
+def test_claims_follow_the_costs_both_ways(factor, verdict):
+    found = lpo_cost.claims(*constructed(factor))
+    assert found[0].verdict == "holds"  # all rise
+    assert len(found) == 15
+    assert {c.verdict for c in found[1:]} == {verdict}, [(c.statement, c.measured) for c in found]
+
+
+def test_judge_training_counts_where_it_is_said_to():
+    runs, judges = constructed(4.0)
+    judges = {LPO: [cost_of(1e5)] * 3, SPO: [cost_of(1)] * 3}
+    apart, included = (ratio_claim(runs, judges, SPO, "operations", i) for i in (False, True))
+    assert apart.verdict == "holds"
+    assert apart.measured > 2
+    assert included.verdict == "does not hold here"
+    against_dpo = ratio_claim(runs, judges, DPO, "operations", True)
+    assert against_dpo.measured < -5  # which has no judge to pay
+
+
+def test_a_rival_that_never_arrives_counts_with_its_whole_run_and_says_so():
+    runs = {LPO: [run_of((0, 3.0), (100, 4.0))] * 2, SPO: [run_of((0, 3.0), (800, 3.1))] * 2}
+    claim = ratio_claim(runs, {}, SPO, "operations", False)
+    assert claim.measured == pytest.approx(math.log2(800 / (100 * lpo_cost.GAIN)))
+    assert "did not get there with 2 of 2 seeds" in claim.how
+    turned = ratio_claim({LPO: runs[SPO], SPO: runs[LPO]}, {}, SPO, "operations", False)
+    assert turned.verdict == "inconclusive"
+    assert math.isnan(turned.measured)
+
+
+# -- judges --------------------------------------------------------------------------------------------------
+
+
+def ranking_of(lrm_low: float, lrm_high: float, pixel_low: float, pixel_high: float, n: int = 200) -> Ranking:
+    def right(low: float, high: float) -> dict[int, tuple[float, ...]]:
+        shares = {1: low, 201: low, 601: (low + high) / 2, 801: high, 901: high}
+        return {t: tuple(float(k < share * n) for k in range(n)) for t, share in shares.items()}
+
+    pixel = right(pixel_low, pixel_high)
+    return Ranking({LRM: right(lrm_low, lrm_high), PIXEL: pixel, SCRATCH: pixel, EXACT: pixel})
+
+
+def test_accuracy_claims_follow_the_numbers_both_ways():
+    better = [ranking_of(0.85, 0.75 + 0.005 * s, 0.80 + 0.005 * s, 0.62) for s in range(3)]
+    found = lpo_accuracy.claims(better)
+    assert len(found) == 8
+    assert {c.verdict for c in found} == {"holds"}, [(c.statement, c.interval) for c in found]
+    worse = [ranking_of(0.80 - 0.005 * s, 0.62, 0.85, 0.75 + 0.005 * s) for s in range(3)]
+    assert {c.verdict for c in lpo_accuracy.claims(worse)} == {"does not hold here"}
+
+
+def test_bootstrap_interval_has_the_width_of_the_normal_one():
+    values = [1.0] * 300 + [0.0] * 100
+    low, high = lpo_accuracy.bootstrap([values, values])
+    half = 1.96 * math.sqrt(0.75 * 0.25 / 800)
+    assert (low, high) == (pytest.approx(0.75 - half, abs=0.006), pytest.approx(0.75 + half, abs=0.006))
+
+
+# -- small runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A tiny world's data, and a cache apart from the user's."""
+    from prefopt.reproduce.lpo_world import prepare
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        folder = tmp_path_factory.mktemp("lpo")
+        prepare(0, TINY, folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def judges(root):
+    """Cost of each judge, which are trained."""
+    return {name: part(name, 0, TINY, root) for name in (LRM, PIXEL, SCRATCH)}
+
+
+@pytest.fixture(scope="module")
+def runs(root, judges):
+    """A run of each method."""
+    return {name: part(name, 0, TINY, root) for name in (LPO, SPO, DPO)}
+
+
+def test_pixel_judge_scores_a_pair_as_the_table_of_its_pretraining_does(root):
+    model = lpo_judges.new_pixel_model(0, TINY)
+    drawn = pretraining_pictures(world_of_seed(0, TINY))
+    images, captions, t_B = drawn.images_BCHW[:5], drawn.captions[:5], torch.full((5,), 301)
+    torch.testing.assert_close(
+        model.table(images, t_B, captions).diagonal(), model.score(images, t_B, captions)
+    )
+    other = model.score(images, torch.full((5,), 901), captions)
+    assert not torch.allclose(other, model.score(images, t_B, captions))  # it knows the noise level
+
+
+def test_pictures_of_pretraining_are_the_worlds(root, monkeypatch):
+    from prefopt.worlds import picture_model
+
+    seen = []
+    monkeypatch.setattr(picture_model, "pretrain", lambda folder, pictures, **rest: seen.append(pictures))
+    world = world_of_seed(7, TINY)
+    world.model_dir(progress=False)
+    assert seen[0].captions == pretraining_pictures(world).captions
+    assert torch.equal(seen[0].images_BCHW, pretraining_pictures(world).images_BCHW)
+
+
+def test_judges_are_trained_and_counted(judges):
+    # pairs an update x 2 pictures, twice for the prompt's part of the features; all of it goes back
+    assert judges[LRM].rows["half U-Net"] == judges[LRM].trained_rows["half U-Net"]
+    pixel = judges[PIXEL]
+    assert pixel.rows["U-Net"] == 2 * pixel.rows["decoder"]  # guidance
+    assert "U-Net" not in pixel.trained_rows
+    assert "decoder" not in pixel.trained_rows
+    assert pixel.trained_rows["pixel judge, first layer"] == pixel.rows["decoder"]
+    assert judges[LRM].rows["half U-Net"] == 2 * pixel.rows["decoder"]  # the same comparisons
+
+
+@pytest.mark.usefixtures("judges")
+def test_accuracy_counts_pairs_whose_better_picture_scores_higher(root, monkeypatch):
+    found = part("ranking", 0, TINY, root)
+    assert set(found.right) == {LRM, PIXEL, SCRATCH, EXACT}
+    assert set(found.right[LRM]) == set(TINY.timesteps)
+    assert found.right[PIXEL] != found.right[SCRATCH]
+    assert all(r == float(r > 0.5) for r in found.right[LRM][1])
+    # rows are written better picture first, so a judge that likes what comes first is always right
+    order = {
+        "first": lambda x, t, prompts: -torch.arange(len(x)),
+        "none": lambda x, t, prompts: torch.zeros(len(x)),
+    }
+    for liked, accuracy in (("first", 1.0), ("none", 0.5)):
+        monkeypatch.setattr(lpo_judges, "load_lrm", lambda seed, root, liked=liked: order[liked])
+        again = part("ranking", 0, TINY, root)
+        assert [again.accuracy(LRM, t) for t in TINY.timesteps] == [accuracy] * 3
+    assert again.right[PIXEL] == found.right[PIXEL]
+
+
+def test_online_runs_pay_for_what_they_draw_and_judge(runs):
+    drawn = TINY.measured_rounds[-1] * TINY.prompts_a_round * 20 * 4
+    lpo = runs[LPO]
+    start, *_, end = lpo.points
+    assert start.cost.operations == 0
+    assert end.cost.drawn == drawn
+    assert end.cost.rows["half U-Net"] == 2 * drawn
+    assert "half U-Net" not in end.cost.trained_rows
+    assert "decoder" not in end.cost.rows
+    # sampling takes 2 rows a prompt and step; each kept pair 2 for the policy and 2 for the reference
+    pairs = end.cost.trained_rows.get("U-Net", 0) // 2
+    assert end.cost.rows["U-Net"] == 2 * drawn // 4 + 4 * pairs
+    assert pairs == pytest.approx(lpo.kept * drawn / 4)
+    spo = runs[SPO].points[-1].cost
+    compared = drawn * 16 // 20
+    assert spo.drawn == compared
+    assert spo.rows["decoder"] == spo.rows["pixel judge, first layer"] == compared
+    # each candidate's prediction (none for the last step's), of which the next step uses one again
+    predicted = 2 * compared * 15 // 16
+    earlier = 2 * TINY.measured_rounds[-1] * TINY.prompts_a_round * 5
+    assert spo.rows["U-Net"] == predicted + earlier + 2 * spo.trained_rows.get("U-Net", 0)
+
+
+def test_diffusion_dpo_pays_for_policy_and_reference(runs):
+    run = runs[DPO]
+    cost = run.points[-1].cost
+    assert [p.at for p in run.points] == [0, *TINY.measured_updates]
+    assert cost.rows["U-Net"] == 2 * cost.trained_rows["U-Net"]
+    assert run.updates == TINY.measured_updates[-1]
+    assert run.points[-1].rewards != run.points[0].rewards
+    assert math.isclose(
+        lpo_cost.unit_of({DPO: [run]}) * (cost.rows["U-Net"] + 2 * cost.trained_rows["U-Net"]),
+        cost.operations,
+    )
+
+
+def test_reproduction_puts_its_parts_together_and_writes_its_figures(
+    root, judges, runs, tmp_path, monkeypatch
+):
+    from prefopt.reproduce import lpo
+    from prefopt.reproduce.core import write
+
+    made = {**judges, **runs, lpo.RANK: part(lpo.RANK, 0, TINY, root)}
+    asked = []
+
+    def known(what, seed, size, folder):
+        asked.append((what, seed))
+        return made[what]
+
+    monkeypatch.setattr(lpo, "part", known)
+    monkeypatch.setattr(lpo, "prepare", lambda seed, size, folder: asked.append(("prepare", seed)))
+    result = reproduce(seeds=2, quick=True)
+    assert sorted(asked) == sorted((what, seed) for what in ("prepare", *made) for seed in range(2))
+    assert asked.index((LRM, 1)) < asked.index((LPO, 0))
+    assert asked.index((PIXEL, 1)) < asked.index((SPO, 0))
+    assert len(result.claims) == 23
+    files = write(result, tmp_path)
+    assert {p.name for p in files} >= {"lpo.json", "lpo.html", "lpo_accuracy.png", "lpo_cost.svg"}
+
+
+@pytest.mark.slow
+def test_pretraining_of_the_pixel_judge_learns_to_match_every_seeds_captions():
+    from prefopt.worlds.picture_task import draw
+
+    for seed in range(3):
+        model, prompts = lpo_judges.pretrain_pixel(seed, FULL), world_of_seed(seed, FULL).prompts(144)
+        images = draw(prompts, "unseen", 0.0).images_BCHW
+        found = model.table(images, torch.ones(144), prompts).argmax(1)
+        assert (found == torch.arange(144)).float().mean() > 0.6, seed
+
+
+@pytest.mark.slow
+def test_full_size_shows_a_judge_above_chance_and_methods_that_learn():
+    result = reproduce(seeds=2, workers=2)
+    table = result.tables[0]
+    cleanest, noisiest = table.rows[0], table.rows[-1]
+    assert float(cleanest[1]) > 0.75
+    assert 0.5 < float(noisiest[1]) < 0.7
+    gains = [row[-3] for row in next(t for t in result.tables if "whole runs" in t.title).rows[:3]]
+    assert min(float(g) for g in gains) > 0.05
