@@ -112,6 +112,11 @@ def build(name: str, dtype: torch.dtype = torch.float64, attention: str | None =
     return model.to(dtype).eval()
 
 
+# feed-forward parts under other names, or that give more than hidden states
+WHOLE_MLP = {
+    "opt, learned positions", "bloom, alibi", "mixtral", "qwen3 moe", "gpt-oss, sinks and windows", "llama4, chunks",
+    "mamba", "recurrent gemma", "jamba",
+}  # fmt: skip
 MIXTURES = {"mixtral", "qwen3 moe", "gpt-oss, sinks and windows", "jamba", "deepseek v3, latent attention"}
 
 

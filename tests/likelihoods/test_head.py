@@ -13,9 +13,10 @@ K, D, V = 23, 6, 40
 FINISHES = [Finish(), Finish(scale=0.3), Finish(softcap=2.0), Finish(scale=1.7, softcap=5.0)]
 
 
-@pytest.fixture(autouse=True)
-def small_pieces(monkeypatch):
+@pytest.fixture(autouse=True, params=[0, 2**20], ids=["made again", "kept"])
+def small_pieces(request, monkeypatch):
     monkeypatch.setitem(module.PIECE, "cpu", 16 * 4 * V)  # 16 tokens a piece: two pieces, the second not full
+    monkeypatch.setitem(module.KEPT, "cpu", request.param)
 
 
 def inputs(dtype=torch.float64, bias=True):
@@ -59,7 +60,10 @@ def test_values_and_gradients(finish, bias, plain):
     assert torch.equal(found["top1"], (logp_KV.argmax(-1) == target_K).double())
     assert not any(value.requires_grad for value in found.values())
     inputs_of = [hidden_KD, *head.parameters()]
-    ours = torch.autograd.grad((logp_K * weight_K).sum(), inputs_of)
+    ours = torch.autograd.grad((logp_K * weight_K).sum(), inputs_of, retain_graph=plain)
+    if plain:  # twice: kept logits are overwritten by the first backward pass
+        again = torch.autograd.grad((logp_K * weight_K).sum(), inputs_of)
+        assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(ours, again, strict=True))
     theirs = torch.autograd.grad((exact_K * weight_K).sum(), inputs_of)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)

@@ -90,7 +90,7 @@ def test_every_objective_on_both_paths(name):
         for k, p in enumerate(reference_model.parameters()):
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(k), dtype=p.dtype))
     found = []
-    for ability in (Ability(), Ability("shared", True, 2**20)):
+    for ability in (Ability(), Ability("shared", True, True, 2**20)):
         likelihood = TokenLikelihood(SimpleNamespace(pad_token_id=0, eos_token_id=2))
         likelihood.ability = ability
         reference = Reference(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +42,7 @@ class Ability:
     Attributes:
         sharing: densest layout whose scores are right.
         own_head: whether `head.head_logp` gives the model's own log-probabilities.
+        own_mlp: whether the last layer's feed-forward part may read scored places only.
         hidden: width of the model.
         longest: places that a row may have (the positions the model was made for).
         reasons: sentences on what does not work; empty if everything does.
@@ -49,6 +50,7 @@ class Ability:
 
     sharing: Sharing = "plain"
     own_head: bool = False
+    own_mlp: bool = False
     hidden: int = 1024
     longest: int = UNLIMITED
     reasons: tuple[str, ...] = ()
@@ -76,14 +78,23 @@ def trunk_of(inner: PreTrainedModel) -> nn.Module | None:
     return trunk if trunk is not inner else getattr(inner, "model", None)
 
 
+def last_mlp(trunk: nn.Module) -> nn.Module | None:
+    """The feed-forward part of the last layer, by the names that models of transformers give it."""
+    for name in ("layers", "h"):
+        layers = getattr(trunk, name, None)
+        if isinstance(layers, nn.ModuleList) and len(layers):
+            return getattr(layers[-1], "mlp", None)
+    return None
+
+
 def ability_of(
-    model: nn.Module, score: Callable[[nn.Module, Plan, bool], Tensor], densest: Sharing = "shared"
+    model: nn.Module, score: Callable[[nn.Module, Plan, Ability], Tensor], densest: Sharing = "shared"
 ) -> Ability:
     """Try what the model can do.
 
     Args:
         model: a causal language model on its device; left as it was.
-        score: (model, plan, own_head) -> (N, L) log-probabilities.
+        score: (model, plan, ability to use) -> (N, L) log-probabilities.
         densest: do not try more than this.
     """
     inner = causal_lm(model)
@@ -91,73 +102,86 @@ def ability_of(
         return Ability(
             reasons=("it is not a model of transformers, so every item is scored in a row of its own",)
         )
-    config: Any = inner.config.get_text_config()
-    hidden = getattr(config, "hidden_size", None) or 1024
-    longest = getattr(config, "max_position_embeddings", None) or UNLIMITED
     training = model.training
     model.eval()
     try:
         with torch.no_grad():
-            sharing, own_head, reasons = _try_out(model, config, score, densest)
-            return Ability(sharing, own_head, hidden, longest, reasons)
+            return _try_out(model, inner, score, densest)
     finally:
         model.train(training)
 
 
 def _try_out(
     model: nn.Module,
-    config: Any,
-    score: Callable[[nn.Module, Plan, bool], Tensor],
+    inner: PreTrainedModel,
+    score: Callable[[nn.Module, Plan, Ability], Tensor],
     densest: Sharing,
-) -> tuple[Sharing, bool, tuple[str, ...]]:
+) -> Ability:
+    config: Any = inner.config.get_text_config()
     parameter = next(p for p in model.parameters() if p.is_floating_point())
     tolerance = TOLERANCE.get(parameter.dtype, 0.1)
-    reasons: list[str] = []
+    found = Ability(
+        hidden=getattr(config, "hidden_size", None) or 1024,
+        longest=getattr(config, "max_position_embeddings", None) or UNLIMITED,
+    )
 
-    def run(items: list[EncodedText], sharing: Sharing, own_head: bool) -> Tensor:
-        plan = plan_rows(items, 0, sharing, hidden=2**30)  # so wide that every join pays
-        return score(model, plan.to(parameter.device), own_head)
+    def run(items: list[EncodedText], ability: Ability) -> Tensor:
+        plan = plan_rows(items, 0, ability.sharing, hidden=2**30)  # so wide that every join pays
+        return score(model, plan.to(parameter.device), ability)
 
-    def wrong(items: list[EncodedText], sharing: Sharing, own_head: bool, exact: Tensor) -> str | None:
+    def failure(ability: Ability) -> str | None:
         try:
-            found = run(items, sharing, own_head)
-        except (RuntimeError, TypeError, ValueError, KeyError, IndexError, NotImplementedError) as error:
+            scores = run(items, ability)
+        except (
+            AttributeError,
+            IndexError,
+            KeyError,
+            NotImplementedError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
             return f"it fails ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]})"
-        off = float((found - exact).abs().max())
+        off = float((scores - exact).abs().max())
         if not off <= tolerance:
             return f"scores differ from those of single rows by up to {off:.2g} nats a token"
-        if sharing != "plain":
+        if ability.sharing != "plain":
             for n in (0, len(items) - 1):  # a completion that lies between others, and a row's other group
-                changed = run(with_another(items, n), sharing, own_head)
+                changed = run(with_another(items, n), ability)
                 same = [k for k in range(len(items)) if k != n]
-                if not torch.equal(changed[same], found[same]):
+                if not torch.equal(changed[same], scores[same]):
                     return "one sequence changes the scores of another"
         return None
 
     items = probes(config)
-    singles = [run([item], "plain", False) for item in items]  # what fails here fails for a reason of its own
-    exact = torch.nn.utils.rnn.pad_sequence([row[0] for row in singles], batch_first=True)
-    own_head = (failure := wrong(items, "plain", True, exact)) is None
-    if failure:
-        reasons.append(f"the head reads every token: with the head applied by prefopt, {failure}")
-    if densest == "plain":
-        return "plain", own_head, tuple(reasons)
-    if not can_mask(causal_lm(model)):
-        name = config._attn_implementation
-        reasons.append(
-            f"prompts are not shared: {name} takes no masks of blocks (sdpa and flex_attention do)"
-        )
-        return "plain", own_head, tuple(reasons)
-    choices: tuple[tuple[Sharing, str], ...] = (
+    singles = [run([item], found)[0] for item in items]  # what fails here fails for a reason of its own
+    exact = torch.nn.utils.rnn.pad_sequence(singles, batch_first=True)
+    reasons: list[str] = []
+    if failure(replace(found, own_head=True, own_mlp=True)) is None:
+        found = replace(found, own_head=True, own_mlp=True)
+    elif (why := failure(replace(found, own_head=True))) is None:
+        found = replace(found, own_head=True)
+    else:
+        reasons.append(f"the head reads every token: with the head applied by prefopt, {why}")
+    choices: list[tuple[Sharing, str]] = [
         ("shared", "prompts are not shared"),
         ("packed", "rows are not packed"),
-    )
+    ]
+    if densest == "plain":
+        choices = []
+    elif not can_mask(inner):
+        reasons.append(
+            f"prompts are not shared: {config._attn_implementation} takes no masks of blocks "
+            "(sdpa and flex_attention do)"
+        )
+        choices = []
     for sharing, loss in choices[densest == "packed" :]:
-        failure = wrong(items, sharing, own_head, exact)
-        if failure is None:
-            return sharing, own_head, tuple(reasons)
-        reasons.append(f"{loss}: {failure}")
-    return "plain", own_head, tuple(reasons)
+        why = failure(replace(found, sharing=sharing))
+        if why is None:
+            found = replace(found, sharing=sharing)
+            break
+        reasons.append(f"{loss}: {why}")
+    return replace(found, reasons=tuple(reasons))
 
 
 def probes(config: Any) -> list[EncodedText]:

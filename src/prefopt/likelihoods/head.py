@@ -1,8 +1,8 @@
 """The language-model head at the scored places only, in pieces, with exact gradients.
 
 Peers that project every place of every row hold R * T * V logits, several times over. Here the head reads the K
-hidden states that predict a scored token, `PIECE` bytes of logits at a time; the backward pass makes each piece
-again. What a model does to its logits after the projection (`Finish`) is read off its configuration and then
+hidden states that predict a scored token, `PIECE` bytes of logits at a time. The backward pass makes each piece again,
+unless all of them together take less than `KEPT`. What a model does to its logits after the projection (`Finish`) is read off its configuration and then
 checked against the model itself, see `capability`.
 
 Legend: K scored tokens, D hidden width, V vocabulary.
@@ -21,6 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 PIECE = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
 """Bytes of float32 logits made at a time: on a CPU about what its caches hold, on a GPU what fills it."""
+
+KEPT = {"cpu": 256 * 2**20, "cuda": 512 * 2**20}
+"""Bytes of float32 logits that are kept from the forward to the backward pass rather than made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,7 @@ def is_plain(head: nn.Module) -> bool:
 
 
 class HeadLogp(torch.autograd.Function):
-    """Log-probabilities under a linear head, `rows` tokens at a time; keeps hidden states and one number a token.
+    """Log-probabilities under a linear head, `rows` tokens at a time; beyond `KEPT` no logits are kept.
 
     d logp_k / d z_kv = [v = y_k] - p_kv. The weight's gradient adds up in float32 or wider.
     """
@@ -142,6 +145,9 @@ class HeadLogp(torch.autograd.Function):
         kind = hidden_KD.device.type
         ctx.dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight_VD.dtype
         ctx.finish, ctx.rows = finish, rows
+        size = len(target_K) * len(weight_VD) * 4
+        keep = any(ctx.needs_input_grad) and size <= KEPT.get(kind, KEPT["cuda"])
+        ctx.kept = [] if keep else None
         logp: list[Tensor] = []
         lse: list[Tensor] = []
         found: list[dict[str, Tensor]] = []
@@ -150,6 +156,8 @@ class HeadLogp(torch.autograd.Function):
             lse.append(z_KV.logsumexp(-1))
             logp.append(z_KV.gather(-1, t_K[:, None])[:, 0] - lse[-1])
             found.append(measures(z_KV, t_K, extras))
+            if ctx.kept is not None:
+                ctx.kept.append(z_KV)
         ctx.save_for_backward(hidden_KD, target_K, weight_VD, bias_V, torch.cat(lse))
         more = tuple(torch.cat([part[name] for part in found]) for name in extras)
         ctx.mark_non_differentiable(*more)
@@ -163,11 +171,17 @@ class HeadLogp(torch.autograd.Function):
         grad_hidden_KD = torch.empty_like(hidden_KD) if wants_hidden else None
         grad_VD = torch.zeros_like(weight_VD, dtype=wide) if wants_weight else None
         grad_V = torch.zeros_like(bias_V, dtype=wide) if wants_bias else None
-        for start in range(0, len(target_K), ctx.rows):
+        kept, ctx.kept = ctx.kept, None  # used up: a second backward pass makes them again
+        for k, start in enumerate(range(0, len(target_K), ctx.rows)):
             piece = slice(start, start + ctx.rows)
             g_K1, t_K1 = grads[0][piece, None], target_K[piece, None]
-            z_KV = finished_logits(ctx.dtype, hidden_KD[piece], weight_VD, bias_V, ctx.finish)
-            grad_KV = (z_KV - lse_K[piece, None]).exp_().mul_(-g_K1).scatter_add_(1, t_K1, g_K1)
+            if kept is None:
+                z_KV = finished_logits(ctx.dtype, hidden_KD[piece], weight_VD, bias_V, ctx.finish)
+            else:
+                z_KV, kept[k] = kept[k], None
+            # in place where the logits are not asked for again: fresh memory costs as much as the arithmetic
+            shifted_KV = z_KV.sub_ if ctx.finish.softcap is None else z_KV.sub
+            grad_KV = shifted_KV(lse_K[piece, None]).exp_().mul_(-g_K1).scatter_add_(1, t_K1, g_K1)
             grad_KV = ctx.finish.backward(z_KV, grad_KV).to(ctx.dtype)
             with torch.autocast(hidden_KD.device.type, enabled=False):
                 if grad_hidden_KD is not None:

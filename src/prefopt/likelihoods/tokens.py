@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from array import array
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from prefopt.comparisons import Encoded, Item, UnusableItem
 from prefopt.likelihoods.attention import rows_of
 from prefopt.likelihoods.base import ItemScores
-from prefopt.likelihoods.capability import Ability, ability_of, causal_lm, trunk_of
+from prefopt.likelihoods.capability import Ability, ability_of, causal_lm, last_mlp, trunk_of
 from prefopt.likelihoods.head import Finish, head_logp, measures, token_logp
 from prefopt.likelihoods.layout import Sharing, common_prefix
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
@@ -140,7 +140,7 @@ class TokenLikelihood:
             densest: do not try more than this.
         """
         self.ability = ability_of(
-            model, lambda m, plan, own_head: self._score(m, plan, (), own_head, masked=False).logp_NL, densest
+            model, lambda m, plan, ability: self._score(m, plan, (), ability).logp_NL, densest
         )
         return self.ability
 
@@ -158,21 +158,19 @@ class TokenLikelihood:
             plan: from `plan`, on the model's device.
             extras: "log_p2" to compute that field too (no gradient).
         """
-        return self._score(model, plan, extras, self.ability.own_head, masked=not self.ability.own_head)
+        return self._score(model, plan, extras, self.ability)
 
-    def _score(
-        self, model: nn.Module, plan: Plan, extras: Collection[str], own_head: bool, masked: bool
-    ) -> ItemScores:
+    def _score(self, model: nn.Module, plan: Plan, extras: Collection[str], ability: Ability) -> ItemScores:
         inputs: dict[str, Any] = {"input_ids": plan.input_ids_RT, "use_cache": False}
         if plan.until_RT is not None:
             # a mask of ones keeps transformers from guessing at packed rows; `rows_of` makes the true one
             inputs |= {"attention_mask": torch.ones_like(plan.input_ids_RT), "position_ids": plan.position_RT}
-        elif masked:
+        elif not ability.own_head:  # else padding was found not to matter
             inputs["attention_mask"] = plan.attention_mask_RT
         names = [name for name in extras if name == "log_p2"]
         with rows_of(plan):
-            if own_head:
-                with scoring_forward(model, plan, names):
+            if ability.own_head:
+                with scoring_forward(model, plan, names, ability.own_mlp):
                     logp_K, *found = model(**inputs)
             else:
                 logits_KV = Finish()(model(**inputs).logits[plan.row_K, plan.position_K])
@@ -210,11 +208,18 @@ class TokenLikelihood:
 
 
 @contextlib.contextmanager
-def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str]) -> Iterator[None]:
+def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], own_mlp: bool) -> Iterator[None]:
     """Within it, a call of the model gives (logp_K, *extras) of the planned places instead of logits.
 
     The forward of the model of transformers is stood in for, not the call: whatever is wrapped around it (adapters,
     data parallelism, sharding) sees an ordinary call of its module.
+
+    Args:
+        model: holds a causal language model of transformers.
+        plan: says which places are scored.
+        extras: `head.measures` to give too.
+        own_mlp: nothing after the last layer's attention mixes places, so its feed-forward part reads scored ones
+            only, and gives zeros elsewhere, which no one reads. (Not under checkpointing, which comes back later.)
     """
     inner: Any = causal_lm(model)
     trunk, head = trunk_of(inner), inner.get_output_embeddings()
@@ -230,15 +235,37 @@ def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str]) -> Iter
         )
         return logp_K, *(found[name] for name in extras)
 
-    own = inner.__dict__.get("forward")
-    inner.forward = forward
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(standing_in(inner, forward))
+        if own_mlp and not inner.is_gradient_checkpointing:
+            mlp: Any = last_mlp(trunk)
+            if mlp is None:
+                raise NotImplementedError("this model does not say what its last feed-forward part is")
+            whole, scored_RT = mlp.forward, torch.zeros_like(plan.input_ids_RT, dtype=torch.bool)
+            scored_RT[plan.row_K, plan.position_K] = True
+
+            def forward_mlp(hidden_RTD: Tensor) -> Tensor:
+                out_PD = whole(hidden_RTD[scored_RT])
+                return hidden_RTD.new_zeros(hidden_RTD.shape, dtype=out_PD.dtype).masked_scatter(
+                    scored_RT[..., None], out_PD
+                )
+
+            stack.enter_context(standing_in(mlp, forward_mlp))
+        yield
+
+
+@contextlib.contextmanager
+def standing_in(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within it, the module's forward is another function."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
     try:
         yield
     finally:
         if own is None:
-            del inner.forward
+            del module.forward
         else:
-            inner.forward = own
+            module.forward = own
 
 
 def per_item(value_K: Tensor, plan: Plan) -> Tensor:

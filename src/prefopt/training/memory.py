@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefopt.likelihoods.head import PIECE
+from prefopt.likelihoods.head import KEPT, PIECE
 
 OPTIMIZER_STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}
 FLOAT32 = 4  # bytes
@@ -64,10 +64,16 @@ def forecast(
         if autocast_bf16 and sizes.weight_bytes == FLOAT32:
             training["bf16 copies of weights"] = weights // 2
         training["activations"] = sizes.activations(rows, length, gradient_checkpointing, frozen)
-        logits = sizes.logits_in_pieces(on_gpu(model)) if own_head else None
-        training["logits"] = sizes.logits(rows * length, share) if logits is None else logits
+        kind = "cuda" if on_gpu(model) else "cpu"
+        training["logits"] = (
+            sizes.logits_in_pieces(kind, int(rows * length * share))
+            if own_head
+            else sizes.logits(rows * length, share)
+        )
         forward["activations"] = forward_tokens * sizes.passing
-        forward["logits"] = sizes.logits(forward_tokens, share) if logits is None else logits
+        forward["logits"] = (
+            sizes.logits_in_pieces(kind, 0) if own_head else sizes.logits(forward_tokens, share)
+        )
     if on_gpu(model):
         larger: dict[str, int] = max(training, forward, key=lambda phase: sum(phase.values()))
         parts |= larger
@@ -206,9 +212,10 @@ class Sizes:
         gathered = b if b == FLOAT32 else b + FLOAT32
         return int(tokens * self.vocabulary * (b + share * (gathered + FLOAT32)))
 
-    def logits_in_pieces(self, gpu: bool) -> int:
-        """Bytes of a piece of logits, of its gradient, and of what makes the one from the other."""
-        return 3 * PIECE["cuda" if gpu else "cpu"]
+    def logits_in_pieces(self, kind: str, kept: int) -> int:
+        """Bytes of a piece of logits and of what its gradient is made with, and of the tokens' logits if kept."""
+        whole = kept * self.vocabulary * FLOAT32
+        return 3 * PIECE[kind] + (whole if whole <= KEPT[kind] else 0)
 
 
 def on_gpu(model: nn.Module) -> bool:

@@ -24,11 +24,19 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
     match config.optim:
         case "adamw":
             betas = (config.adam_beta1, config.adam_beta2)
-            return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon)
+            return torch.optim.AdamW(
+                groups, lr=config.learning_rate, betas=betas, eps=config.adam_epsilon, fused=can_fuse(groups)
+            )
         case "rmsprop":
             return torch.optim.RMSprop(groups, lr=config.learning_rate, eps=config.adam_epsilon)
         case "sgd":
             return torch.optim.SGD(groups, lr=config.learning_rate)
+
+
+def can_fuse(groups: list[dict[str, Any]]) -> bool:
+    """Whether torch has a kernel that updates these parameters in one pass over memory."""
+    parameters = [p for group in groups for p in group["params"]]
+    return all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
 
 
 def make_scheduler(config: TrainConfig, optimizer: torch.optim.Optimizer, steps: int) -> Any:
