@@ -4,7 +4,8 @@ Models of transformers do not write their masks: they describe the pattern of a 
 chunks) as a function of two places and ask the interface named by their attention (`sdpa`, `eager`,
 `flex_attention`) to make it. `rows_of` stands in that interface: it gives the pattern the *positions* of two tokens
 instead of their places, so that windows and chunks count what the sequence counts, and lets a token see its own
-ancestors alone. Outside `rows_of` the interface is transformers' own.
+ancestors alone. On a CPU, whose kernels compute what a mask hides, layers that are causal and no more attend branch by
+branch (`branches`); on a GPU flex_attention skips hidden blocks itself. Outside `rows_of` the interface is transformers' own.
 
 Legend: R rows, T row length, H attention heads or 1.
 """
@@ -42,17 +43,21 @@ def rows_of(plan: Plan) -> Iterator[None]:
 
 
 def install() -> None:
-    """Stand in transformers' mask interfaces, once a process."""
+    """Stand in transformers' interfaces, once a process."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as interfaces
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as attentions
 
     for name in INTERFACES:
         theirs = interfaces[name]
         if not hasattr(theirs, "_of_plans"):
             interfaces.register(name, of_plans(theirs))
+    if not hasattr(attentions["sdpa"], "_of_plans"):
+        attentions.register("sdpa", by_branches(attentions["sdpa"]))
 
 
 def of_plans(theirs: Callable[..., Any]) -> Callable[..., Any]:
     """transformers' mask interface, which heeds the plan in force."""
+    from transformers.masking_utils import causal_mask_function
 
     def make_mask(*args: Any, **kwargs: Any) -> Any:
         plan = _plan.get()
@@ -68,7 +73,30 @@ def of_plans(theirs: Callable[..., Any]) -> Callable[..., Any]:
 
         # the pattern holds for all tokens of a row; the mask of padding would only be multiplied in
         changed = {"mask_function": sees, "attention_mask": None, "allow_is_causal_skip": False}
-        return theirs(*args, **{**kwargs, **changed})
+        mask = theirs(*args, **{**kwargs, **changed})
+        if plan.branches is not None and pattern is causal_mask_function and isinstance(mask, Tensor):
+            mask._branches = plan.branches  # type: ignore[attr-defined]
+        return mask
 
     make_mask._of_plans = True  # type: ignore[attr-defined]
     return make_mask
+
+
+def by_branches(theirs: Callable[..., Any]) -> Callable[..., Any]:
+    """transformers' attention, which takes rows apart where their mask says how."""
+
+    def attend(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **options: Any,
+    ) -> Any:
+        branches = getattr(attention_mask, "_branches", None)
+        if branches is None or query.device.type != "cpu" or query.shape[2] != branches.width:
+            return theirs(module, query, key, value, attention_mask, **options)
+        return branches.attend(theirs, module, query, key, value, **options), None
+
+    attend._of_plans = True  # type: ignore[attr-defined]
+    return attend

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefopt.likelihoods.branches import Branches
 from prefopt.likelihoods.layout import UNLIMITED, Layout, Sharing, lay_out
 
 ALIGN = 8  # row lengths a multiple of it, where rows need a mask anyway: kernels like even strides
@@ -54,6 +55,8 @@ class Plan:
     """Place of a token within its own sequence, what positional encodings count."""
     until_RT: Tensor | None
     """Place where a token's descendants end: place q sees k if k <= q < until[k]. None: plain causal rows."""
+    branches: Branches | None
+    """The same for attention branch by branch; None where that would not pay."""
     row_K: Tensor
     """Row of each scored token."""
     position_K: Tensor
@@ -142,11 +145,13 @@ def plan_rows(
         position_RT[r, :length] = torch.tensor(row.depth)
         position_RT[r, length:] = 0  # learned positions have no more places than the model was made for
         until_RT[r, :length] = torch.tensor(row.until)
+    branches = None if causal else Branches.of([row.until for row in rows], width)
     return Plan(
         input_ids_RT=input_ids_RT,
         attention_mask_RT=attention_mask_RT,
         position_RT=position_RT,
         until_RT=None if causal else until_RT,
+        branches=branches if branches is not None and branches.worthwhile else None,
         longest=max(item.length for item in items),
         tokens=sum(len(row.ids) for row in rows),
         dense_tokens=len(items) * max(len(item.ids) for item in items),
