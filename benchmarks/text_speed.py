@@ -156,8 +156,9 @@ def train_prefopt(folder: Path, shape: Shape, cached: bool, options: dict[str, A
 def profile(folder: Path, shape: Shape) -> list[str]:
     """Lines of the third table: shares of operators in one step, and its rate beside that of a bare product.
 
-    Floating-point operations are those that the layout needs: 6 a weight and token in the trunk, 8 a weight and scored
-    token in the head (whose forward is made twice), 14 a pair of places that attend, hidden number and layer.
+    Floating-point operations are those that the layout needs: 6 a weight and token in the trunk (in the last layer's
+    feed-forward part a scored token), 6 a weight and scored token in the head, and 14 a pair of places that attend,
+    hidden number and layer; pairs as the kernels compute them, run by run or all of a row.
     """
     import torch
     from torch.profiler import ProfilerActivity
@@ -193,10 +194,16 @@ def profile(folder: Path, shape: Shape) -> list[str]:
     config = json.loads((folder / "model" / "config.json").read_text())
     hidden, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
     heads, grouped = config["num_attention_heads"], config["num_key_value_heads"]
-    trunk = layers * (hidden * hidden * (2 + 2 * grouped / heads) + 3 * hidden * inner)
-    rows, width = plans[-1].input_ids_RT.shape
-    work = 6 * trunk * rows * width + 8 * hidden * VOCABULARY * len(plans[-1].target_K)
-    work += 14 * rows * width * width * hidden * layers
+    last = plans[-1]
+    rows, width = last.input_ids_RT.shape
+    scored = len({*zip(last.row_K.tolist(), last.position_K.tolist(), strict=True)})
+    mlp, projections = 3 * hidden * inner, hidden * hidden * (2 + 2 * grouped / heads)
+    work = 6 * (layers * (projections + mlp) - mlp) * rows * width + 6 * mlp * scored
+    work += 6 * hidden * VOCABULARY * len(last.target_K)
+    pairs = rows * width**2
+    if last.branches is not None:
+        pairs = sum(run.pairs for runs in last.branches.rows for run in runs)
+    work += 14 * pairs * hidden * layers
     a, b = torch.randn(2048, 1536), torch.randn(1536, 1536)
     rates = []
     for _ in range(10):
@@ -205,7 +212,11 @@ def profile(folder: Path, shape: Shape) -> list[str]:
         rates.append(2 * 2048 * 1536 * 1536 / (time.perf_counter() - start))
     rate = work / statistics.median(seconds[1:-1])
     peak = statistics.median(rates)
-    return [f"| {shape.name} | {rate / 1e9:.0f} of {peak / 1e9:.0f} | {rate / peak:.0%} | {shares} |"]
+    manifest = json.loads((folder / "prefopt" / "record" / "manifest.json").read_text())
+    forecast = sum(part["bytes"] for part in manifest["memory_forecast"]) / manifest["peak_memory_bytes"]
+    return [
+        f"| {shape.name} | {rate / 1e9:.0f} of {peak / 1e9:.0f} | {rate / peak:.0%} | {shares} | {forecast:.2f} |"
+    ]
 
 
 def train_trl(folder: Path, shape: Shape, cached: bool, options: dict[str, Any]) -> list[float]:
@@ -369,7 +380,9 @@ def main() -> None:
             print("\n".join(new), flush=True)
             lines += new
     elif args.profile:
-        lines += ["| shape | GFLOP/s of a bare product's | share | largest operators |\n|---|---|---|---|"]
+        lines += [
+            "| shape | GFLOP/s of a bare product's | share | largest operators | forecast / peak memory |\n|---|---|---|---|---|"
+        ]
         print("\n".join(lines), flush=True)
         for shape in shapes:
             new = profiles(shape)

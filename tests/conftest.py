@@ -51,6 +51,9 @@ def save_tiny_model(folder: Path, architecture: str = "llama") -> Path:
             model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**shared, **sizes))
         elif architecture == "qwen2":
             model = transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**shared, **sizes))
+        elif architecture == "mixtral":
+            experts = {"num_local_experts": 4, "num_experts_per_tok": 2}
+            model = transformers.MixtralForCausalLM(transformers.MixtralConfig(**shared, **sizes, **experts))
         elif architecture == "bloom":
             sizes = {"hidden_size": 32, "n_layer": 2, "n_head": 4}
             model = transformers.BloomForCausalLM(transformers.BloomConfig(**shared, **sizes))

@@ -197,3 +197,25 @@ def test_gradient_checkpointing_on_shared_rows():
     again = scores_and_gradients(model, likelihood, [items])
     for name, gradient in plain[2].items():
         torch.testing.assert_close(again[2][name], gradient, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3 moe"])
+@pytest.mark.parametrize("own_head", [True, False])
+def test_experts_are_balanced_over_real_tokens(name, own_head):
+    """The loss that transformers computes with padding masked, whatever the layout pads."""
+    model = build(name)
+    items = draw_items(random.Random(8))
+    assert likelihood_of().score(model, plan_rows(items, 0)).auxiliary is None
+    model.config.output_router_logits = True
+    ids = [torch.tensor(item.ids[:-1]) for item in items]
+    padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
+    exact = model(padded, attention_mask=mask).aux_loss * model.router_aux_loss_coef
+    for sharing in ("plain", "packed"):
+        likelihood = likelihood_of(sharing, own_head, own_mlp=False)
+        found = likelihood.score(model, likelihood.plan(items), {"log_p2"}).auxiliary
+        torch.testing.assert_close(found, exact)
+        found.backward()
+        assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+        with torch.no_grad():
+            assert likelihood.score(model, likelihood.plan(items)).auxiliary is None

@@ -97,7 +97,7 @@ def test_mismatched_completions_are_scored_beside_the_batch(tiny_model, kind):
         for n, (a, b) in enumerate(pairs)
     )
     scorer = Scorer(likelihood, reference, objectives.get("kto"), torch.device("cpu"))
-    sides, edges, width = scorer.sides(policy.model, batch)
+    sides, edges, width, _ = scorer.sides(policy.model, batch)
     assert width == sum(len(item.ids) for item in batch.items)
     assert len(edges) == 3
     assert sides.rho_w.requires_grad
@@ -128,5 +128,5 @@ def test_extras_are_asked_of_the_likelihood(tiny_model):
     )
     batch = collate([Encoded("a", items, (Comparison(0, 1),))])
     for name, asked in (("wpo", True), ("dpo", False)):
-        sides, _, _ = Scorer(likelihood, reference, objectives.get(name), device).sides(policy.model, batch)
+        sides, *_ = Scorer(likelihood, reference, objectives.get(name), device).sides(policy.model, batch)
         assert (sides.log_p2_w is not None) is asked

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import prefopt
 from conftest import save_tiny_model
@@ -103,7 +104,7 @@ def test_every_objective_on_both_paths(name):
         )
         model.zero_grad()
         with NoDowncast():
-            sides, edges, _ = Scorer(likelihood, reference, objective, torch.device("cpu")).sides(
+            sides, edges, *_ = Scorer(likelihood, reference, objective, torch.device("cpu")).sides(
                 model, collate(examples)
             )
             outcome_E3 = edges.outcome_E3.double()
@@ -185,3 +186,24 @@ def test_a_model_that_cannot_share_says_why(rows_file, own_cache, tmp_path):
     assert checks["batch layout"]["status"] == "note"
     assert "short rows are packed" in checks["batch layout"]["detail"]
     assert "prompts are not shared: scores differ" in checks["batch layout"]["detail"]
+
+
+def test_balance_of_experts_is_part_of_the_loss_once(rows_file, own_cache, tmp_path):
+    """However a step is cut, its share of the model's own loss is the same."""
+    weights = {}
+    data = rows_file(rows(8))
+    for name, coefficient, size in (("none", 0.0, 8), ("whole", 5.0, 8), ("cut", 5.0, 2)):
+        folder = save_tiny_model(tmp_path / f"moe-{coefficient}", "mixtral")
+        config = json.loads((folder / "config.json").read_text())
+        config |= {"output_router_logits": True, "router_aux_loss_coef": coefficient}
+        (folder / "config.json").write_text(json.dumps(config))
+        run(folder, data, tmp_path / name, max_steps=2, per_device_train_batch_size=size, optim="sgd",
+            learning_rate=0.1, gradient_accumulation_steps=8 // size)  # fmt: skip
+        weights[name] = load_file(tmp_path / name / "model" / "model.safetensors")
+    gates = [key for key in weights["whole"] if "gate.weight" in key]
+    assert gates
+    for key in gates:
+        moved = (weights["whole"][key] - weights["none"][key]).abs().max()
+        apart = (weights["whole"][key] - weights["cut"][key]).abs().max()
+        assert moved > 1e-5
+        assert apart < moved  # balance is no sum over rows; counted once a cut, it would be four times as much

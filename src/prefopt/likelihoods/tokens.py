@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -168,16 +169,26 @@ class TokenLikelihood:
         elif not ability.own_head:  # else padding was found not to matter
             inputs["attention_mask"] = plan.attention_mask_RT
         names = [name for name in extras if name == "log_p2"]
+        balanced = torch.is_grad_enabled() and balances_experts(model)
+        if balanced:
+            inputs["output_router_logits"] = True
+        auxiliary = None
         with rows_of(plan):
             if ability.own_head:
                 with scoring_forward(model, plan, names, ability.own_mlp):
                     logp_K, *found = model(**inputs)
+                if balanced:
+                    auxiliary = found.pop()
             else:
-                logits_KV = Finish()(model(**inputs).logits[plan.row_K, plan.position_K])
+                outputs = model(**inputs)
+                auxiliary = experts_loss(model, outputs.router_logits, plan) if balanced else None
+                logits_KV = Finish()(outputs.logits[plan.row_K, plan.position_K])
                 logp_K = token_logp(logits_KV, plan.target_K)
                 found = list(measures(logits_KV, plan.target_K, names).values())
         log_p2_N = per_item(found[0], plan).sum(-1) if found else None
-        return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, log_p2_N=log_p2_N)
+        return ItemScores(
+            logp_NL=per_item(logp_K, plan), length_N=plan.length_N, log_p2_N=log_p2_N, auxiliary=auxiliary
+        )
 
     def settings(self) -> dict[str, Any]:
         """Nothing but model and tokens decides a score."""
@@ -229,11 +240,13 @@ def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], own_mlp
 
     def forward(**inputs: Any) -> tuple[Tensor, ...]:
         given = {name: value for name, value in inputs.items() if value is not None and name != "return_dict"}
-        hidden_RTD = trunk(**given).last_hidden_state
-        logp_K, found = head_logp(
-            head, hidden_RTD[plan.row_K, plan.position_K], plan.target_K, finish, extras
+        outputs = trunk(**given)
+        hidden_KD = outputs.last_hidden_state[plan.row_K, plan.position_K]
+        logp_K, found = head_logp(head, hidden_KD, plan.target_K, finish, extras)
+        balance = (
+            [experts_loss(inner, outputs.router_logits, plan)] if "output_router_logits" in given else []
         )
-        return logp_K, *(found[name] for name in extras)
+        return logp_K, *(found[name] for name in extras), *balance
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(standing_in(inner, forward))
@@ -266,6 +279,22 @@ def standing_in(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
             del module.forward
         else:
             module.forward = own
+
+
+def balances_experts(model: nn.Module) -> bool:
+    """Whether the model's configuration asks for the loss that keeps its experts in balance."""
+    inner: Any = causal_lm(model)
+    return inner is not None and bool(getattr(inner.config.get_text_config(), "output_router_logits", False))
+
+
+def experts_loss(model: nn.Module, router_logits: Any, plan: Plan) -> Tensor:
+    """The model's own load-balancing loss times its coefficient, over real tokens: padding needs no expert."""
+    inner: Any = causal_lm(model)
+    balance = sys.modules[type(inner).__module__].load_balancing_loss_func
+    loss: Tensor = balance(
+        router_logits, inner.num_experts, inner.num_experts_per_tok, plan.attention_mask_RT
+    )
+    return inner.router_aux_loss_coef * loss
 
 
 def per_item(value_K: Tensor, plan: Plan) -> Tensor:

@@ -6,7 +6,7 @@ Legend: N items, E comparisons, L longest completion.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,18 @@ from prefopt.comparisons import Batch, Edges
 from prefopt.likelihoods.base import ItemScores, Likelihood
 from prefopt.objectives.base import Objective, Sides
 from prefopt.references import Reference
+
+
+class Scored(NamedTuple):
+    """A batch under policy and reference."""
+
+    sides: Sides
+    edges: Edges
+    """On the device."""
+    width: int
+    """Of its items, summed (tokens)."""
+    auxiliary: Tensor | None
+    """A loss of the model's own, see `ItemScores`."""
 
 
 @dataclass
@@ -33,8 +45,8 @@ class Scorer:
     objective: Objective
     device: torch.device
 
-    def sides(self, model: nn.Module, batch: Batch[Any]) -> tuple[Sides, Edges, int]:
-        """Both sides of every comparison of the batch, its edges on the device, and the width of its items (tokens)."""
+    def sides(self, model: nn.Module, batch: Batch[Any]) -> Scored:
+        """Both sides of every comparison of the batch, and what else the loop must know of it."""
         plan = self.likelihood.plan(batch.items).to(self.device)
         scores = self.likelihood.score(model, plan, extras=self.objective.needs)
         reference_NL = self.reference.scores(batch.items, plan)
@@ -43,7 +55,7 @@ class Scorer:
         if "rho_mismatched" in self.objective.needs:
             mismatched_E = self._log_ratios_aside(model, batch.aside)
         sides = join(scores, reference_NL, edges, self.objective, mismatched_E)
-        return sides, edges, sum(map(self.likelihood.width, batch.items))
+        return Scored(sides, edges, sum(map(self.likelihood.width, batch.items)), scores.auxiliary)
 
     @torch.no_grad()
     def _log_ratios_aside(self, model: nn.Module, items: list[Any]) -> Tensor:

@@ -35,7 +35,7 @@ def check_start_value(loop: Loop, record: Record) -> None:
         return
     with torch.no_grad(), loop.accelerator.autocast():
         loop.model.eval()
-        sides, edges, _ = loop.scorer.sides(loop.model, collate(examples))
+        sides, edges, *_ = loop.scorer.sides(loop.model, collate(examples))
     worst = float(torch.cat([sides.rho_w, sides.rho_l]).abs().max())
     outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
     state = objective.next_state(loop.state, objective.statistics(sides, outcome_E3))
@@ -78,7 +78,7 @@ def rehearse_longest(loop: Loop, record: Record) -> None:
     start = time.perf_counter()
     loop.model.train()
     with loop.accelerator.autocast():
-        sides, edges, _ = loop.scorer.sides(loop.model, collate(examples))
+        sides, edges, *_ = loop.scorer.sides(loop.model, collate(examples))
     outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
     state = objective.next_state(loop.state, objective.statistics(sides, outcome_E3))
     loop.accelerator.backward(objective.losses(sides, outcome_E3, state).mean())

@@ -30,7 +30,7 @@ def evaluate(loop: Loop, examples: Sequence[Encoded[Any]]) -> tuple[dict[str, fl
     size, process = loop.config.per_device_eval_batch_size, accelerator.process_index
     for batch in shares(cut_by_count(seen, size), process, accelerator.num_processes):
         with accelerator.autocast():
-            sides, edges, _ = loop.scorer.sides(model, collate(batch or seen[:1]))
+            sides, edges, *_ = loop.scorer.sides(model, collate(batch or seen[:1]))
         outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
         counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
         state = loop.state

@@ -93,10 +93,14 @@ class Loop:
             with nullcontext() if last else self.accelerator.no_sync(self.model):
                 # a process without work scores one example of no weight, to take part in the synchronisation
                 with self.accelerator.autocast():
-                    sides, edges, width = self.scorer.sides(self.model, collate(batch or examples[:1]))
+                    scored = self.scorer.sides(self.model, collate(batch or examples[:1]))
+                sides, edges, width, auxiliary = scored
                 counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
                 losses_E = self.losses(sides, edges, counted_E)
-                loss = (losses_E * edges.weight_E * counted_E).sum() / total_weight
+                share_E = edges.weight_E * counted_E / total_weight
+                loss = (losses_E * share_E).sum()
+                if auxiliary is not None:
+                    loss = loss + auxiliary * share_E.sum()
                 # data parallel wrappers average gradients over processes; this loss is a share of the sum
                 self.accelerator.backward(loss * self.accelerator.num_processes)
             self.tokens += width if batch else 0
