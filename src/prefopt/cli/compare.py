@@ -47,8 +47,8 @@ def command(
     from rich.progress import Progress
     from rich.table import Table
 
+    from prefopt import sweeps
     from prefopt.config import ConfigError, parse_overrides, read_yaml
-    from prefopt.evaluation import comparison
 
     try:
         given: dict[str, Any] = (
@@ -62,7 +62,7 @@ def command(
         )
         if not methods:
             raise ConfigError(f"{what} lists no methods: add `methods: [dpo_rk, 'dpo:ties=drop']`")
-        entries = [comparison.parse_entry(str(method)) for method in methods]
+        entries = [sweeps.parse_entry(str(method)) for method in methods]
         strengths = [float(b) for b in betas.split(",")] if betas else [float(b) for b in own_betas]
         numbers = [int(s) for s in seeds.split(",")] if seeds else [int(s) for s in own_seeds]
         folder = Path(output or given.pop("output_dir", "runs/compare"))
@@ -72,21 +72,21 @@ def command(
         total = len(entries) * max(1, len(strengths)) * len(numbers)
         with Progress(console=console) as progress:
             task = progress.add_task(f"{total} runs", total=total)
-            results = comparison.compare(
+            results = sweeps.compare(
                 entries, given, strengths, numbers, folder,
                 workers or min(4, os.cpu_count() or 1),
                 done=lambda result: progress.advance(task),
             )  # fmt: skip
     except (ConfigError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    summaries = comparison.summarize(results)
+    summaries = sweeps.summarize(results)
     table = Table("method", "beta", "seeds", "reward", "KL", "accuracy")
     for s in summaries:
         table.add_row(
             s.label,
             "default" if s.beta is None else f"{s.beta:g}",
             str(s.seeds),
-            *(comparison.shown(s, name) for name in ("reward", "kl", "accuracy")),
+            *(sweeps.shown(s, name) for name in ("reward", "kl", "accuracy")),
         )
     Console().print(table)
-    click.echo(comparison.write_page(summaries, results, folder, shlex.join(["prefopt", *sys.argv[1:]])))
+    click.echo(sweeps.write_page(summaries, results, folder, shlex.join(["prefopt", *sys.argv[1:]])))
