@@ -91,7 +91,8 @@ def compare(
     jobs = []
     for entry, beta, seed in itertools.product(entries, strengths, seeds):
         given_beta = {} if beta is None else {"beta": beta}
-        name = f"{entry.label.replace(':', '-').replace('=', '-')}-beta-{beta}-seed-{seed}"
+        strength = "default" if beta is None else f"{beta:g}"
+        name = f"{entry.label.replace(':', '-').replace('=', '-')}-beta-{strength}-seed-{seed}"
         given = {
             **common, **entry.options, **given_beta, "method": entry.method, "seed": seed,
             "output_dir": str(folder / "runs" / name),

@@ -206,4 +206,6 @@ def test_balance_of_experts_is_part_of_the_loss_once(rows_file, own_cache, tmp_p
         moved = (weights["whole"][key] - weights["none"][key]).abs().max()
         apart = (weights["whole"][key] - weights["cut"][key]).abs().max()
         assert moved > 1e-5
-        assert apart < moved  # balance is no sum over rows; counted once a cut, it would be four times as much
+        assert (
+            apart < moved
+        )  # balance is no sum over rows; counted once a cut, it would be four times as much
