@@ -87,6 +87,10 @@ class DenoisingPlan:
             {name: value.to(device, non_blocking=True) for name, value in self.conditions.items()},
         )
 
+    def at(self, t: int) -> DenoisingPlan:
+        """The same images and noise at one given timestep for all."""
+        return replace(self, t_N=torch.full_like(self.t_N, t))
+
 
 def at_epoch(
     example: Encoded[EncodedImage], epoch: int, noise_epochs: int | None = None

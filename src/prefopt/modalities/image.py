@@ -15,6 +15,7 @@ from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.image_probe import with_probe
 from prefopt.modalities.image_samples import ImageSampler, Scorer
 from prefopt.modalities.image_store import CachedImages
 from prefopt.modalities.text import lora_settings, model_folder
@@ -91,7 +92,7 @@ def set_up_offline(context: Context) -> Setup:
     )
     data = encode_data(context, split, report, dropped, store, likelihood)
     prompts = [str(condition["prompt"]) for condition in split.prompts]
-    return finish(context, loaded, store, likelihood, data, prompts)
+    return with_probe(context, finish(context, loaded, store, likelihood, data, prompts), likelihood)
 
 
 def read_data(context: Context) -> tuple[Split, dict[str, Any], list[Dropped]]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
@@ -32,17 +33,19 @@ def line_chart(
     shares: bool = False,
     y_range: tuple[float, float] | None = None,
     levels: Sequence[tuple[float, str]] = (),
+    last_values: bool = True,
 ) -> Markup:
     """Lines over a common x axis.
 
     Args:
-        series: what to draw, back to front. Long ones are thinned (`thin`).
+        series: what to draw, back to front; `spans` are drawn where given. Long ones are thinned (`thin`).
         title: names the chart for screen readers; draw a visible heading around the chart.
         x_label: under the axis.
         y_label: unit, shown above the axis.
         shares: y is a share in [0, 1] and is written as a percentage.
         y_range: values that the axis must show besides the data.
         levels: horizontal lines, (value, name), for example the loss at zero margin.
+        last_values: write each line's last value beside its name: where x is time, that is the result.
 
     Returns:
         A `<div class="chart">`; a sentence instead of a chart where no value is finite.
@@ -51,17 +54,21 @@ def line_chart(
     values = [v for s in drawn for v in s.y if math.isfinite(v)]
     if not values:
         return Markup('<p class="empty">No finite value was logged.</p>') if drawn else Markup("")
-    extent = [*values, *(y_range or ()), *(value for value, _ in levels if math.isfinite(value))]
+    ends = [v for s in drawn for span in s.spans or () for v in span if math.isfinite(v)]
+    extent = [*values, *ends, *(y_range or ()), *(value for value, _ in levels if math.isfinite(value))]
     xs = [v for s in drawn for v in s.x]
     plot = Plot(xs, extent, percent_ticks if shares else tick_text, x_label, y_label, exact_x=True)
     for value, name in levels:
         plot.level(value, name)
     for s in drawn:
+        plot.spans(s)
+    for s in drawn:
         plot.line(s)
     for x in sorted({x for s in drawn for x, y in zip(s.x, s.y, strict=True) if not math.isfinite(y)}):
         plot.bad(x)
     show: Format = percent if shares else number
-    return plot.finish(title, [s for s in drawn if s.legend], show, number, ordered=True)
+    shown = [s for s in drawn if s.legend]
+    return plot.finish(title, shown, show, number, ordered=True, last_values=last_values)
 
 
 def scatter_lines(
@@ -253,7 +260,7 @@ def stacked_bar(
 
 def _thinned(s: Series) -> Series:
     x, y = thin(s.x, s.y)
-    return Series(label=s.label, x=x, y=y, colour=s.colour, style=s.style, legend=s.legend)
+    return s if len(x) == len(s.x) else replace(s, x=x, y=y, spans=None)
 
 
 def _with_errors(values: Sequence[float], errors: Sequence[float] | None, kept: Sequence[int]) -> list[float]:

@@ -30,6 +30,7 @@ class Series:
         label: shown in the legend.
         x, y: coordinates, same length; NaN in y breaks the line.
         xerr, yerr: half-widths of error bars in the units of x and y (`scatter_lines` only).
+        spans: (low, high) around each y, for example an interval (`line_chart` only).
         names: a word for each point, for example its beta (`scatter_lines` only).
         colour: a colour name of style.css.
         style: "line"; "dots" (line with a dot at each point, for values measured now and then); "faint" (raw values
@@ -42,6 +43,7 @@ class Series:
     y: Sequence[float]
     xerr: Sequence[float] | None = None
     yerr: Sequence[float] | None = None
+    spans: Sequence[tuple[float, float]] | None = None
     names: Sequence[str] | None = None
     colour: str = "a"
     style: Style = "line"
@@ -228,6 +230,15 @@ class Plot:
                         self.x(x - dx * e), self.x(x + dx * e), self.y(y - dy * e), self.y(y + dy * e),
                     )  # fmt: skip
 
+    def spans(self, s: Series) -> None:
+        """A vertical bar over the span of each point."""
+        for x, y, (low, high) in zip(s.x, s.y, s.spans or [(math.nan, math.nan)] * len(s.x), strict=True):
+            if all(map(math.isfinite, (x, y, low, high))):
+                self._add(
+                    '<line class="error" style="--s:var(--c-{})" x1="{}" x2="{}" y1="{}" y2="{}"/>', s.colour,
+                    self.x(x), self.x(x), self.y(low), self.y(high),
+                )  # fmt: skip
+
     def point_name(self, x: float, y: float, name: str) -> None:
         """A word beside a point; placed at the end."""
         px, py, width = self.x(x), self.y(y), LETTER * len(name)
@@ -250,7 +261,14 @@ class Plot:
         )
 
     def finish(
-        self, title: str, series: Sequence[Series], y_show: Format, x_show: Format, *, ordered: bool
+        self,
+        title: str,
+        series: Sequence[Series],
+        y_show: Format,
+        x_show: Format,
+        *,
+        ordered: bool,
+        last_values: bool = True,
     ) -> Markup:
         """Wrap with legend, spoken summary, and the numbers for the hover read-out."""
         spoken = []
@@ -290,7 +308,9 @@ class Plot:
             ],
         }
         return self.wrap(
-            f"{title}. {'; '.join(spoken)}.", legend_list(series, y_show if ordered else None), data
+            f"{title}. {'; '.join(spoken)}.",
+            legend_list(series, y_show if ordered and last_values else None),
+            data,
         )
 
     def wrap(self, spoken: str, legend: Markup, data: object | None) -> Markup:

@@ -1,9 +1,9 @@
 """Reading a run folder, whatever state it is in.
 
 Files read: `config.yaml`, `metrics.jsonl`, and under `record/`: `manifest.json`, `data.json`, `first_pair.json`,
-`margins.json`, `samples.json`. A file that is absent or unreadable becomes an empty value and a sentence in
-`Run.missing`; nothing here raises on bad content, because a report is most needed when a run went wrong. Pictures are
-read by `pictures.py`, as the page needs them.
+`margins.json`, `samples.json`, and `timesteps.json`, which only runs on image comparisons have. Any other file that is
+absent, and any that is unreadable, becomes an empty value and a sentence in `Run.missing`; nothing here raises on bad
+content, because a report is most needed when a run went wrong. Pictures are read by `pictures.py`, as the page needs them.
 """
 
 from __future__ import annotations
@@ -99,6 +99,7 @@ class Run:
     first_pair: Mapping[str, Any]
     margins: Mapping[str, Any]
     samples: Mapping[str, Any]
+    timesteps: Mapping[str, Any] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     """One sentence for each file that could not be used."""
 
@@ -182,6 +183,11 @@ def read_run(run_dir: str | Path) -> Run:
         first_pair=mapping("record/first_pair.json", "the first decoded pair"),
         samples=mapping("record/samples.json", "generations before and after"),
         data=mapping("record/data.json", "the data report"),
+        timesteps=(
+            mapping("record/timesteps.json", "accuracy and errors by timestep")
+            if (folder / "record" / "timesteps.json").exists()
+            else {}
+        ),
         missing=missing,
     )
     return _of_images(run) if run.images else run

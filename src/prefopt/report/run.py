@@ -23,6 +23,7 @@ from prefopt.report.papers import paper_link
 from prefopt.report.samples import sample_cards, score_changes
 from prefopt.report.summary import key_figures, summary
 from prefopt.report.text_curves import TEXT_GROUPS
+from prefopt.report.timesteps import timestep_figures
 
 OUTCOME_COLOURS = {
     "wins": "chosen",
@@ -65,6 +66,7 @@ def run_page(run: Run) -> str:
         ("curves", "Training curves", "Curves", _curves),
         ("margins", "Margins before and after", "Margins", _margins),
         ("samples", "What the model draws" if run.images else "What the model writes", "Samples", _samples),
+        ("timesteps", "By noise level", "Noise levels", timestep_figures),
         ("first-pair", *_first_title(run), _first_pair),
         ("data", "Data", "Data", _data),
         ("run", "Run and configuration", "Run", _provenance),

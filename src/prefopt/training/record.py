@@ -1,7 +1,7 @@
 """The run's folder: configuration, metrics, and the records that the report is made of.
 
 config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  checkpoints/
-record/{manifest,data,first_pair,margins,samples}.json
+record/{manifest,data,first_pair,margins,samples,timesteps}.json
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Record:
                 f"cannot write to {folder}: {error.strerror}. Give another output_dir, or fix its permissions"
             ) from error
         if self.resuming:
-            for name in ("manifest", "samples", "margins"):
+            for name in ("manifest", "samples", "margins", "timesteps"):
                 path = folder / "record" / f"{name}.json"
                 if path.exists():
                     self._memory[name] = json.loads(path.read_text(encoding="utf-8"))
@@ -139,6 +139,10 @@ class Record:
                 "unit": "beta * (rho_w - rho_l), nats",
             },
         )
+
+    def timesteps(self, **measured: Any) -> None:
+        """Add to the accuracies and errors of an image run by timestep."""
+        self.json("timesteps", {**self._memory.get("timesteps", {}), **measured})
 
     def samples(
         self, settings: Mapping[str, Any], prompts: Sequence[str], drawn: Sequence[Mapping[str, Any]]
