@@ -168,6 +168,7 @@ def profile(folder: Path, shape: Shape) -> list[str]:
     from prefopt.training.loop import Loop
 
     plans: list[Any] = []
+    trained: list[Any] = []  # evaluations make plans too
     plan, update = TokenLikelihood.plan, Loop.update
     steps, table = 0, []
 
@@ -183,6 +184,7 @@ def profile(folder: Path, shape: Shape) -> list[str]:
             return
         with profiler(activities=[ProfilerActivity.CPU]) as found:
             update(self, examples)
+        trained.append(plans[-1])
         table = sorted(found.key_averages(), key=lambda e: -e.self_cpu_time_total)
 
     TokenLikelihood.plan, Loop.update = planned, profiled  # type: ignore[method-assign]
@@ -194,7 +196,7 @@ def profile(folder: Path, shape: Shape) -> list[str]:
     config = json.loads((folder / "model" / "config.json").read_text())
     hidden, layers, inner = config["hidden_size"], config["num_hidden_layers"], config["intermediate_size"]
     heads, grouped = config["num_attention_heads"], config["num_key_value_heads"]
-    last = plans[-1]
+    last = trained[-1]
     rows, width = last.input_ids_RT.shape
     scored = len({*zip(last.row_K.tolist(), last.position_K.tolist(), strict=True)})
     mlp, projections = 3 * hidden * inner, hidden * hidden * (2 + 2 * grouped / heads)
