@@ -211,8 +211,10 @@ class Course:
     def save_model(self, folder: Path) -> None:
         """Write the trained model, whole or not at all."""
         model = self.setup.policy.model
-        sharded = any(hasattr(p, "full_tensor") for p in model.parameters())
-        state = {k: checkpoint.whole(v) for k, v in model.state_dict().items()} if sharded else None
+        # the state dict, not the parameters: those of a root module are whole between a forward pass and the next
+        held = model.state_dict()
+        sharded = any(hasattr(value, "full_tensor") for value in held.values())
+        state = {name: checkpoint.whole(value) for name, value in held.items()} if sharded else None
         if not self.loop.accelerator.is_main_process:
             return
         partial = folder.with_name(".model.partial")
