@@ -22,7 +22,7 @@ def candidates_file(folder):
     return path
 
 
-def test_help_takes_less_than_half_a_second(tmp_path):
+def test_help_takes_less_than_a_second(tmp_path):
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -107,9 +107,11 @@ def test_compare_shares_one_reference_and_goes_on(tiny_model, rows_file, own_cac
     assert runs == {"dpo-beta-default-seed-0", "ipo-beta-default-seed-0"}
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert len(results) == 2
-    start = time.perf_counter()
+    written = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*") if path.is_file()
+    }
     again = prefopt(tmp_path, "compare", "dpo,ipo", *given)
     assert again.returncode == 0, again.stderr
     assert again.stdout == done.stdout
-    assert time.perf_counter() - start < 60
+    assert all(path.stat().st_mtime_ns == when for path, when in written.items())  # finished runs are kept
     assert_plain_error(prefopt(tmp_path, "compare", "dpo,ipoo", *given), "ipoo")

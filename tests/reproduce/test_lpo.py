@@ -20,7 +20,6 @@ from prefopt.reproduce.lpo_world import (
     Meter,
     Point,
     Run,
-    pretraining_pictures,
     world_of_seed,
 )
 
@@ -185,7 +184,7 @@ def runs(root, judges):
 
 def test_pixel_judge_scores_a_pair_as_the_table_of_its_pretraining_does(root):
     model = lpo_judges.new_pixel_model(0, TINY)
-    drawn = pretraining_pictures(world_of_seed(0, TINY))
+    drawn = world_of_seed(0, TINY).pretraining_pictures()
     images, captions, t_B = drawn.images_BCHW[:5], drawn.captions[:5], torch.full((5,), 301)
     torch.testing.assert_close(
         model.table(images, t_B, captions).diagonal(), model.score(images, t_B, captions)
@@ -201,8 +200,8 @@ def test_pictures_of_pretraining_are_the_worlds(root, monkeypatch):
     monkeypatch.setattr(picture_model, "pretrain", lambda folder, pictures, **rest: seen.append(pictures))
     world = world_of_seed(7, TINY)
     world.model_dir(progress=False)
-    assert seen[0].captions == pretraining_pictures(world).captions
-    assert torch.equal(seen[0].images_BCHW, pretraining_pictures(world).images_BCHW)
+    assert seen[0].captions == world.pretraining_pictures().captions
+    assert torch.equal(seen[0].images_BCHW, world.pretraining_pictures().images_BCHW)
 
 
 def test_judges_are_trained_and_counted(judges):

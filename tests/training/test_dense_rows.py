@@ -21,6 +21,8 @@ from prefopt.config import ConfigError
 from prefopt.likelihoods.capability import Ability
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.modalities import text
+from prefopt.modalities.text_memory import TextMemory
 from prefopt.references import Reference
 from prefopt.training import memory
 from prefopt.training.batches import Scorer
@@ -147,7 +149,33 @@ def test_forward_passes_hold_the_tokens_they_may(tiny_model, rows_file, own_cach
     assert seen[0] == max(seen) <= 80
 
 
-def test_objectives_that_compare_within_a_batch_count_examples(tiny_model, rows_file, own_cache, tmp_path):
+def test_examples_that_tokens_hold():
+    """The widest examples that fit together, at least one."""
+    widths = [50, 30, 30, 20, 4]
+    need = TextMemory(
+        config=None, model=None, likelihood=SimpleNamespace(width=lambda item: item), longest=0, scored=0, items=0,
+        train=[Encoded(str(w), (w - 2, 2), ()) for w in widths], bf16=False, cached=False,
+    )  # fmt: skip
+    assert [need.examples_of(tokens) for tokens in (1, 50, 79, 80, 110, 129, 130, 134, 999)] == [
+        1,
+        1,
+        1,
+        2,
+        3,
+        3,
+        4,
+        5,
+        5,
+    ]
+    assert need.tokens_of(3) == 110
+
+
+def test_objectives_that_compare_within_a_batch_count_examples(
+    tiny_model, rows_file, own_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        text, "load_model", lambda *args, **more: pytest.fail("known before a model is loaded")
+    )
     with pytest.raises(ConfigError, match="aot compares within a forward pass"):
         prefopt.train(
             "aot", model=tiny_model, data=rows_file(rows(8)), output_dir=str(tmp_path / "run"),

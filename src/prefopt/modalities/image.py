@@ -22,6 +22,7 @@ from prefopt.modalities.text import lora_settings, model_folder
 from prefopt.models.denoiser import denoise
 from prefopt.models.pipeline_saving import write_trained
 from prefopt.models.pipelines import LoadedPipeline, check_pipeline_source, free, load_pipeline
+from prefopt.objectives import registry
 from prefopt.sources.filtering import ASPECTS, Strategy, keep_consistent
 from prefopt.sources.hints import recount
 from prefopt.sources.image_rows import load_image_comparisons
@@ -59,7 +60,7 @@ def set_up(context: Context) -> Setup:
 
 def check_terms(config: TrainConfig) -> None:
     """Raise ConfigError if a method, or a term of a sum, does not work on images from a data set."""
-    names = [term.rpartition("*")[2].strip() for term in config.method.split("+")]
+    names = [name for _, name in registry.parse(config.method)]
     for name in names:
         method = methods.find(name)
         if method is not None and method.modality == "text":

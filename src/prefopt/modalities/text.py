@@ -19,6 +19,7 @@ from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.text_memory import TextMemory, settle
 from prefopt.modalities.text_samples import TextSampler
 from prefopt.models.loading import LoadedModel, LoraSettings, load_model, load_tokenizer, trainable_parameters
+from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.rows import load_comparisons
@@ -35,6 +36,11 @@ def set_up(context: Context) -> Setup:
     config, objective, accelerator = context.config, context.objective, context.accelerator
     check_terms(config)
     refuse_keys(config, SPECIAL_FIELDS, f"for image models, and {config.model} is a text model")
+    if objective.batch_coupled and config.per_device_train_batch_tokens is not None:
+        raise ConfigError(
+            f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
+            "per_device_train_batch_tokens and set per_device_train_batch_size"
+        )
     source = model_folder(config.model, accelerator)
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
@@ -69,11 +75,6 @@ def set_up(context: Context) -> Setup:
     if config.reference_model is not None and not alike(source, reference_source):
         densest = "plain"  # what is found of the policy need not hold for another architecture
     ability = likelihood.adapt(model, densest)
-    if objective.batch_coupled and config.per_device_train_batch_tokens is not None:
-        raise ConfigError(
-            f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
-            "per_device_train_batch_tokens and set per_device_train_batch_size"
-        )
     context.record.check("batch layout", "note" if ability.reasons else "pass", str(ability))
     for reason in ability.reasons:
         context.console.say(f"slower than it could be: {reason}")
@@ -116,8 +117,7 @@ def alike(one: str, other: str) -> bool:
 
 def check_terms(config: TrainConfig) -> None:
     """Raise ConfigError if a method, or a term of a sum, is for images."""
-    for term in config.method.split("+"):
-        name = term.rpartition("*")[2].strip()
+    for _, name in registry.parse(config.method):
         method = methods.find(name)
         if method is not None and method.modality == "image":
             raise ConfigError(

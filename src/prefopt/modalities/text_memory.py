@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, takewhile
 from typing import Any
 
 from torch import nn
@@ -93,10 +94,8 @@ class TextMemory:
 
     def examples_of(self, tokens: int) -> int:
         """How many of the longest examples `tokens` hold, at least one."""
-        examples = 1
-        while examples < len(self.train) and self.tokens_of(examples + 1) <= tokens:
-            examples += 1
-        return examples
+        sums = accumulate(sum(map(self.likelihood.width, e.items)) for e in self.train)
+        return max(1, sum(1 for _ in takewhile(lambda total: total <= tokens, sums)))
 
 
 @dataclass(frozen=True)

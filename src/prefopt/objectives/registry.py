@@ -137,7 +137,7 @@ def hyperparameters(name: str) -> dict[str, Hyperparameter]:
     3.0
     """
     out: dict[str, Hyperparameter] = {}
-    for _, term in _parse(name):
+    for _, term in parse(name):
         cls, fixed, preset = _lookup(term)
         default = cls(**fixed, **preset)
         docs = _field_docs(cls)
@@ -200,7 +200,7 @@ def get(name: str | Sequence[str], *, weights: Sequence[float] | None = None, **
             raise TypeError("lambda and lambda_ are one hyper-parameter; give one of them")
         hyper["lambda_"] = hyper.pop("lambda")
     if isinstance(name, str):
-        terms = _parse(name)
+        terms = parse(name)
         if weights is not None:
             raise TypeError(
                 "weights go with a list of names; in a sum write them inline, as in 'dpo+0.2*bco_pair'"
@@ -224,8 +224,16 @@ def get(name: str | Sequence[str], *, weights: Sequence[float] | None = None, **
     return Mixture(terms=tuple(built))
 
 
-def _parse(name: str) -> list[tuple[float, str]]:
-    """(weight, name) of every term of "dpo+0.2*bco_pair"."""
+def parse(name: str) -> list[tuple[float, str]]:
+    """(weight, name) of every term of a sum.
+
+    Raises:
+        ValueError: a term is empty, or its weight is no number.
+
+    Example:
+        >>> parse("dpo+0.2*bco_pair")
+        [(1.0, 'dpo'), (0.2, 'bco_pair')]
+    """
     terms = []
     for part in name.split("+"):
         weight, star, term = part.rpartition("*")

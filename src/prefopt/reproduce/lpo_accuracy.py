@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 
 from prefopt.reproduce import plots
 from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional
-from prefopt.reproduce.lpo_cost import mean
 from prefopt.reproduce.lpo_judges import EXACT, LRM, PIXEL, SCRATCH, Ranking
 
 LOW, HIGH = 300, 700
@@ -23,7 +23,7 @@ PARTS = {
 
 def ahead(ranking: Ranking, judge: str, rival: str, times: Sequence[int]) -> float:
     """Percentage points of accuracy by which a judge is ahead, mean over timesteps."""
-    return 100 * mean([ranking.accuracy(judge, t) - ranking.accuracy(rival, t) for t in times])
+    return 100 * fmean([ranking.accuracy(judge, t) - ranking.accuracy(rival, t) for t in times])
 
 
 def claims(rankings: Sequence[Ranking]) -> list[Claim]:
@@ -73,16 +73,16 @@ def accuracy_table(rankings: Sequence[Ranking]) -> Table:
     rows: list[list[str | float]] = []
     for t in rankings[0].right[LRM]:
         row: list[str | float] = [t]
-        row += [mean([r.accuracy(judge, t) for r in rankings]) for judge in (LRM, PIXEL, SCRATCH, EXACT)]
+        row += [fmean([r.accuracy(judge, t) for r in rankings]) for judge in (LRM, PIXEL, SCRATCH, EXACT)]
         for rival in (PIXEL, SCRATCH):
             differences = [
                 [100 * (a - b) for a, b in zip(r.right[LRM][t], r.right[rival][t], strict=True)]
                 for r in rankings
             ]
             low, high = bootstrap(differences)
-            row.append(f"{mean([mean(d) for d in differences]):+.1f} [{low:+.1f}, {high:+.1f}]")
+            row.append(f"{fmean([fmean(d) for d in differences]):+.1f} [{low:+.1f}, {high:+.1f}]")
         rows.append(row)
-    n = mean([len(next(iter(r.right[LRM].values()))) for r in rankings])
+    n = fmean([len(next(iter(r.right[LRM].values()))) for r in rankings])
     return Table(
         f"E1: accuracy by timestep, means over {len(rankings)} seeds of about {n:.0f} pairs each; LRM's lead in points "
         "with a 95 % bootstrap interval over pairs",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prefopt.reproduce import plots
@@ -221,11 +222,6 @@ def unit_of(runs: Runs) -> float:
     return cost.operations / (cost.rows["U-Net"] + 2 * cost.trained_rows["U-Net"])
 
 
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic."""
-    return math.fsum(values) / len(values)
-
-
 def spent(runs: Runs, judges: Judges) -> list[Table]:
     """What whole runs and judges took and gave, means over seeds."""
     unit = unit_of(runs)
@@ -233,17 +229,17 @@ def spent(runs: Runs, judges: Judges) -> list[Table]:
 
     def row(name: str, costs: Sequence[Cost], *rest: str | float) -> list[str | float]:
         def each(network: str) -> float:
-            return mean([c.rows.get(network, 0) for c in costs])
+            return fmean([c.rows.get(network, 0) for c in costs])
 
         return [
             name,
-            mean([c.drawn for c in costs]),
+            fmean([c.drawn for c in costs]),
             each("U-Net"),
-            mean([c.trained_rows.get("U-Net", 0) for c in costs]),
+            fmean([c.trained_rows.get("U-Net", 0) for c in costs]),
             each("half U-Net"),
             each("decoder"),
-            mean([c.operations for c in costs]) / unit,
-            mean([c.seconds for c in costs]),
+            fmean([c.operations for c in costs]) / unit,
+            fmean([c.seconds for c in costs]),
             *rest,
         ]
 
@@ -254,10 +250,10 @@ def spent(runs: Runs, judges: Judges) -> list[Table]:
             row(
                 name,
                 [run.points[-1].cost for run in by],
-                mean([run.kept for run in by]),
-                mean([run.updates for run in by]),
+                fmean([run.kept for run in by]),
+                fmean([run.updates for run in by]),
                 *(
-                    mean([e[k] - s[k] for e, s in zip(ends, gains, strict=True)])
+                    fmean([e[k] - s[k] for e, s in zip(ends, gains, strict=True)])
                     for k in ("utility", "match", "aesthetic")
                 ),
             )
@@ -288,7 +284,7 @@ def cost_table(runs: Runs, judges: Judges, unit: float) -> Table:
                         + (measure(judges[name][s]) if included and name in judges else 0.0)
                         for s, run in enumerate(by)
                     ]
-                    row.append(mean(costs) / scale if all(reached) else "not reached by all")
+                    row.append(fmean(costs) / scale if all(reached) else "not reached by all")
             rows.append(row)
     names = [
         f"{what}, {COUNTED[included]}"
@@ -320,7 +316,9 @@ def cost_plot(runs: Runs, judges: Judges, found: Sequence[Claim]) -> Plot:
                 y = [u - utilities(run)[0] for u in utilities(run)]
                 paths.append((x, y))
                 ax.plot(x, y, color=COLOURS[name], alpha=0.3, linewidth=1.0)
-            x, y = ([mean([path[i][k] for path in paths]) for k in range(len(paths[0][0]))] for i in range(2))
+            x, y = (
+                [fmean([path[i][k] for path in paths]) for k in range(len(paths[0][0]))] for i in range(2)
+            )
             ax.plot(x, y, color=COLOURS[name], marker=MARKERS[name], label=name, markeredgecolor="white")
         ax.axhline(GAIN, color=plots.QUIET, linestyle=":", linewidth=1.2)
         ax.set_xlim(left=0)

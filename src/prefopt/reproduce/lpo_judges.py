@@ -33,7 +33,6 @@ from prefopt.reproduce.lpo_world import (
     Size,
     assembled,
     folder_of,
-    pretraining_pictures,
     world_of_seed,
 )
 
@@ -143,7 +142,7 @@ def pretrain_pixel(seed: int, size: Size) -> PixelRewardModel:
     warmed up over a tenth of the steps (without it a seed learned nothing), decayed to 0 along a cosine.
     """
     world, model = world_of_seed(seed, size), new_pixel_model(seed, size)
-    drawn = pretraining_pictures(world)
+    drawn = world.pretraining_pictures()
     place = {caption: k for k, caption in enumerate(dict.fromkeys(drawn.captions))}
     which_B = torch.tensor([place[caption] for caption in drawn.captions])
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.worlds.picture import PictureWorld
-from prefopt.worlds.picture_task import Pictures, draw, number
+from prefopt.worlds.picture_task import number
 
 GUIDANCE = 2.0
 """Of the picture world's small model, in sampling and in training."""
@@ -102,14 +101,6 @@ def prepare(seed: int, size: Size, root: Path) -> None:
     (folder / "prompts.txt").write_text(
         "\n".join(world.prompts(size.pairs, "train")) + "\n", encoding="utf-8"
     )
-
-
-def pretraining_pictures(world: PictureWorld) -> Pictures:
-    """What the world pretrains its model on: captions that are often wrong."""
-    captions = random.Random(f"pretraining {world.seed}").choices(
-        [*world.prompts(144, "train"), *world.prompts(48, "test")], k=world.pretrain_pictures
-    )
-    return draw(captions, f"pretraining {world.seed}", world.caption_mismatch)
 
 
 def folder_of(seed: int, root: Path) -> Path:

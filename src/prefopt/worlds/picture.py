@@ -162,6 +162,13 @@ class PictureWorld:
 
     # -- the model --------------------------------------------------------------------------------------------
 
+    def pretraining_pictures(self) -> Pictures:
+        """What the model is pretrained on: pictures whose captions are often wrong."""
+        captions = random.Random(f"pretraining {self.seed}").choices(
+            [*self.prompts(144, "train"), *self.prompts(48, "test")], k=self.pretrain_pictures
+        )
+        return draw(captions, f"pretraining {self.seed}", self.caption_mismatch)
+
     def model_dir(self, progress: bool = True) -> Path:
         """Folder with the pretrained `StableDiffusionPipeline`, for `from_pretrained`; made on first use, then cached.
 
@@ -172,12 +179,9 @@ class PictureWorld:
         def build(folder: Path) -> None:
             from prefopt.worlds import picture_model
 
-            captions = random.Random(f"pretraining {self.seed}").choices(
-                [*self.prompts(144, "train"), *self.prompts(48, "test")], k=self.pretrain_pictures
-            )
             picture_model.pretrain(
                 folder,
-                pictures=draw(captions, f"pretraining {self.seed}", self.caption_mismatch),
+                pictures=self.pretraining_pictures(),
                 seed=self.seed,
                 width=self.width,
                 steps=self.pretrain_steps,
