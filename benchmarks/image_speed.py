@@ -6,7 +6,8 @@ scores both sides in one pass; a third column also has the reference's errors ca
 epoch). All three train the same U-Net, of Stable Diffusion 1.5's layout with fewer channels, in float32.
 
     python benchmarks/image_speed.py                      # about 5 minutes on two idle cores
-    python benchmarks/image_speed.py --channels 64 --resolution 128 --rounds 3
+    python benchmarks/image_speed.py --channels 128 --resolution 256 --rounds 1 --steps 2
+    python benchmarks/image_speed.py --ceilings           # what operation counts allow at full size; seconds
 
 Every measurement is a process of its own, so that peak memory can be read; timings are medians over alternations.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -26,6 +28,8 @@ from typing import Any
 
 PAIRS = 16
 BATCH = 4
+LORA_RANK = 8
+WAYS = ("plain", "live", "cached")
 
 
 def build(folder: Path, channels: int, resolution: int) -> None:
@@ -54,9 +58,9 @@ def build(folder: Path, channels: int, resolution: int) -> None:
         sample_size=resolution // 8, cross_attention_dim=width, block_out_channels=levels, attention_head_dim=8,
         norm_num_groups=min(32, channels),
     )  # fmt: skip
-    base = max(32, 128 * channels // 320 // 32 * 32)
+    base = max(8, round(128 * channels / 320 / 8) * 8)  # the VAE in proportion
     vae = AutoencoderKL(
-        block_out_channels=(base, 2 * base, 4 * base, 4 * base), layers_per_block=2, latent_channels=4,
+        block_out_channels=(base, 2 * base, 4 * base, 4 * base), layers_per_block=2, latent_channels=4, norm_num_groups=8,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
     )  # fmt: skip
     scheduler = DDIMScheduler(
@@ -79,7 +83,93 @@ def build(folder: Path, channels: int, resolution: int) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(rows))
 
 
-def plain(folder: Path, steps: int) -> dict[str, float]:
+def ceilings() -> str:
+    """How much faster ours can be by operations alone, at the sizes of SD 1.5 and SDXL.
+
+    Counted on the meta device, for one pair: two images encoded, the text encoders, and forward and backward passes of
+    the U-Net for policy and reference, against what is left of them. Everything else is taken to be free.
+    """
+    import torch
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from peft import LoraConfig
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    def count(work: Any) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+
+    base: dict[str, Any] = {
+        "block_out_channels": (320, 640, 1280, 1280),
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+    }
+    large: dict[str, Any] = {
+        "block_out_channels": (320, 640, 1280), "cross_attention_dim": 2048, "attention_head_dim": [5, 10, 20],
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": [1, 2, 10], "use_linear_projection": True, "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+    }  # fmt: skip
+    lines = ["| model, pixels | trained | live reference | cached reference |", "|---|---|---|---|"]
+    for name, pixels, options, widths in (("SD 1.5", 512, base, (768,)), ("SDXL", 1024, large, (768, 1280))):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(sample_size=pixels // 8, **options)
+            vae = AutoencoderKL(
+                block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4,
+                down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+            )  # fmt: skip
+            x, states = (
+                torch.randn(1, 4, pixels // 8, pixels // 8),
+                torch.randn(1, 77, options["cross_attention_dim"]),
+            )
+            image, ids = torch.randn(1, 3, pixels, pixels), torch.zeros(1, 77, dtype=torch.long)
+            added = (
+                {"text_embeds": torch.randn(1, 1280), "time_ids": torch.randn(1, 6)}
+                if len(widths) > 1
+                else None
+            )
+
+            def forward(unet: Any = unet, x: Any = x, states: Any = states, added: Any = added) -> Any:
+                return unet(x, torch.zeros(1), states, added_cond_kwargs=added).sample
+
+            with torch.no_grad():
+                once, encoded = count(forward), count(lambda vae=vae, image=image: vae.encode(image))
+                text = sum(
+                    count(lambda w=w, ids=ids: CLIPTextModel(CLIPTextConfig(
+                        hidden_size=w, intermediate_size=4 * w, num_hidden_layers=12 if w == 768 else 32,
+                        num_attention_heads=w // 64,
+                    ))(ids)) for w in widths
+                )  # fmt: skip
+            for trained in ("all weights", "adapters"):
+                if trained == "adapters":
+                    unet.requires_grad_(False)
+                    unet.add_adapter(
+                        LoraConfig(r=LORA_RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+                    )
+                both = count(lambda forward=forward: forward().sum().backward())
+                plain = 2 * (encoded + once + both) + text
+                lines.append(
+                    f"| {name}, {pixels} | {trained} | {plain / (2 * once + 2 * both):.2f} | {plain / (2 * both):.2f} |"
+                )
+    return "\n".join(lines)
+
+
+def clocks() -> tuple[float, float]:
+    """Wall time and this process's processor time, in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def per_step(began: tuple[float, float], ended: tuple[float, float], steps: int) -> dict[str, float]:
+    """Differences of both clocks, a step."""
+    return {
+        "seconds": (ended[0] - began[0]) / steps,
+        "processor_seconds": (ended[1] - began[1]) / steps,
+    }
+
+
+def plain(folder: Path, steps: int, lora: bool) -> dict[str, float]:
     """The obvious loop, with diffusers alone."""
     import copy
 
@@ -91,11 +181,27 @@ def plain(folder: Path, steps: int) -> dict[str, float]:
 
     pipe = StableDiffusionPipeline.from_pretrained(folder / "model", safety_checker=None)
     unet, vae, text, scheduler = pipe.unet, pipe.vae, pipe.text_encoder, pipe.scheduler
-    reference = copy.deepcopy(unet).requires_grad_(False)
     vae.requires_grad_(False)
     text.requires_grad_(False)
+    if lora:
+        from peft import LoraConfig
+
+        unet.requires_grad_(False)
+        unet.add_adapter(LoraConfig(r=LORA_RANK, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    else:
+        reference = copy.deepcopy(unet).requires_grad_(False)
     unet.train()
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-6)
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6)
+
+    def anchor_of(noisy: Any, t: Any, states: Any) -> Any:
+        if not lora:
+            return reference(noisy, t, states).sample
+        unet.disable_adapters()
+        found = unet(noisy, t, states).sample
+        unet.enable_adapters()
+        return found
+
     rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
 
     def pixels(side: str, batch: list[dict[str, str]]) -> Any:
@@ -117,51 +223,71 @@ def plain(folder: Path, steps: int) -> dict[str, float]:
             noisy = scheduler.add_noise(latents, noise, t)
             errors[side] = (unet(noisy, t, states).sample - noise).square().mean((1, 2, 3))
             with torch.no_grad():
-                anchor = (reference(noisy, t, states).sample - noise).square().mean((1, 2, 3))
+                anchor = (anchor_of(noisy, t, states) - noise).square().mean((1, 2, 3))
             errors[side] = errors[side] - anchor
         loss = -F.logsigmoid(-2500 * (errors["chosen_image"] - errors["rejected_image"])).mean()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
     step(0)  # the first allocates
-    began = time.perf_counter()
+    began = clocks()
     for n in range(1, steps + 1):
         step(n)
-    return {"seconds": (time.perf_counter() - began) / steps}
+    return per_step(began, clocks(), steps)
 
 
-def ours(folder: Path, steps: int, reference: str) -> dict[str, float]:
+def ours(folder: Path, steps: int, reference: str, lora: bool) -> dict[str, float]:
     """`prefopt.train`, timed between its first and last step."""
     import prefopt
     from prefopt.training.loop import Loop
 
-    marks: list[float] = []
+    marks: list[tuple[float, float]] = []
     update = Loop.update
 
     def timed(self: Loop, examples: Any) -> None:
         update(self, examples)
-        marks.append(time.perf_counter())
+        marks.append(clocks())
 
     Loop.update = timed  # type: ignore[method-assign]
     prefopt.train(
         "diffusion_dpo", model=folder / "model", data=folder / "pairs.jsonl", reference=reference, noise_epochs=1,
         learning_rate=1e-6, max_steps=steps + 1, per_device_train_batch_size=BATCH, sample_prompts=0, eval_size=0,
         eval_steps=10_000, logging_steps=10_000, save_checkpoints=False, overwrite=True, bf16=False,
-        output_dir=str(folder / f"run-{reference}"),
+        use_peft=lora, lora_r=LORA_RANK, output_dir=str(folder / f"run-{reference}"),
     )  # fmt: skip
-    return {"seconds": (marks[-1] - marks[0]) / steps}
+    return per_step(marks[0], marks[-1], steps)
 
 
-def measure(folder: Path, way: str, steps: int) -> dict[str, float]:
+def measure(given: argparse.Namespace, folder: Path, way: str) -> dict[str, float]:
     """One way in a process of its own: seconds a step and peak memory."""
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--steps", str(steps)]
-    out = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--steps", str(given.steps)]
+    command += ["--lora"] if given.lora else []
+    environment = dict(os.environ, PREFOPT_CACHE=str(folder / "cache"))
+    if given.threads:
+        environment["OMP_NUM_THREADS"] = str(given.threads)
+    out = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if out.returncode:
         raise SystemExit(out.stderr[-2000:])
     found: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
     return found
+
+
+def table(runs: dict[str, list[dict[str, float]]]) -> str:
+    """Medians of seconds a step by both clocks, speed-ups as median and range over rounds, and peak memory."""
+    lines = [
+        "| way | s/step | speed-up | processor s/step | speed-up | peak GB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for way, rounds in runs.items():
+        cells = []
+        for clock in ("seconds", "processor_seconds"):
+            ratios = sorted(a[clock] / b[clock] for a, b in zip(runs["plain"], rounds, strict=True))
+            median = statistics.median(r[clock] for r in rounds)
+            cells += [f"{median:.2f}", f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"]
+        lines.append(f"| {way} | {' | '.join(cells)} | {max(r['peak_gb'] for r in rounds):.2f} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -170,38 +296,41 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--way", choices=["plain", "live", "cached"])
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument(
+        "--lora", action="store_true", help="train adapters; the reference is the network without them"
+    )
+    parser.add_argument(
+        "--threads", type=int, help="of each process; with 1, processor time is right on a busy machine"
+    )
+    parser.add_argument(
+        "--ceilings", action="store_true", help="count operations at full size instead; measures nothing"
+    )
+    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.way:
-        found = (
-            plain(given.folder, given.steps)
-            if given.way == "plain"
-            else ours(given.folder, given.steps, given.way)
-        )
+        if given.way == "plain":
+            found = plain(given.folder, given.steps, given.lora)
+        else:
+            found = ours(given.folder, given.steps, given.way, given.lora)
         found["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         print(json.dumps(found))
         return
+    if given.ceilings:
+        print(ceilings())
+        return
     with tempfile.TemporaryDirectory() as name:
-        import os
-
         folder = Path(name)
-        os.environ["PREFOPT_CACHE"] = str(folder / "cache")
         build(folder, given.channels, given.resolution)
-        ways = ("plain", "live", "cached")
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         for _ in range(given.rounds):
-            for way in ways:
-                runs[way].append(measure(folder, way, given.steps))
-        plain_s = statistics.median(r["seconds"] for r in runs["plain"])
+            for way in WAYS:
+                runs[way].append(measure(given, folder, way))
         print(
-            f"U-Net of {given.channels} channels, {given.resolution} px, batch {BATCH} pairs, {given.rounds} rounds"
+            f"U-Net of {given.channels} channels, {given.resolution} px, batch {BATCH} pairs, "
+            f"{'adapters, ' if given.lora else ''}{given.rounds} rounds of {given.steps} steps"
         )
-        print("| way | s/step | speed-up | peak GB |\n|---|---|---|---|")
-        for way in ways:
-            seconds = statistics.median(r["seconds"] for r in runs[way])
-            peak = max(r["peak_gb"] for r in runs[way])
-            print(f"| {way} | {seconds:.2f} | {plain_s / seconds:.2f} | {peak:.2f} |")
+        print(table(runs))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ READS = {
         "rho_tokens_w=torch.full((2, 8), 0.1)",
         "rho_tokens_l=torch.full((2, 8), -0.1)",
     ),
+    "entropy": ("entropy_w=torch.tensor([3.0, 7.0])", "entropy_l=torch.tensor([4.0, 6.0])"),
+    "top1": ("top1_w=torch.tensor([1.0, 3.0])", "top1_l=torch.tensor([1.0, 2.0])"),
     "log_p2": ("log_p2_w=torch.tensor([-2.0, -5.0])", "log_p2_l=torch.tensor([-3.0, -4.0])"),
     "rho_mismatched": ("rho_mismatched=torch.tensor([0.2, 0.4])",),
 }

@@ -66,6 +66,7 @@ KEYS = [
     "per_device_eval_batch_size",
     "eval_steps",
     "logging_steps",
+    "token_metrics",
     "save_steps",
     "save_total_limit",
     "save_checkpoints",
@@ -105,12 +106,52 @@ KEYS = [
     "anchor",
     "sampler",
     "ema_decay",
+    "stage",
+    "rounds",
+    "seed_pairs",
+    "seed_epochs",
+    "prompts",
+    "prompts_per_round",
+    "responses",
+    "response_tokens",
+    "response_temperature",
+    "response_top_p",
+    "generation_server",
+    "accumulate",
+    "train_reference",
+    "epsilon",
+    "group_size",
+    "doubted_share",
+    "split_margin",
+    "split_rule",
+    "noisy_pairs",
+    "first",
+    "perturbations",
+    "radius",
+    "radius_relative",
+    "perturbed",
+    "perturbation_sampler",
+    "fast_sampling",
+    "gate",
+    "step_size",
+    "keep_fraction",
+    "lambda_g",
+    "clip_sigma",
+    "accept_check",
 ]
 
 
 def test_public_keys():
     assert sorted(FIELD_NAMES) == sorted(KEYS)
     assert set(ALIASES.values()) <= set(KEYS) | {"lambda_"}
+
+
+def test_no_objective_has_a_key_of_the_schema():
+    """It would be taken for the schema's and never reach the objective."""
+    from prefopt.objectives import names, registry
+
+    clashes = {(n, k) for n in names() for k in registry.hyperparameter_names(n) if k in FIELD_NAMES}
+    assert clashes == {("beta_dpo", "seed")}, "the run's seed, meant for both"
 
 
 def test_later_layers_win():

@@ -85,12 +85,27 @@ def test_readme_names_every_method_and_only_commands_that_exist() -> None:
 # what docs/architecture.md says each room may import of the house, besides itself
 ROOMS = {
     "objectives": set(),
+    "oracles": set(),
     "likelihoods": {"comparisons"},
     "sources": {"comparisons", "likelihoods"},  # the latter for `online`, which samples
     "references": {"likelihoods", "models", "shards"},
-    "evaluation/generation": {"likelihoods"},
+    "generation": {"likelihoods", "sources"},  # the latter for its progress bar
+    "evaluation/generation": {"likelihoods", "generation"},
     "methods": {"objectives"},
     "worlds": {"sources", "cache"},
+    "stages": {
+        *(
+            "comparisons",
+            "config",
+            "evaluation",
+            "generation",
+            "likelihoods",
+            "methods",
+            "modalities",
+            "models",
+        ),
+        *("objectives", "oracles", "report", "sources", "training"),
+    },
     "report": {"config"},
 }
 

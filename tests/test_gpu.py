@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import prefopt
 from conftest import ROWS
@@ -161,3 +162,43 @@ def test_qlora(tiny_model, rows_file, own_cache, tmp_path):
     assert not (tmp_path / "run" / "model" / "model.safetensors").exists()
     loaded = load_model(str(tiny_model), load_in_4bit=True).model
     assert {type(m).__name__ for m in loaded.modules() if "Linear4bit" in type(m).__name__} == {"Linear4bit"}
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_flex_attention_by_trial(tiny_model, precision):
+    """Taken by itself where its kernels serve (heads of 16 numbers or more), with the scores of the SDPA mask."""
+    torch.manual_seed(0)
+    device = torch.device("cuda")
+    likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)))
+    config = LlamaConfig(
+        vocab_size=len(likelihood.tokenizer), hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=1024, initializer_range=0.1,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(device)
+    items = [
+        likelihood.encode(Item({"prompt": r["prompt"]}, r[s])) for r in ROWS for s in ("chosen", "rejected")
+    ]
+    assert likelihood.adapt(model).sharing == "shared"
+    plan = likelihood.plan(items).to(device)
+    found = []
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        for name in ("sdpa", "flex_attention"):
+            if name == "flex_attention":
+                chosen = likelihood.attention(model)
+                assert (chosen.name, chosen.reason) == (name, None)
+            assert model.config._attn_implementation == name
+            model.zero_grad()
+            scores = likelihood.score(model, plan).logp_N
+            scores.sum().backward()
+            found.append((scores.detach(), model.model.embed_tokens.weight.grad.clone()))
+    tolerance = 1e-3 if precision == "no" else 0.02
+    for theirs, ours in zip(*found, strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+def test_run_on_a_model_that_flex_attention_may_not_serve(tiny_model, rows_file, own_cache, tmp_path):
+    """Whatever the trial says (its heads have 8 numbers), the run trains, and is that of the SDPA mask."""
+    data = rows_file(ROWS)
+    own = train("dpo", tiny_model, data, tmp_path / "own", bf16=False)
+    sdpa = train("dpo", tiny_model, data, tmp_path / "sdpa", bf16=False, attn_implementation="sdpa")
+    assert column(own, "loss") == pytest.approx(column(sdpa, "loss"), rel=1e-3)

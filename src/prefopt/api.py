@@ -115,7 +115,7 @@ def train(
         >>> result = prefopt.train("dpo_rk", model="world:text", data="world:text", beta=0.3)  # doctest: +SKIP
         >>> result.metrics["eval_rewards/accuracies"]                                          # doctest: +SKIP
     """
-    from prefopt.training.run import run
+    from prefopt import stages
 
     if isinstance(reward, str):
         options, reward = options | {"reward": reward}, None
@@ -127,5 +127,5 @@ def train(
     given = {k: v for k, v in {"method": method, "model": model, "data": data}.items() if v is not None}
     named = {k: str(v) if isinstance(v, Path) else v for k, v in {**given, **options}.items()}
     resolved, hyper = resolve(read_yaml(Path(config)) if config is not None else {}, named)
-    outcome = run(resolved, hyper, reward=reward)
+    outcome = stages.train(resolved, hyper, reward=reward)
     return TrainResult(outcome.output_dir, outcome.metrics, outcome.history)

@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from prefopt.config_keys import ImageKeys, OnlineKeys, OracleKeys, RewardKeys, RoundKeys, StageKeys
+
 ALIASES = {
     "model_name_or_path": "model",
     "dataset_name": "data",
@@ -39,89 +41,7 @@ class ConfigError(ValueError):
     """A configuration that cannot be used; the message says what was given, what is needed and what to do."""
 
 
-class ImageKeys(BaseModel):
-    """Keys of image models; an error in a run on text."""
-
-    resolution: int | None = Field(
-        None, ge=8, description="side of images in pixels; None: what the model was made for"
-    )
-    crop: Literal["center", "none"] = Field(
-        "center", description="center: shorter side resized, centre cut; none: stretched to the square"
-    )
-    prompt_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of examples trained with the empty prompt, both sides alike"
-    )
-    noise_epochs: int | None = Field(
-        None, ge=1, description="noise and timesteps repeat after so many epochs; None: never"
-    )
-    timestep_density: Literal["uniform", "logit_normal"] = Field(
-        "uniform", description="how timesteps are drawn for the denoising error"
-    )
-    error_weight: Literal["constant", "snr", "min_snr"] = Field(
-        "constant", description="weight of the denoising error by timestep"
-    )
-    guidance_scale: float = Field(
-        5.0, ge=1, description="classifier-free guidance in samples and in step methods; 1: off"
-    )
-    num_inference_steps: int = Field(20, ge=2, description="reverse steps of samples and of step methods")
-    reward: str | None = Field(
-        None, description="scorer of samples: world:picture, pickscore:DIR, clip:DIR, hps:DIR, lrm:DIR, ..."
-    )
-
-
-class RewardKeys(BaseModel):
-    """Keys of training latent reward models (lrm); an error elsewhere."""
-
-    feature_scale: float = Field(
-        7.5, ge=1, description="gs: visual feature enhancement of the judge; 1: off, at half the cost"
-    )
-    text_projection: str | None = Field(
-        None, description="CLIP checkpoint whose text projection the judge's W_t starts from"
-    )
-    shared_noise: bool = Field(
-        False, description="the same noise for both images of a pair instead of independent noise"
-    )
-    consistency: Literal[1, 2, 3] | None = Field(
-        None, description="keep pairs that other scores agree with: MPCF strategy (columns *_gap); None: all"
-    )
-
-
-class OnlineKeys(BaseModel):
-    """Keys of methods that make their own images while training; an error elsewhere."""
-
-    judge: str | None = Field(
-        None, description="scores candidates: lrm:DIR (latents), or a scorer of images as for `reward`"
-    )
-    prompts_per_step: int = Field(8, ge=1, description="prompts of one collection, which is one step")
-    candidates: int = Field(4, ge=2, description="K: samples compared at each reverse step (or trajectories)")
-    threshold: float | list[float] = Field(
-        0.3, description="least gap, in (0, 1), between best and worst; [low, high]: along threshold_rule"
-    )
-    threshold_rule: Literal["sigma", "variance", "linear", "quantile"] = Field(
-        "sigma", description="what [low, high] follows; quantile: keep the share 1 - threshold of all pairs"
-    )
-    continue_from: Literal["random", "winner"] = Field(
-        "random", description="which candidate a trajectory goes on from"
-    )
-    first_compared_step: int = Field(0, ge=0, description="earlier reverse steps are sampled, not compared")
-    last_compared_step: int | None = Field(None, ge=0, description="later steps are not compared; None: all")
-    judge_timestep: Literal["candidate", "current"] = Field(
-        "candidate", description="noise level told to the judge: the candidate's own, or the step's"
-    )
-    eta: float = Field(1.0, ge=0, le=1, description="noise of a reverse step, 1 as in DDPM")
-    grad_scale: float = Field(0.5, ge=0, description="gradspo: g, length of the guidance step")
-    temporal_weight: Literal["sqrt_one_minus_abar", "uniform", "spo"] = Field(
-        "sqrt_one_minus_abar", description="gradspo: weight of a timestep"
-    )
-    average_noise: bool = Field(True, description="gradspo: half the difference of both noises as target")
-    anchor: Literal["live", "cached"] = Field(
-        "live", description="gradspo: prediction that targets start from, of the EMA now or when sampled"
-    )
-    sampler: Literal["online", "ema"] = Field("online", description="weights that candidates are drawn from")
-    ema_decay: float = Field(0.9, ge=0, lt=1, description="of the EMA weights, once an update")
-
-
-class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, BaseModel):
+class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, OracleKeys, BaseModel):
     """Everything that decides a run; saved, resolved, as `config.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -223,6 +143,7 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, BaseModel):
     per_device_eval_batch_size: int = Field(16, ge=1)
     eval_steps: int | None = Field(None, ge=1, description="None: ten times a run")
     logging_steps: int = Field(10, ge=1)
+    token_metrics: bool = Field(False, description="log entropy and mean_token_accuracy of scored tokens")
     save_steps: int | None = Field(None, ge=1, description="None: at the end of every epoch")
     save_total_limit: int = Field(2, ge=1)
     save_checkpoints: bool = True
@@ -246,11 +167,16 @@ FLAGS = frozenset(
 IMAGE_FIELDS = frozenset(ImageKeys.model_fields)
 REWARD_FIELDS = frozenset(RewardKeys.model_fields)
 ONLINE_FIELDS = frozenset(OnlineKeys.model_fields)
-SPECIAL_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
+STAGE_FIELDS = frozenset(StageKeys.model_fields)
+ROUND_FIELDS = frozenset(RoundKeys.model_fields)
+ORACLE_FIELDS = frozenset(OracleKeys.model_fields)
+STAGED_FIELDS = STAGE_FIELDS | ROUND_FIELDS | ORACLE_FIELDS
+IMAGE_RUN_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
+SPECIAL_FIELDS = IMAGE_RUN_FIELDS | STAGED_FIELDS
 TEXT_FIELDS = frozenset(
     {
         "max_length", "attn_implementation", "batch_layout", "per_device_train_batch_tokens", "load_in_4bit",
-        "lora_target_modules", "sample_max_new_tokens", "sample_temperature",
+        "lora_target_modules", "sample_max_new_tokens", "sample_temperature", "token_metrics",
     }
 )  # fmt: skip
 """Keys that mean nothing to image models (their adapters are on the attention's projections)."""

@@ -105,6 +105,8 @@ def compare(
 
         world_of(str(common["model"])).model_dir()  # once, not once a worker
 
+    from prefopt.training.record import finished  # which loads torch
+
     def one(job: tuple[Entry, float | None, int, dict[str, Any]]) -> Result:
         entry, beta, seed, given = job
         run = Path(given["output_dir"])
@@ -129,14 +131,6 @@ def compare(
         results = list(pool.map(one, jobs))
     (folder / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
     return results
-
-
-def finished(run: Path) -> bool:
-    """Whether a run's folder says so."""
-    try:
-        return bool(json.loads((run / "record" / "manifest.json").read_text())["status"] == "finished")
-    except (OSError, ValueError, KeyError):
-        return False
 
 
 def read_result(label: str, beta: float | None, seed: int, run: Path) -> Result:

@@ -117,6 +117,7 @@ WHOLE_MLP = {
     "opt, learned positions", "bloom, alibi", "mixtral", "qwen3 moe", "gpt-oss, sinks and windows", "llama4, chunks",
     "mamba", "recurrent gemma", "jamba",
 }  # fmt: skip
+WHOLE_QUERIES = {"opt, learned positions", "mamba", "recurrent gemma"}  # attention not where it is looked for
 MIXTURES = {"mixtral", "qwen3 moe", "gpt-oss, sinks and windows", "jamba", "deepseek v3, latent attention"}
 
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likelihoods.architectures import ARCHITECTURES, VOCABULARY, WHOLE_MLP, NoDowncast, build
+from likelihoods.architectures import ARCHITECTURES, VOCABULARY, WHOLE_MLP, WHOLE_QUERIES, NoDowncast, build
 from prefopt.likelihoods.attention import rows_of
 from prefopt.likelihoods.capability import Ability, ability_of
 from prefopt.likelihoods.plan import EncodedText, plan_rows
@@ -27,9 +27,9 @@ FLOAT32_INSIDE = {
 }  # rounds in ways NoDowncast misses
 
 
-def likelihood_of(sharing="plain", own_head=False, own_mlp=True):
+def likelihood_of(sharing="plain", own_head=False, own_mlp=True, own_queries=True):
     likelihood = TokenLikelihood(SimpleNamespace(pad_token_id=0, eos_token_id=2), max_length=None)
-    likelihood.ability = Ability(sharing, own_head, own_head and own_mlp, WIDE, 128)
+    likelihood.ability = Ability(sharing, own_head, own_head and own_mlp, own_head and own_queries, WIDE, 128)
     return likelihood
 
 
@@ -62,9 +62,13 @@ def scores_and_gradients(model, likelihood, batches):
     return torch.tensor(logp, dtype=torch.float64), torch.tensor(p2, dtype=torch.float64), gradients
 
 
-def check(model, items, sharing, own_head, tolerance, own_mlp=True):
+def parts_of(name):
+    return name not in WHOLE_MLP, name not in WHOLE_QUERIES
+
+
+def check(model, items, sharing, own_head, tolerance, name="llama"):
     exact = scores_and_gradients(model, likelihood_of(), [[item] for item in items])
-    found = scores_and_gradients(model, likelihood_of(sharing, own_head, own_mlp), [items])
+    found = scores_and_gradients(model, likelihood_of(sharing, own_head, *parts_of(name)), [items])
     torch.testing.assert_close(found[0], exact[0], rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(found[1], exact[1], rtol=tolerance, atol=tolerance)
     assert found[2].keys() == exact[2].keys()
@@ -82,7 +86,7 @@ def test_what_is_found_out(name):
     model = build(name)
     ability = likelihood.adapt(model)
     assert (ability.sharing, ability.own_head) == (architecture.sharing, architecture.own_head), str(ability)
-    assert ability.own_mlp is (name not in WHOLE_MLP)
+    assert (ability.own_mlp, ability.own_queries) == parts_of(name)
     assert bool(ability.reasons) == (architecture.sharing != "shared")
     assert not model.training
 
@@ -95,14 +99,12 @@ def test_every_layout_in_float64(name):
     items = draw_items(random.Random(1))
     with NoDowncast():
         for sharing in LAYOUTS[architecture.sharing]:
-            check(model, items, sharing, architecture.own_head, tolerance, name not in WHOLE_MLP)
+            check(model, items, sharing, architecture.own_head, tolerance, name)
 
 
 @pytest.mark.parametrize("name", [n for n, a in ARCHITECTURES.items() if a.sharing == "shared"])
 def test_shared_rows_in_float32(name):
-    check(
-        build(name, torch.float32), draw_items(random.Random(2)), "shared", True, 1e-5, name not in WHOLE_MLP
-    )
+    check(build(name, torch.float32), draw_items(random.Random(2)), "shared", True, 1e-5, name)
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral, window 8", "gpt2, learned positions"])
@@ -212,7 +214,7 @@ def test_experts_are_balanced_over_real_tokens(name, own_head):
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     exact = model(padded, attention_mask=mask).aux_loss * model.router_aux_loss_coef
     for sharing in ("plain", "packed"):
-        likelihood = likelihood_of(sharing, own_head, own_mlp=False)
+        likelihood = likelihood_of(sharing, own_head, *parts_of(name))
         found = likelihood.score(model, likelihood.plan(items), {"log_p2"}).auxiliary
         torch.testing.assert_close(found, exact)
         found.backward()

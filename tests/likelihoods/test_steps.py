@@ -427,7 +427,9 @@ def pair(name: str) -> Encoded[EncodedImage]:
 
 def rewards(**options: Any) -> RewardLikelihood:
     store: Any = Store()
-    return RewardLikelihood(process=PROCESSES["epsilon"], store=store, timesteps=TIMESTEPS, **options)
+    return RewardLikelihood(
+        process=PROCESSES["epsilon"], store=store, timesteps_S=torch.tensor(TIMESTEPS), **options
+    )
 
 
 def noise_of(likelihood: RewardLikelihood, name: str, epoch: int) -> tuple[Tensor, Tensor]:

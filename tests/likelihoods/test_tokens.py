@@ -53,6 +53,29 @@ def test_against_log_softmax_one_row_at_a_time(loaded):
             torch.testing.assert_close(together.logp_N[n], alone.logp_N[0], rtol=0, atol=1e-9)
 
 
+def test_entropy_and_hits_against_the_plain_logits(loaded):
+    """With the model's own head and with ours."""
+    model, tokenizer = loaded
+    likelihood = TokenLikelihood(tokenizer)
+    encoded = [likelihood.encode(item) for item in ITEMS]
+    prompt = encoded[0].ids[: encoded[0].start]
+    likeliest = model(torch.tensor([list(prompt)])).logits[0, -1].argmax()
+    encoded.append(EncodedText(prompt + array("i", [int(likeliest), 5]), len(prompt)))  # a hit, for certain
+    logits = [model(torch.tensor([list(e.ids)])).logits[0, e.start - 1 : -1].detach() for e in encoded]
+    entropy_N = [torch.distributions.Categorical(logits=x).entropy().sum() for x in logits]
+    targets = [torch.tensor(e.ids[e.start :]) for e in encoded]
+    top1_N = [(x.argmax(-1) == t).sum().double() for x, t in zip(logits, targets, strict=True)]
+    assert 0 < sum(top1_N) < sum(map(len, targets))
+    for adapted in (False, True):
+        if adapted:
+            assert likelihood.adapt(model).own_head
+        scores = likelihood.score(model, likelihood.plan(encoded), {"top1", "entropy", "length"})
+        torch.testing.assert_close(scores.entropy_N, torch.stack(entropy_N), rtol=0, atol=1e-6)
+        torch.testing.assert_close(scores.top1_N, torch.stack(top1_N), rtol=0, atol=0)
+        assert scores.log_p2_N is None
+        assert not scores.entropy_N.requires_grad
+
+
 class BagOfWords(torch.nn.Module):
     """Predicts every token from the mean of its whole row: unlike a causal model, it sees padding."""
 

@@ -7,7 +7,7 @@ from click.testing import CliRunner, Result
 
 from prefopt import methods, objectives
 from prefopt.cli.methods import command
-from prefopt.config import FIELD_NAMES, IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS
+from prefopt.config import FIELD_NAMES, IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS, STAGED_FIELDS
 
 
 def run(*arguments: str) -> Result:
@@ -36,6 +36,8 @@ def test_one_method_with_its_keys_and_paper(name: str) -> None:
     foreign = IMAGE_FIELDS if method.modality == "text" else frozenset()
     foreign |= frozenset() if method.rows == "prompts" else ONLINE_FIELDS
     foreign |= frozenset() if method.likelihood == "reward" else REWARD_FIELDS
+    foreign |= frozenset() if method.stages else STAGED_FIELDS
+    foreign -= {"judge"} if method.stages == "judged" else set()
     for key in (*objectives.hyperparameters(name), *FIELD_NAMES):
         assert (f"\n  {key} " in result.output) == (key not in foreign), key
 

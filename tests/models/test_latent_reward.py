@@ -277,6 +277,8 @@ def test_what_is_trained(judge: LatentRewardModel, family: str) -> None:
     judge.train()
     score = judge(latents(judge, 2), torch.tensor([1, 951]), PROMPTS[:2])
     (score[0] - score[1]).backward()
+    # parameters without a gradient stop data-parallel training
+    assert not [name for name, p in judge.named_parameters() if p.requires_grad and p.grad is None]
     trained = {name for name, p in judge.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert {"W_v.weight", "tau"} <= trained
     assert ("W_t.weight" in trained) == (family != "sdxl")
@@ -288,6 +290,20 @@ def test_what_is_trained(judge: LatentRewardModel, family: str) -> None:
         assert any(f"backbone.unet.{part}" in name for name in trained), part
     assert any("add_embedding" in name for name in trained) == (family == "sdxl")
     assert any("text_encoder_2" in name for name in trained) == (family == "sdxl")
+
+
+def test_every_block_of_a_transformer_can_be_the_last(folders: Folders) -> None:
+    judge = LatentRewardModel.from_pipeline(folders("sd3"), feature_block=2).train()
+    score = judge(latents(judge, 2), torch.tensor([1, 951]), PROMPTS[:2])
+    (score[0] - score[1]).backward()
+    assert not [name for name, p in judge.named_parameters() if p.requires_grad and p.grad is None]
+
+
+def test_scores_repeat_while_training(judge: LatentRewardModel) -> None:
+    """T5 encoders come with dropout."""
+    judge.train()
+    x = latents(judge, 2)
+    assert torch.equal(judge(x, 500, PROMPTS[:2]), judge(x, 500, PROMPTS[:2]))
 
 
 def test_half_precision_backbone_keeps_a_single_precision_head(

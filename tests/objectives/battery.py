@@ -133,7 +133,12 @@ ROWS = [
     Row("step_dpo", {"clip_eps": 0.9999, "beta": 0.1}),
     Row("lpo"),
     Row("lrm"),
+    *(Row("ssapo", {"leader": leader}) for leader in ("shift", "dual", "weights", "prob_atoms")),
+    Row("ssapo", {"leader": "prob_atoms", "floor": "clamp"}),
+    Row("ssapo", {"leader": "prob_atoms", "pieces": 1, "beta": 1.0}),
+    Row("spa"),
     Row("dpo+0.2*bco_pair+sft"),
+    Row("ssapo+0.5*spa"),
     Row("dpo_rk+dpo_d"),
     Row("kto+0.5*bco", smooth=False),
 ]
@@ -162,8 +167,28 @@ def sides(rho_w: Tensor, rho_l: Tensor, *, seed: int = 0, equal_lengths: bool = 
         rho_tokens_l=tokens(rho[1], lengths[1]),
         log_p2_w=1.2 * reference[0],
         log_p2_l=1.2 * reference[1],
+        entropy_w=0.8 * lengths[0],
+        entropy_l=0.8 * lengths[1],
+        top1_w=(lengths[0] / 2).floor(),
+        top1_l=(lengths[1] / 2).floor(),
         rho_mismatched=3 * torch.randn(n, **like).to(rho_w),
+        columns=columns(n, rho_w.dtype),
     )
+
+
+def columns(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Whatever an objective names in `columns`; one comparison in four has the values of an absent one."""
+    i = torch.arange(n, dtype=dtype)
+    there = i % 4 != 3
+    values = {
+        "robust_moved": torch.where(there, (0.37 * i) % 0.9, 0.0),
+        "robust_shift": torch.where(there, 0.1 + 0.1 * (i % 5), 0.0),
+        "robust_lambda": torch.where(there, 0.4 + 0.1 * (i % 5), -1.0),
+        "robust_low": torch.where(there, -1 - i % 3, 0.0),
+        "spa_flag": (i % 2) * there,
+    }
+    assert set(values) == {name for row in ROWS for name in row.objective.columns}
+    return {name: value.to(dtype) for name, value in values.items()}
 
 
 def tokens(rho: Tensor, length: Tensor) -> Tensor:
@@ -186,16 +211,17 @@ def random_sides(
 def at(s: Sides, rows: Tensor) -> Sides:
     """Some of the comparisons."""
     taken = {name: getattr(s, name)[rows] for name in s.__dataclass_fields__ if name != "columns"}
-    return replace(s, **taken)
+    return replace(s, columns={name: value[rows] for name, value in s.columns.items()}, **taken)
 
 
 def cast(s: Sides, dtype: torch.dtype) -> Sides:
-    return replace(s, **{n: getattr(s, n).to(dtype) for n in s.__dataclass_fields__ if n != "columns"})
+    own = {n: getattr(s, n).to(dtype) for n in s.__dataclass_fields__ if n != "columns"}
+    return replace(s, columns={name: value.to(dtype) for name, value in s.columns.items()}, **own)
 
 
 def call(objective: Objective, s: Sides, outcome: Tensor | None = None, state: Any = None) -> Tensor:
     """The objective through its public door, with the columns it says it needs and no others."""
-    columns = {}
+    columns = {name: s.columns[name] for name in objective.columns if name in s.columns}
     for need in objective.needs:
         for name in [need] if need in s.__dataclass_fields__ else [f"{need}_w", f"{need}_l"]:
             columns[name] = getattr(s, name)

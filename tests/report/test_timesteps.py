@@ -71,6 +71,15 @@ def test_accuracy_errors_and_their_change_are_drawn(run: Path) -> None:
     assert "record/timesteps.json" not in page.text
 
 
+def test_the_legend_of_three_pairs_has_a_row_for_each(run: Path) -> None:
+    write(run, record(before=measured(0.41, 0.49, 0.5)))
+    html = (run / "report.html").read_text("utf-8")
+    (legend,) = re.findall(r'<ul class="legend pairs">(.*?)</ul>', html[: html.index("Change of the error")])
+    whens = re.findall(r"(?:chosen|rejected), (\w+)", legend)
+    assert whens == ["reference"] * 2 + ["before"] * 2 + ["after"] * 2
+    assert html.count('class="legend pairs"') == 2  # and in the change of the error; others flow
+
+
 def test_accuracy_has_the_interval_of_its_pairs(run: Path) -> None:
     write(run, record())
     html = (run / "report.html").read_text("utf-8")

@@ -130,3 +130,10 @@ def test_extras_are_asked_of_the_likelihood(tiny_model):
     for name, asked in (("wpo", True), ("dpo", False)):
         sides, *_ = Scorer(likelihood, reference, objectives.get(name), device).sides(policy.model, batch)
         assert (sides.log_p2_w is not None) is asked
+        assert sides.entropy_w is None
+    measured = Scorer(likelihood, reference, objectives.get("dpo"), device, frozenset({"entropy", "top1"}))
+    sides, *_ = measured.sides(policy.model, batch)
+    scores = likelihood.score(policy.model, likelihood.plan(items), {"entropy", "top1"})
+    for name in ("entropy", "top1"):
+        assert torch.equal(torch.cat(sides.both(name)), getattr(scores, f"{name}_N"))
+        assert torch.equal(torch.cat(sides.swapped().both(name)), getattr(scores, f"{name}_N").flip(0))

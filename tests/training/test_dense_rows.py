@@ -93,7 +93,7 @@ def test_every_objective_on_both_paths(name):
         for k, p in enumerate(reference_model.parameters()):
             p.add_(0.01 * torch.randn(p.shape, generator=torch.Generator().manual_seed(k), dtype=p.dtype))
     found = []
-    for ability in (Ability(), Ability("shared", True, True, 2**20)):
+    for ability in (Ability(), Ability("shared", True, True, True, 2**20)):
         likelihood = TokenLikelihood(SimpleNamespace(pad_token_id=0, eos_token_id=2))
         likelihood.ability = ability
         reference = Reference(
@@ -237,3 +237,26 @@ def test_balance_of_experts_is_part_of_the_loss_once(rows_file, own_cache, tmp_p
         assert (
             apart < moved
         )  # balance is no sum over rows; counted once a cut, it would be four times as much
+
+
+def test_token_metrics_of_a_run(tiny_model, rows_file, own_cache, tmp_path):
+    """Logged when asked for, of training and held-out pairs, and nothing else changes."""
+    data, options = (
+        rows_file(rows(8)),
+        {"max_steps": 2, "eval_size": 2, "logging_steps": 1, "sample_prompts": 0},
+    )
+    found = {}
+    for asked in (False, True):
+        result = prefopt.train(
+            "dpo", model=tiny_model, data=data, output_dir=str(tmp_path / str(asked)), bf16=False,
+            token_metrics=asked, save_checkpoints=False, **options,
+        )  # fmt: skip
+        found[asked] = [line for line in result.history if "loss" in line]
+        names = {name for line in result.history for name in line}
+        for name in ("entropy", "mean_token_accuracy"):
+            assert ({name, f"eval_{name}"} <= names) is asked
+            assert asked or not {name, f"eval_{name}"} & names
+    assert [line["loss"] for line in found[True]] == [line["loss"] for line in found[False]]
+    for line in found[True]:
+        assert 0 < line["entropy"] < 6  # below that of even odds
+        assert 0 <= line["mean_token_accuracy"] <= 1

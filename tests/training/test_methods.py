@@ -37,6 +37,9 @@ FALLS = {"discopop"}
 
 def train(name: str, model: Path, data: Path, folder: Path, **options: Any) -> prefopt.TrainResult:
     given = {**QUIET, "learning_rate": 1e-3, "max_steps": 20, **options}
+    found = methods.find(name)
+    if found is not None and found.stages:  # several runs: this is about the one in which a loss is at work
+        given["stage"] = "gradient"
     return prefopt.train(name, model=model, data=data, output_dir=str(folder), **given)
 
 

@@ -158,3 +158,19 @@ def test_no_displacement_without_a_reference():
     sides = Sides(rho_w=T([-1.0]), rho_l=T([0.0]), length_w=T([1.0]), length_l=T([1.0]))
     add_comparison_metrics(found, objective, sides, T([WIN]), T([1.0]), T([0.0]), {})
     assert "displacement" not in found.means()
+
+
+def test_token_metrics_are_means_over_tokens():
+    """6 nats and 3 hits in 4 + 1 counted tokens; the second comparison is padding."""
+    more = {
+        "length_w": [4.0, 9.0], "length_l": [1.0, 9.0], "entropy_w": [5.0, 90.0], "entropy_l": [1.0, 90.0],
+        "top1_w": [2.0, 9.0], "top1_l": [1.0, 9.0],
+    }  # fmt: skip
+    found = measured("dpo", [WIN, WIN], [1.0, 0.0], [0.0, 0.0], rho_w=[0.0, 0.0], rho_l=[0.0, 0.0], **more)
+    assert found["entropy"] == pytest.approx(6 / 5)
+    assert found["mean_token_accuracy"] == pytest.approx(3 / 5)
+    alone = measured(
+        "kto", [WIN, LOSE], [1.0, 1.0], [0.0, 0.0], rho_w=[0.0, 0.0],
+        length_w=[4.0, 1.0], entropy_w=[5.0, 1.0], top1_w=[2.0, 1.0],
+    )  # fmt: skip
+    assert (alone["entropy"], alone["mean_token_accuracy"]) == (pytest.approx(6 / 5), pytest.approx(3 / 5))

@@ -17,6 +17,7 @@ COMMANDS = {
     "compare": "Train several methods, betas and seeds; table and reward-against-KL frontier.",
     "check": "Examine a data set of comparisons before training on it.",
     "build": "Make comparisons from scored candidates or ranks.",
+    "evaluate": "Win rate of a model against a baseline, plain and length-controlled.",
     "methods": "List the methods, or explain one of them.",
     "reproduce": "Run a paper's claims in miniature.",
     "report": "Write report.html and the model card of a run again.",

@@ -53,7 +53,7 @@ def _table(console: Console) -> None:
 
 def _explain(method: Method, console: Console) -> None:
     from prefopt import objectives
-    from prefopt.config import IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS, TrainConfig
+    from prefopt.config import IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS, STAGED_FIELDS, TrainConfig
     from prefopt.objectives import registry
 
     objective = objectives.get(method.objective_name)
@@ -99,6 +99,8 @@ def _explain(method: Method, console: Console) -> None:
     foreign = set() if method.modality != "text" else set(IMAGE_FIELDS)
     foreign |= set() if method.rows == "prompts" else set(ONLINE_FIELDS)
     foreign |= set() if method.likelihood == "reward" else set(REWARD_FIELDS)
+    foreign |= set() if method.stages else set(STAGED_FIELDS)
+    foreign -= {"judge"} if method.stages == "judged" else set()
     section(
         "Configuration keys",
         [

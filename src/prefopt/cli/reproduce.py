@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from prefopt.reproduce.core import Reproduction, Tick, Ticker
 
-NAMES = ("ties", "bpo", "gradspo", "lpo")
+NAMES = ("ties", "bpo", "gradspo", "lpo", "compo", "ssapo")
 
 
 @click.command("reproduce")
@@ -22,7 +22,7 @@ NAMES = ("ties", "bpo", "gradspo", "lpo")
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
-    help="Seeds of the fast experiments. [default: 10 ties, 20 bpo, 6 gradspo, 3 lpo]",
+    help="Seeds of the fast experiments. [default: 10 ties, 20 bpo, 6 gradspo, 3 lpo, 8 compo, 40 ssapo]",
 )
 @click.option(
     "--quick", is_flag=True, help="Seconds instead of minutes: shows that it runs, verdicts mean nothing."
@@ -37,14 +37,14 @@ NAMES = ("ties", "bpo", "gradspo", "lpo")
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Processes for language models, gradspo and lpo.",
+    help="Processes for language models, gradspo, lpo and compo.",
 )
 def command(name: str, seeds: int | None, quick: bool, output: Path | None, workers: int) -> None:
     """Test a paper's claims in miniature, over several seeds.
 
     Every claim ends as "holds", "does not hold here" or "inconclusive", by one rule: where the 95 % interval over
     seeds lies. NAME is ties (arXiv 2409.17431), bpo (arXiv 2505.19601), gradspo (OpenReview
-    d6lIOnvOX2) or lpo (arXiv 2502.01051).
+    d6lIOnvOX2), lpo (arXiv 2502.01051), compo (arXiv 2505.05465) or ssapo (arXiv 2502.18099).
     """
     from importlib import import_module
 

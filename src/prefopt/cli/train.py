@@ -42,15 +42,15 @@ def command(what: str, overrides: tuple[str, ...]) -> None:
 def run_or_explain(config: object, hyper: dict[str, object]) -> object:
     """Run; errors that a user can act on become one plain line (PREFOPT_DEBUG=1 shows where)."""
     from prefopt.config import TrainConfig
+    from prefopt.stages import train
     from prefopt.training.checkpoint import CheckpointError
     from prefopt.training.loop import StopRun
-    from prefopt.training.run import run
 
     assert isinstance(config, TrainConfig)
     # deprecations inside the libraries are for their callers, not for a user of this command
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|accelerate")
     try:
-        return run(config, hyper)
+        return train(config, hyper)
     except (ValueError, OSError, StopRun, CheckpointError) as error:
         if "PREFOPT_DEBUG" in os.environ:
             raise

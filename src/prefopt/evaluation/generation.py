@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from prefopt.generation.local import continuations
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 
@@ -50,43 +51,29 @@ def generate(
         seed: of the sampling; the global random state is left as found.
         batch_size: sequences at once.
     """
-    tokenizer = likelihood.tokenizer
     device = next(model.parameters()).device
-    ends = {tokenizer.eos_token_id}
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ends |= set(configured) if isinstance(configured, list) else {configured}
-    ends.discard(None)
     options: dict[str, Any] = {"do_sample": temperature > 0, "top_k": 0, "top_p": 1.0}
     if temperature > 0:
         options["temperature"] = temperature
     out: list[Generation] = []
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for start in range(0, len(prompts), batch_size):
             chunk = prompts[start : start + batch_size]
-            width = max(map(len, chunk))
-            ids = torch.full((len(chunk), width), likelihood.pad_token_id)
-            mask = torch.zeros_like(ids)
-            for n, prompt in enumerate(chunk):  # generation continues at the right edge
-                ids[n, width - len(prompt) :] = torch.tensor(list(prompt))
-                mask[n, width - len(prompt) :] = 1
-            whole = model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
+            drawn = continuations(
+                model,
+                chunk,
+                likelihood.pad_token_id,
+                likelihood.tokenizer.eos_token_id,
                 max_new_tokens=max_new_tokens,
-                pad_token_id=likelihood.pad_token_id,
-                eos_token_id=sorted(ends) or None,
                 **options,
             )
-            for prompt, row in zip(chunk, whole[:, width:].tolist(), strict=True):
-                stop = next((i for i, token in enumerate(row) if token in ends), None)
-                tokens = row if stop is None else row[: stop + 1]
+            for prompt, (tokens, ended) in zip(chunk, drawn, strict=True):
                 out.append(
                     Generation(
-                        text=tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                        text=likelihood.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
                         item=EncodedText(array("i", [*prompt, *tokens]), len(prompt)),
-                        ended=stop is not None,
+                        ended=ended,
                     )
                 )
     return out

@@ -19,10 +19,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prefopt.likelihoods.branches import Branches
 from prefopt.likelihoods.plan import Plan
 
 INTERFACES = ("sdpa", "eager", "flex_attention")
 _plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
+_last: ContextVar[tuple[nn.Module, Branches] | None] = ContextVar("last", default=None)
 
 
 def can_mask(model: nn.Module | None) -> bool:
@@ -40,6 +42,16 @@ def rows_of(plan: Plan) -> Iterator[None]:
         yield
     finally:
         _plan.reset(token)
+
+
+@contextlib.contextmanager
+def queries_of(layer: nn.Module, branches: Branches) -> Iterator[None]:
+    """Within it, a layer's attention is computed for the queries of some branches only, where it is causal."""
+    token = _last.set((layer, branches))
+    try:
+        yield
+    finally:
+        _last.reset(token)
 
 
 def install() -> None:
@@ -74,7 +86,7 @@ def of_plans(theirs: Callable[..., Any]) -> Callable[..., Any]:
         # the pattern holds for all tokens of a row; the mask of padding would only be multiplied in
         changed = {"mask_function": sees, "attention_mask": None, "allow_is_causal_skip": False}
         mask = theirs(*args, **{**kwargs, **changed})
-        if plan.branches is not None and pattern is causal_mask_function and isinstance(mask, Tensor):
+        if pattern is causal_mask_function and isinstance(mask, Tensor):
             mask._branches = plan.branches  # type: ignore[attr-defined]
         return mask
 
@@ -93,7 +105,11 @@ def by_branches(theirs: Callable[..., Any]) -> Callable[..., Any]:
         attention_mask: Tensor | None,
         **options: Any,
     ) -> Any:
-        branches = getattr(attention_mask, "_branches", None)
+        branches, last = getattr(attention_mask, "_branches", None), _last.get()
+        # no mask at all: plain causal rows
+        causal = attention_mask is None or hasattr(attention_mask, "_branches")
+        if last is not None and last[0] is module and causal:
+            branches = last[1]
         if branches is None or query.device.type != "cpu" or query.shape[2] != branches.width:
             return theirs(module, query, key, value, attention_mask, **options)
         return branches.attend(theirs, module, query, key, value, **options), None

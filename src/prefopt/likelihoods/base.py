@@ -25,6 +25,10 @@ class ItemScores:
     """(N,) number of scored tokens; None where an item is one undivided thing."""
     log_p2_N: Tensor | None = None
     """(N,) sum over completion tokens of log sum_v pi(v)^2; only when asked for."""
+    entropy_N: Tensor | None = None
+    """(N,) sum over completion tokens of the entropy of pi, nats; only when asked for."""
+    top1_N: Tensor | None = None
+    """(N,) completion tokens that were the likeliest ones; only when asked for."""
     auxiliary: Tensor | None = None
     """A loss of the model's own, weighed, that is added to the objective's (balance of experts)."""
 

@@ -10,7 +10,8 @@ Legend: R rows, T row length, H heads, D numbers a head.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -79,11 +80,37 @@ class Branches:
         """From `until` of each row."""
         return cls(tuple(tuple(runs_of(until)) for until in rows), width)
 
+    def at(self, places: Sequence[Sequence[int]]) -> Branches:
+        """The same for queries of some places alone: each run from its first of them to its last; zero elsewhere.
+
+        Args:
+            places: of each row, sorted.
+
+        Example:
+            >>> Branches.of([[5, 5, 4, 4, 5]], 5).at([[1, 3]]).rows[0][0]
+            Run(start=1, end=2, above=((0, 1),))
+        """
+        rows = []
+        for runs, wanted in zip(self.rows, places, strict=True):
+            kept = []
+            for run in runs:
+                inside = wanted[bisect_left(wanted, run.start) : bisect_left(wanted, run.end)]
+                if inside and inside[0] == run.start:
+                    kept.append(Run(run.start, inside[-1] + 1, run.above))
+                elif inside:
+                    kept.append(Run(inside[0], inside[-1] + 1, (*run.above, (run.start, inside[0]))))
+            rows.append(tuple(kept))
+        return Branches(tuple(rows), self.width)
+
+    @property
+    def cost(self) -> int:
+        """Pairs of places that are computed, and as many more as the calls take time."""
+        return sum(run.pairs + CALL for row in self.rows for run in row)
+
     @property
     def worthwhile(self) -> bool:
         """Whether one call a run is cheaper than one masked call for all."""
-        runs = [run for row in self.rows for run in row]
-        return sum(run.pairs + CALL for run in runs) < WORTHWHILE * len(self.rows) * self.width**2
+        return self.cost < WORTHWHILE * len(self.rows) * self.width**2
 
     def mask(self, length: int, total: int, device: torch.device) -> Tensor:
         """(1, 1, length, total) what the last `length` of `total` places see; True: seen."""
@@ -102,7 +129,7 @@ class Branches:
         value_RHTD: Tensor,
         **options: Any,
     ) -> Tensor:
-        """(R, T, H, D) what `attention` gives under the mask of the rows; zero at padding.
+        """(R, T, H, D) what `attention` gives under the mask of the rows; zero at places of no run.
 
         Args:
             attention: transformers' attention for a module, queries, keys, values, and a mask or none.
@@ -125,10 +152,15 @@ class Branches:
                 parts.append(
                     attention(module, query[:, :, run.start : run.end], keys, values, mask, **given)[0]
                 )
-            read = runs[-1].end
-            if read < self.width:
-                parts.append(parts[0].new_zeros((1, self.width - read, *parts[0].shape[2:])))
-            out_RTHD.append(torch.cat(parts, dim=1))
+            ends = [0, *(run.end for run in runs)]
+            starts = [*(run.start for run in runs), self.width]
+            pieces = []
+            for part, before, start in zip([*parts, None], ends, starts, strict=True):
+                if before < start:
+                    pieces.append(parts[0].new_zeros((1, start - before, *parts[0].shape[2:])))
+                if part is not None:
+                    pieces.append(part)
+            out_RTHD.append(torch.cat(pieces, dim=1))
         return torch.cat(out_RTHD)
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LONGEST_WINDOW = 512
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size", "local_window_size")
+ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
+QUERIES = ("q_proj", "q_a_proj", "q_b_proj")
+OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense")
 TOLERANCE = {torch.float64: 1e-3, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Per token, in nats: what rounding may do to a log-probability when a row is computed in another shape. Many models
 compute parts in float32 whatever their weights."""
@@ -43,6 +46,7 @@ class Ability:
         sharing: densest layout whose scores are right.
         own_head: whether `head.head_logp` gives the model's own log-probabilities.
         own_mlp: whether the last layer's feed-forward part may read scored places only.
+        own_queries: whether its queries, its attention and the projection of what that gives may, too.
         hidden: width of the model.
         longest: places that a row may have (the positions the model was made for).
         reasons: sentences on what does not work; empty if everything does.
@@ -51,6 +55,7 @@ class Ability:
     sharing: Sharing = "plain"
     own_head: bool = False
     own_mlp: bool = False
+    own_queries: bool = False
     hidden: int = 1024
     longest: int = UNLIMITED
     reasons: tuple[str, ...] = ()
@@ -78,13 +83,30 @@ def trunk_of(inner: PreTrainedModel) -> nn.Module | None:
     return trunk if trunk is not inner else getattr(inner, "model", None)
 
 
-def last_mlp(trunk: nn.Module) -> nn.Module | None:
-    """The feed-forward part of the last layer, by the names that models of transformers give it."""
+def last_layer(trunk: nn.Module) -> nn.Module | None:
+    """The last layer, by the names that models of transformers give it."""
     for name in ("layers", "h"):
         layers = getattr(trunk, name, None)
         if isinstance(layers, nn.ModuleList) and len(layers):
-            return getattr(layers[-1], "mlp", None)
+            return layers[-1]
     return None
+
+
+def last_mlp(trunk: nn.Module) -> nn.Module | None:
+    """The feed-forward part of the last layer."""
+    return getattr(last_layer(trunk), "mlp", None)
+
+
+def last_attention(trunk: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]:
+    """The attention of the last layer, and its projections to queries (where keys have another) and of its output."""
+    layer = last_layer(trunk)
+    for name, module in () if layer is None else layer.named_modules():
+        if name.rpartition(".")[-1] in ATTENTIONS:
+            children = dict(module.named_children())
+            outputs = [children[k] for k in OUTPUTS if k in children]
+            if outputs:
+                return module, [*(children[k] for k in QUERIES if k in children), *outputs]
+    return None, []
 
 
 def ability_of(
@@ -119,19 +141,23 @@ def _try_out(
 ) -> Ability:
     config: Any = inner.config.get_text_config()
     parameter = next(p for p in model.parameters() if p.is_floating_point())
-    tolerance = TOLERANCE.get(parameter.dtype, 0.1)
+    tolerance, on_cpu = TOLERANCE.get(parameter.dtype, 0.1), parameter.device.type == "cpu"
     found = Ability(
         hidden=getattr(config, "hidden_size", None) or 1024,
         longest=getattr(config, "max_position_embeddings", None) or UNLIMITED,
     )
 
-    def run(items: list[EncodedText], ability: Ability) -> Tensor:
-        plan = plan_rows(items, 0, ability.sharing, hidden=2**30)  # so wide that every join pays
+    def run(items: list[EncodedText], ability: Ability, apart: bool | None = None) -> Tensor:
+        plan = plan_rows(items, 0, ability.sharing, hidden=2**30, apart=apart)  # so wide that every join pays
         return score(model, plan.to(parameter.device), ability)
 
     def failure(ability: Ability) -> str | None:
+        # these rows are too short for attention by branches to pay, but others will not be
+        return _failure(ability, None) or (_failure(ability, True) if on_cpu else None)
+
+    def _failure(ability: Ability, apart: bool | None) -> str | None:
         try:
-            scores = run(items, ability)
+            scores = run(items, ability, apart)
         except (
             AttributeError,
             IndexError,
@@ -147,7 +173,7 @@ def _try_out(
             return f"scores differ from those of single rows by up to {off:.2g} nats a token"
         if ability.sharing != "plain":
             for n in (0, len(items) - 1):  # a completion that lies between others, and a row's other group
-                changed = run(with_another(items, n), ability)
+                changed = run(with_another(items, n), ability, apart)
                 same = [k for k in range(len(items)) if k != n]
                 if not torch.equal(changed[same], scores[same]):
                     return "one sequence changes the scores of another"
@@ -157,10 +183,12 @@ def _try_out(
     singles = [run([item], found)[0] for item in items]  # what fails here fails for a reason of its own
     exact = torch.nn.utils.rnn.pad_sequence(singles, batch_first=True)
     reasons: list[str] = []
-    if failure(replace(found, own_head=True, own_mlp=True)) is None:
-        found = replace(found, own_head=True, own_mlp=True)
-    elif (why := failure(replace(found, own_head=True))) is None:
-        found = replace(found, own_head=True)
+    why = None
+    for own_mlp, own_queries in ((True, True), (True, False), (False, True), (False, False)):
+        tried = replace(found, own_head=True, own_mlp=own_mlp, own_queries=own_queries)
+        if (why := failure(tried)) is None:
+            found = tried
+            break
     else:
         reasons.append(f"the head reads every token: with the head applied by prefopt, {why}")
     choices: list[tuple[Sharing, str]] = [
@@ -184,16 +212,22 @@ def _try_out(
     return replace(found, reasons=tuple(reasons))
 
 
-def probes(config: Any) -> list[EncodedText]:
+def probes(config: Any, least: int = 32) -> list[EncodedText]:
     """A long completion and two alike short ones after one prompt, and a short item of its own.
 
     The long completion comes between the prompt and the short ones when the prompt is shared.
+
+    Args:
+        config: of the text model.
+        least: tokens of the long completion, if the model has as many places.
     """
     places = getattr(config, "max_position_embeddings", None) or 2**20
     windows = [
         w for name in WINDOWS if isinstance(w := getattr(config, name, None), int) and w <= LONGEST_WINDOW
     ]
-    reach = min(max(windows, default=0) + 32, places - 24)  # the others fit beside it in a row of its length
+    reach = min(
+        max(max(windows, default=0) + 32, least), places - 24
+    )  # the others fit beside it in a row of its length
     rng = random.Random(0)
     top = min(getattr(config, "vocab_size", None) or 256, 2**15) - 1
 

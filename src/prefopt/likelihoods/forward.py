@@ -10,16 +10,16 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from prefopt.likelihoods.capability import causal_lm, last_mlp, trunk_of
+from prefopt.likelihoods.attention import queries_of
+from prefopt.likelihoods.capability import Ability, causal_lm, last_attention, last_mlp, trunk_of
 from prefopt.likelihoods.head import Finish, head_logp
 from prefopt.likelihoods.plan import Plan
 
 
 @contextlib.contextmanager
-def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], own_mlp: bool) -> Iterator[None]:
+def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], ability: Ability) -> Iterator[None]:
     """Within it, a call of the model gives (logp_K, *extras) of the planned places instead of logits.
 
     The forward of the model of transformers is stood in for, not the call: whatever is wrapped around it (adapters,
@@ -29,8 +29,9 @@ def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], own_mlp
         model: holds a causal language model of transformers.
         plan: says which places are scored.
         extras: `head.measures` to give too.
-        own_mlp: nothing after the last layer's attention mixes places, so its feed-forward part reads scored ones
-            only, and gives zeros elsewhere, which no one reads. (Not under checkpointing, which comes back later.)
+        ability: which parts of the last layer may read scored places only. Nothing after its attention mixes
+            places, so what they give elsewhere, zeros, no one reads. (Not under checkpointing, which comes back
+            later, nor where experts are balanced over all places.)
     """
     inner: Any = causal_lm(model)
     trunk, head = trunk_of(inner), inner.get_output_embeddings()
@@ -50,21 +51,33 @@ def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], own_mlp
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(standing_in(inner, forward))
-        if own_mlp and not inner.is_gradient_checkpointing:
-            mlp: Any = last_mlp(trunk)
-            if mlp is None:
-                raise NotImplementedError("this model does not say what its last feed-forward part is")
-            whole, scored_RT = mlp.forward, torch.zeros_like(plan.input_ids_RT, dtype=torch.bool)
-            scored_RT[plan.row_K, plan.position_K] = True
-
-            def forward_mlp(hidden_RTD: Tensor) -> Tensor:
-                out_PD = whole(hidden_RTD[scored_RT])
-                return hidden_RTD.new_zeros(hidden_RTD.shape, dtype=out_PD.dtype).masked_scatter(
-                    scored_RT[..., None], out_PD
-                )
-
-            stack.enter_context(standing_in(mlp, forward_mlp))
+        if not (inner.is_gradient_checkpointing or balances_experts(inner)):
+            parts: list[nn.Module | None] = [last_mlp(trunk)] if ability.own_mlp else []
+            if ability.own_queries:
+                attention, projections = last_attention(trunk)
+                parts += projections or [None]
+                if attention is not None and plan.scored_branches is not None:
+                    stack.enter_context(queries_of(attention, plan.scored_branches))
+            for part in parts:
+                if part is None:
+                    raise NotImplementedError("this model does not say what the parts of its last layer are")
+                stack.enter_context(standing_in(part, at_places(part.forward, plan.scored_P)))
         yield
+
+
+def at_places(whole: Callable[[Tensor], Tensor], place_P: Tensor) -> Callable[[Tensor], Tensor]:
+    """A module's forward that reads some places of its rows only and gives zeros at the others."""
+
+    def forward(hidden_RTD: Tensor) -> Tensor:
+        out_PD = whole(hidden_RTD.flatten(0, 1).index_select(0, place_P))
+        shape = hidden_RTD.shape[:2]
+        return (
+            out_PD.new_zeros((shape.numel(), out_PD.shape[-1]))
+            .index_copy(0, place_P, out_PD)
+            .unflatten(0, shape)
+        )
+
+    return forward
 
 
 @contextlib.contextmanager

@@ -26,6 +26,10 @@ KEPT = {"cpu": 256 * 2**20, "cuda": 512 * 2**20}
 """Bytes of float32 logits that are kept from the forward to the backward pass rather than made again."""
 
 
+MEASURES = ("log_p2", "entropy", "top1")
+"""What `measures` knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
     """What a model does to its logits: z = softcap * tanh(scale * x / softcap), in float32 or wider.
@@ -73,7 +77,9 @@ def measures(z_KV: Tensor, target_K: Tensor, names: Collection[str]) -> dict[str
         target_K: token ids.
         names: "log_p2" (log sum_v p(v)^2), "entropy" (nats), "top1" (1 where the target is the likeliest token).
     """
-    out = {}
+    out: dict[str, Tensor] = {}
+    if not names:
+        return out
     lse_K = z_KV.logsumexp(-1)
     if "log_p2" in names:
         out["log_p2"] = (2 * z_KV).logsumexp(-1) - 2 * lse_K

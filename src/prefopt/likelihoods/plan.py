@@ -3,7 +3,8 @@
 A plan is made once a batch, on the host, before any model runs; `describe` says what it saves. Objectives and
 references see only per-item scores, so the layout can change without them.
 
-Legend: N items, R rows, T row length, K scored tokens of the whole batch, L longest completion.
+Legend: N items, R rows, T row length, K scored tokens of the whole batch, P scored places (one predicts several tokens
+where completions part), L longest completion.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.likelihoods.branches import Branches
+from prefopt.likelihoods.branches import WORTHWHILE, Branches
 from prefopt.likelihoods.layout import UNLIMITED, Layout, Sharing, lay_out
 
 ALIGN = 8  # row lengths a multiple of it, where rows need a mask anyway: kernels like even strides
@@ -57,6 +58,10 @@ class Plan:
     """Place where a token's descendants end: place q sees k if k <= q < until[k]. None: plain causal rows."""
     branches: Branches | None
     """The same for attention branch by branch; None where that would not pay."""
+    scored_branches: Branches | None
+    """And for queries of scored places alone, also where rows are plain."""
+    scored_P: Tensor
+    """Every scored place once, as r * T + t."""
     row_K: Tensor
     """Row of each scored token."""
     position_K: Tensor
@@ -105,6 +110,7 @@ def plan_rows(
     sharing: Sharing = "plain",
     hidden: int = 1024,
     longest: int = UNLIMITED,
+    apart: bool | None = None,
 ) -> Plan:
     """Lay items out in rows padded on the right.
 
@@ -117,6 +123,7 @@ def plan_rows(
         sharing: what the model allows, see `layout`.
         hidden: width of the model.
         longest: most places of a row of several sequences.
+        apart: whether attention is taken branch by branch (on a CPU); None: where that pays.
 
     Raises:
         ValueError: an item without a prompt token or without a completion token.
@@ -145,17 +152,29 @@ def plan_rows(
         position_RT[r, :length] = torch.tensor(row.depth)
         position_RT[r, length:] = 0  # learned positions have no more places than the model was made for
         until_RT[r, :length] = torch.tensor(row.until)
-    branches = None if causal else Branches.of([row.until for row in rows], width)
+    scored = scored_places(items, layout)
+    scored_P = (scored["row_K"] * width + scored["position_K"]).unique()
+    places = [(scored_P[scored_P // width == r] % width).tolist() for r in range(len(rows))]
+    branches = Branches.of([row.until for row in rows], width)
+    at_scored = branches.at(places)
+    one_call = len(rows) * width**2 / (2 if causal else 1)
+    whole = min(branches.cost, one_call) if branches.worthwhile else one_call
+    if apart is None:
+        apart, scored_apart = branches.worthwhile, at_scored.cost < WORTHWHILE * whole
+    else:
+        scored_apart = apart
     return Plan(
         input_ids_RT=input_ids_RT,
         attention_mask_RT=attention_mask_RT,
         position_RT=position_RT,
         until_RT=None if causal else until_RT,
-        branches=branches if branches is not None and branches.worthwhile else None,
+        branches=branches if apart and not causal else None,
+        scored_branches=at_scored if scored_apart else None,
+        scored_P=scored_P,
         longest=max(item.length for item in items),
         tokens=sum(len(row.ids) for row in rows),
         dense_tokens=len(items) * max(len(item.ids) for item in items),
-        **scored_places(items, layout),
+        **scored,
     )
 
 

@@ -3,7 +3,7 @@
 Both images of a comparison are noised to the same timestep, with independent noise unless asked otherwise. There is no
 reference: the score itself is what an objective sees.
 
-Legend: N items, C channels, H W latent height and width.
+Legend: N items, C channels, H W latent height and width, S timesteps.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from prefopt.likelihoods.steps import one_part
 
 @dataclass(frozen=True, slots=True)
 class RewardPlan:
-    """Noised latents and their prompts."""
+    """Noised latents, timesteps as the network takes them, and prompts."""
 
     x_NCHW: Tensor
     t_N: Tensor
@@ -42,7 +42,7 @@ class RewardLikelihood:
     Attributes:
         process: of the scheduler of the pipeline that the judge is made of.
         store: latents.
-        timesteps: the judge's, one is drawn for each example.
+        timesteps_S: the judge's, one is drawn for each example; as `process` counts them (noise levels for flow).
         seed: of the run; noise derives from it.
         shared_noise: the same noise for both images of a comparison (SPO's judge) instead of independent noise.
         noise_epochs: draws repeat after so many epochs; None for never.
@@ -50,7 +50,7 @@ class RewardLikelihood:
 
     process: Process
     store: ImageStore
-    timesteps: tuple[int, ...]
+    timesteps_S: Tensor
     seed: int = 0
     shared_noise: bool = False
     noise_epochs: int | None = None
@@ -63,7 +63,7 @@ class RewardLikelihood:
             "store": dict(self.store.identity),
             "process": self.process.settings(),
             "seed": self.seed,
-            "timesteps": self.timesteps,
+            "timesteps": self.timesteps_S.tolist(),
             "shared_noise": self.shared_noise,
         }
 
@@ -90,10 +90,10 @@ class RewardLikelihood:
         """Look up latents, draw a timestep for each example and noise for each item."""
         return self.plan_at(items, None)
 
-    def plan_at(self, items: Sequence[EncodedImage], t: int | None) -> RewardPlan:
-        """The same, at one given timestep for all."""
+    def plan_at(self, items: Sequence[EncodedImage], t: float | None) -> RewardPlan:
+        """The same, at one given timestep (for flow, noise level) for all."""
         mean_NCHW, std_NCHW = self.store.latents([item.latent for item in items])
-        x0, noise, times = [], [], []
+        x0, noise, places = [], [], []
         for n, item in enumerate(items):
             uniform, noise_CHW = self._stream("pair", item)
             if not self.shared_noise:
@@ -101,11 +101,13 @@ class RewardLikelihood:
             _, z_CHW = self._stream(f"posterior {item.slot}", item)
             x0.append(mean_NCHW[n] + std_NCHW[n] * z_CHW)
             noise.append(noise_CHW)
-            times.append(self.timesteps[int(uniform * len(self.timesteps))] if t is None else t)
-        t_N = torch.tensor(times)
+            places.append(int(uniform * len(self.timesteps_S)))
+        t_N = self.timesteps_S[places]
+        if t is not None:
+            t_N = torch.full_like(t_N, t)
         return RewardPlan(
             x_NCHW=self.process.add_noise(torch.stack(x0), torch.stack(noise), t_N),
-            t_N=t_N,
+            t_N=self.process.model_timestep(t_N),
             prompts=[item.prompt for item in items],
         )
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from prefopt.comparisons import Encoded, Item, UnusableItem
 from prefopt.likelihoods.attention import rows_of
 from prefopt.likelihoods.base import ItemScores
-from prefopt.likelihoods.capability import Ability, ability_of
+from prefopt.likelihoods.capability import Ability, ability_of, causal_lm
+from prefopt.likelihoods.flex import Attention, choose, try_flex
 from prefopt.likelihoods.forward import balances_experts, experts_loss, scoring_forward
-from prefopt.likelihoods.head import Finish, measures, token_logp
+from prefopt.likelihoods.head import MEASURES, Finish, measures, token_logp
 from prefopt.likelihoods.layout import Sharing, common_prefix
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
 
@@ -132,6 +133,26 @@ class TokenLikelihood:
             )["input_ids"]
         )
 
+    def attention(self, model: nn.Module, asked: str | None = None) -> Attention:
+        """Use FlexAttention from now on, if that is right for this model on its device; after `adapt`.
+
+        Args:
+            model: a causal language model on its device, under the autocast that it will run under.
+            asked: attention that the user wants, which stands.
+        """
+        device = next(model.parameters()).device.type
+
+        def trial() -> str | None:
+            return try_flex(
+                model, self.ability, lambda m, plan, ability: self._score(m, plan, (), ability).logp_NL
+            )
+
+        chosen = choose(model, self.ability, device, asked, trial)
+        if asked is None and chosen.name is not None:
+            inner: Any = causal_lm(model)
+            inner.set_attn_implementation(chosen.name)
+        return chosen
+
     def adapt(self, model: nn.Module, densest: Sharing = "shared") -> Ability:
         """Find out how densely this model can be scored, and plan for it from now on.
 
@@ -156,7 +177,7 @@ class TokenLikelihood:
             model: a causal language model of transformers, adapted or wrapped; without `adapt`, any that returns
                 `.logits`.
             plan: from `plan`, on the model's device.
-            extras: "log_p2" to compute that field too (no gradient).
+            extras: of "log_p2", "entropy" and "top1" those fields to compute too (no gradient); others are ignored.
         """
         return self._score(model, plan, extras, self.ability)
 
@@ -167,14 +188,14 @@ class TokenLikelihood:
             inputs |= {"attention_mask": torch.ones_like(plan.input_ids_RT), "position_ids": plan.position_RT}
         elif not ability.own_head:  # else padding was found not to matter
             inputs["attention_mask"] = plan.attention_mask_RT
-        names = [name for name in extras if name == "log_p2"]
+        names = [name for name in MEASURES if name in extras]
         balanced = torch.is_grad_enabled() and balances_experts(model)
         if balanced:
             inputs["output_router_logits"] = True
         auxiliary = None
         with rows_of(plan):
             if ability.own_head:
-                with scoring_forward(model, plan, names, ability.own_mlp):
+                with scoring_forward(model, plan, names, ability):
                     logp_K, *found = model(**inputs)
                 if balanced:
                     auxiliary = found.pop()
@@ -184,10 +205,8 @@ class TokenLikelihood:
                 logits_KV = Finish()(outputs.logits[plan.row_K, plan.position_K])
                 logp_K = token_logp(logits_KV, plan.target_K)
                 found = list(measures(logits_KV, plan.target_K, names).values())
-        log_p2_N = per_item(found[0], plan).sum(-1) if found else None
-        return ItemScores(
-            logp_NL=per_item(logp_K, plan), length_N=plan.length_N, log_p2_N=log_p2_N, auxiliary=auxiliary
-        )
+        more = {f"{name}_N": per_item(x_K, plan).sum(-1) for name, x_K in zip(names, found, strict=True)}
+        return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, auxiliary=auxiliary, **more)
 
     def settings(self) -> dict[str, Any]:
         """Nothing but model and tokens decides a score."""

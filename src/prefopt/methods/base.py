@@ -59,6 +59,9 @@ class Method:
             denoising errors, reverse steps or an image judge's scores. It says nothing about prompts.
         samples: what the method draws while training and compares: candidates of a reverse step, or whole
             trajectories. Its rows are prompts then, and comparisons otherwise.
+        stages: how the method's several runs follow each other: "rounds" of training on answers that the policy wrote,
+            labelled by itself ("self") or by a judge ("judged"); "oracle": a gradient on clear pairs, then a comparison
+            oracle. "" for methods of one run.
         likelihood: how items are scored, where it is not the modality's usual way.
         failure_signs: what a run that goes wrong looks like, and the remedy.
         defaults: configuration keys (training keys and hyper-parameters) that the paper or its authors' code use,
@@ -74,6 +77,7 @@ class Method:
     failure_signs: str
     modality: Modality = "text"
     samples: Literal["", "steps", "trajectories"] = ""
+    stages: Literal["", "self", "judged", "oracle"] = ""
     likelihood: Literal["", "transition", "guided", "reward"] = ""
     objective: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)

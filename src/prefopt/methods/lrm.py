@@ -14,6 +14,10 @@ loss  = -log sigma(s_w - s_l) for a win
 Votes (win, lose, tie) mix the three losses. The authors weigh each pair by one over the number of pairs
 of its prompt: that is the `weight` of a row, not a part of the loss.
 
+Of flow models (SD3) the features are the mean over image tokens after three quarters of the transformer's
+blocks, the text encoders stay frozen, and t is a noise level of the sampler, the first of which, noise
+alone, is left out. The paper has a table row for SD3 and no code: where it is silent, this is our reading.
+
 ## Data
 
 The paper drops pairs whose winner loses clearly in aesthetics, CLIP score or VQAScore, since noise may

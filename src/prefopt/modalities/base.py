@@ -20,6 +20,7 @@ from prefopt.references import Reference
 from prefopt.training.console import Console
 from prefopt.training.data import PreparedData
 from prefopt.training.feed import Feed
+from prefopt.training.loop import Rule
 from prefopt.training.record import Record
 
 
@@ -86,6 +87,7 @@ class Setup:
         save: writes the trained model into a (partial) folder; a state dict is given where parameters are sharded.
         batch_tokens: cut a step's examples into forward passes of so many tokens; None: by number of examples.
         feed: where a method makes its own examples: the feed, given the reference. None for `data`.
+        rule: how examples become an update, where that is not by the gradient.
     """
 
     policy: Policy
@@ -98,3 +100,4 @@ class Setup:
     save: Callable[[Path, dict[str, Tensor] | None], None]
     batch_tokens: int | None = None
     feed: Callable[[Reference], Feed] | None = None
+    rule: Rule | None = None

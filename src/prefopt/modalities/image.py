@@ -42,6 +42,7 @@ def set_up(context: Context) -> Setup:
     config = context.config
     method = methods.find(config.method)
     check_terms(config)
+    check_precision(config)
     refuse_keys(config, TEXT_FIELDS, f"for text models, and {config.model} is an image model")
     if method is not None and method.rows == "prompts":
         from prefopt.modalities.image_online import set_up as set_up_online
@@ -71,6 +72,15 @@ def check_terms(config: TrainConfig) -> None:
             raise ConfigError(
                 f"{name} has scores of its own and cannot be a term of a sum: run it alone; given {config.method}"
             )
+
+
+def check_precision(config: TrainConfig) -> None:
+    """Raise ConfigError for weights that no optimizer here can train."""
+    if config.dtype == "float16" and not config.use_peft:
+        raise ConfigError(
+            "dtype=float16 is not possible when all weights are trained: small gradients and Adam's epsilon round to 0, "
+            "and the network diverges. Leave dtype out (float32, whatever the files hold), or set use_peft=true"
+        )
 
 
 def set_up_offline(context: Context) -> Setup:

@@ -32,7 +32,7 @@ class LatentJudge:
 
     @torch.no_grad()
     def __call__(self, x_BCHW: Tensor, t_B: Tensor, prompts: Sequence[str]) -> Tensor:
-        """(B,) scores; timesteps are clipped to those the model was trained on."""
+        """(B,) scores; timesteps (for flow models sigma T) are clipped to those the model was trained on."""
         low, high = self.model.config.timestep_range
         different = tuple(dict.fromkeys(prompts))
         if self._known is None or self._known[0] != different:  # the same prompts at every step of a round

@@ -1,4 +1,8 @@
-"""Training a latent reward model on image comparisons: the judge that LPO samples with."""
+"""Training a latent reward model on image comparisons: the judge that LPO samples with.
+
+Timesteps are those that samplers of the model visit: train timesteps, or noise levels of a flow model. The paper's
+released code has the former only.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.reward import RewardLikelihood
 from prefopt.likelihoods.transition import inference_timesteps
 from prefopt.modalities.base import Context, Setup
-from prefopt.modalities.image import encode_data, make_store, read_data
+from prefopt.modalities.image import encode_data, make_store, read_data, weight_dtype
 from prefopt.modalities.image_online import DENOISING_FIELDS, stochastic
 from prefopt.modalities.text import model_folder
 from prefopt.models.latent_reward import LatentRewardModel
@@ -54,23 +58,21 @@ def set_up(context: Context) -> Setup:
     refuse_keys(config, DENOISING_FIELDS, f"for denoising errors, which {config.method} does not train on")
     if config.use_peft:
         raise ConfigError("use_peft is not possible for lrm: the whole judge is trained")
+    if config.gradient_checkpointing == "auto":
+        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source)
     split, report, dropped = read_data(context)
-    loaded = load_pipeline(source, dtype="float32", trainable=False).to(accelerator.device)
+    loaded = load_pipeline(source, dtype=weight_dtype(config), trainable=False).to(accelerator.device)
     store = make_store(context, loaded)
     process = Process.from_scheduler(loaded.scheduler)
     steps_S2 = inference_timesteps(stochastic(loaded.scheduler), config.num_inference_steps)
-    if process.kind == "flow":
-        raise ConfigError(
-            f"{config.model} is a flow model: training a latent reward model on noise levels is not supported yet; "
-            "use Stable Diffusion or SDXL"
-        )
-    timesteps = tuple(int(t) for t in steps_S2[:, 0].tolist())
+    timesteps_S = steps_with_signal(process, steps_S2[:, 0])
+    told_S = process.model_timestep(timesteps_S)
     likelihood = RewardLikelihood(
         process=process,
         store=store,
-        timesteps=timesteps,
+        timesteps_S=timesteps_S,
         seed=config.seed,
         shared_noise=config.shared_noise,
         noise_epochs=config.noise_epochs,
@@ -80,9 +82,12 @@ def set_up(context: Context) -> Setup:
         source,
         gs=config.feature_scale,
         text_projection=config.text_projection,
-        timestep_range=(min(timesteps), max(timesteps)),
+        timestep_range=(told_S.min().item(), told_S.max().item()),
+        dtype=weight_dtype(config),
         seed=config.seed,
     ).to(accelerator.device)
+    if config.gradient_checkpointing:
+        judge.backbone.network.enable_gradient_checkpointing()
     del loaded
 
     def save(folder: Path, state: dict[str, Tensor] | None) -> None:
@@ -99,9 +104,24 @@ def set_up(context: Context) -> Setup:
         forecast=lambda resident: memory.image_forecast(
             judge, optim=config.optim, reference_resident=resident
         ),
-        sampler=lambda reference: Prober(context, judge, likelihood, data.held_out, timesteps),
+        sampler=lambda reference: Prober(context, judge, likelihood, data.held_out),
         save=save,
     )
+
+
+def steps_with_signal(process: Process, starts_S: Tensor) -> Tensor:
+    """Timesteps at which something of the image is left: samplers of flow models begin at noise alone.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    timesteps_S = starts_S[process.alpha(starts_S) > 0]
+    if not len(timesteps_S):
+        raise ConfigError(
+            f"num_inference_steps={len(starts_S)} begins at pure noise and goes nowhere else, so that there is nothing "
+            "to judge: set 2 or more"
+        )
+    return timesteps_S
 
 
 @dataclass(frozen=True)
@@ -113,14 +133,12 @@ class Prober:
         judge: unwrapped.
         likelihood: noises the images.
         held_out: comparisons to rank.
-        timesteps: of the judge, noisiest first.
     """
 
     context: Context
     judge: LatentRewardModel
     likelihood: RewardLikelihood
     held_out: Sequence[Encoded[Any]]
-    timesteps: tuple[int, ...]
 
     @torch.no_grad()
     def take(self, step: int, label: str) -> dict[str, float]:
@@ -132,16 +150,18 @@ class Prober:
         device = self.context.accelerator.device
         found: dict[str, float] = {}
         self.judge.eval()
-        for place in PROBED:
-            t = sorted(self.timesteps)[round(place * (len(self.timesteps) - 1))]
+        by_noise_S = self.likelihood.timesteps_S.sort().values
+        told_S = self.likelihood.process.model_timestep(by_noise_S)
+        for share in PROBED:
+            place = round(share * (len(by_noise_S) - 1))
             right = 0.0
             for start in range(0, len(decisive), size):
                 batch = collate(self.likelihood.at(e, -1) for e in decisive[start : start + size])
                 with self.context.accelerator.autocast():
-                    plan = self.likelihood.plan_at(batch.items, t).to(device)
+                    plan = self.likelihood.plan_at(batch.items, by_noise_S[place].item()).to(device)
                     score_N = self.likelihood.score(self.judge, plan).logp_N.cpu()
                 gap_E = score_N[batch.edges.first_E] - score_N[batch.edges.second_E]
                 right += float((gap_E > 0).double().sum() + 0.5 * (gap_E == 0).double().sum())
-            found[f"accuracy/t={t}"] = right / len(decisive)
+            found[f"accuracy/t={told_S[place].item():.0f}"] = right / len(decisive)
         self.judge.train()
         return found

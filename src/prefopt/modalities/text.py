@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,21 @@ from torch import Tensor, nn
 
 from prefopt import methods
 from prefopt.comparisons import Encoded
-from prefopt.config import SPECIAL_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.text_memory import TextMemory, settle
+from prefopt.modalities.text_oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text_samples import TextSampler
-from prefopt.models.loading import LoadedModel, LoraSettings, load_model, load_tokenizer, trainable_parameters
+from prefopt.models.loading import (
+    LoadedModel,
+    LoraSettings,
+    adapter_base,
+    load_model,
+    load_tokenizer,
+    trainable_parameters,
+)
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.encoding import encode_examples
@@ -35,7 +44,7 @@ def set_up(context: Context) -> Setup:
     """
     config, objective, accelerator = context.config, context.objective, context.accelerator
     check_terms(config)
-    refuse_keys(config, SPECIAL_FIELDS, f"for image models, and {config.model} is a text model")
+    refuse_keys(config, IMAGE_RUN_FIELDS, f"for image models, and {config.model} is a text model")
     if objective.batch_coupled and config.per_device_train_batch_tokens is not None:
         raise ConfigError(
             f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
@@ -60,6 +69,13 @@ def set_up(context: Context) -> Setup:
     model: Any = policy.model
     if not trainable_parameters(model):
         raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
+    oracle = config.stage == "oracle"
+    if oracle:
+        check_oracle(config)
+        if untie(model):
+            context.console.say(
+                "the output projection shared its weights with the embedding; it has its own now"
+            )
     if not config.load_in_4bit:
         model.to(accelerator.device)
     reference_source = (
@@ -68,7 +84,7 @@ def set_up(context: Context) -> Setup:
 
     def load_reference() -> nn.Module:
         return load_model(
-            reference_source, dtype=dtype, attn_implementation=config.attn_implementation, trainable=False
+            reference_source, dtype=dtype, attn_implementation=attention.name, trainable=False
         ).model
 
     densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
@@ -78,6 +94,13 @@ def set_up(context: Context) -> Setup:
     context.record.check("batch layout", "note" if ability.reasons else "pass", str(ability))
     for reason in ability.reasons:
         context.console.say(f"slower than it could be: {reason}")
+    with accelerator.autocast():
+        attention = likelihood.attention(model, config.attn_implementation)
+    if attention.reason is not None:
+        context.record.check("attention", "note", f"FlexAttention is not used: {attention.reason}")
+        context.console.say(f"slower than it could be: FlexAttention is not used: {attention.reason}")
+    elif config.attn_implementation is None and attention.name is not None:
+        context.record.check("attention", "pass", f"{attention.name} was found to give the same scores")
 
     need = TextMemory.of(
         config, model, likelihood, data.train, data.held_out, context.bf16, objective.needs_reference
@@ -104,6 +127,7 @@ def set_up(context: Context) -> Setup:
             config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
         ),
         save=lambda folder, state: save(folder, policy, tokenizer, state),
+        rule=OracleRule(config, model, context.console.say) if oracle else None,
     )
 
 
@@ -111,7 +135,8 @@ def alike(one: str, other: str) -> bool:
     """Whether two models are of one architecture."""
     from transformers import AutoConfig
 
-    a, b = AutoConfig.from_pretrained(one), AutoConfig.from_pretrained(other)
+    # an adapter's folder need not hold its base model's configuration
+    a, b = (AutoConfig.from_pretrained(adapter_base(x) or x) for x in (one, other))
     return bool(a.model_type == b.model_type)
 
 
@@ -153,7 +178,7 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
     Raises:
         ConfigError, ValueError, OSError: see the sources; always before any model runs.
     """
-    split = read(config, objective, load_comparisons)
+    split = read(config, objective, partial(load_comparisons, optional=objective.columns))
     encoded = encode_examples(split.train, likelihood.encode)
     train, held_out, dropped = encoded.examples, [], encoded.dropped
     if split.held_out.examples:

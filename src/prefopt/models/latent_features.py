@@ -49,6 +49,11 @@ class HalfUNet(nn.Module):
         self.image_side: int = int(_side(config.sample_size)) * spatial_factor
 
     @property
+    def network(self) -> Any:
+        """What is left of the U-Net."""
+        return self.unet
+
+    @property
     def in_channels(self) -> int:
         """Channels of the latents."""
         return int(self.unet.config.in_channels)
@@ -125,9 +130,18 @@ class FirstBlocks(nn.Module):
             )
         transformer.transformer_blocks = transformer.transformer_blocks[:blocks]
         transformer.norm_out = transformer.proj_out = None
+        last = transformer.transformer_blocks[-1]
+        for part in (getattr(last.attn, "to_add_out", None), last.ff_context):
+            if part is not None:  # makes text tokens of which nothing is read any more
+                part.requires_grad_(False)
         self.transformer = transformer
         self.down_dim = 0
         self.mid_dim: int = transformer.inner_dim
+
+    @property
+    def network(self) -> Any:
+        """What is left of the transformer."""
+        return self.transformer
 
     @property
     def in_channels(self) -> int:

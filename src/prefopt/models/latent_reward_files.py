@@ -34,8 +34,7 @@ def save_judge(judge: LatentRewardModel, folder: Path) -> None:
     """See `LatentRewardModel.save_pretrained`."""
     from safetensors.torch import save_file
 
-    backbone = judge.backbone
-    network = backbone.unet if isinstance(backbone, HalfUNet) else backbone.transformer
+    network = judge.backbone.network
     values = {
         "format": FORMAT,
         **asdict(judge.config),

@@ -61,7 +61,8 @@ def load_parts(source: Any, dtype: str = "float32") -> PipelineParts:
             return found
         if not isinstance(source, str | Path):
             found = copy.deepcopy(found)
-        return found.requires_grad_(True).to(kind if isinstance(kind, torch.dtype) else None)
+        found.requires_grad_(True)
+        return found.to(kind) if isinstance(kind, torch.dtype) and found.dtype != kind else found
 
     suffixes = {"sd": [""], "sdxl": ["", "_2"], "sd3": ["", "_2", "_3"]}[family]
     encoders = [part(f"text_encoder{suffix}", suffix != "_3") for suffix in suffixes]

@@ -29,7 +29,7 @@ TEXT_VECTOR = "text_vector"
 
 
 class TextConditioner(nn.Module):
-    """Text encoders with their tokenizers; sd3's encoders are frozen.
+    """Text encoders with their tokenizers, without dropout; sd3's encoders are frozen, as are layers that nothing reads.
 
     Args:
         family: sd, sdxl or sd3.
@@ -47,6 +47,10 @@ class TextConditioner(nn.Module):
             setattr(self, f"text_encoder{suffix}", encoder)
             if encoder is not None and family == "sd3":
                 encoder.requires_grad_(False)
+        if family == "sdxl":  # of the first encoder the states before its last layer are read
+            trunk = getattr(encoders[0], "text_model", encoders[0])
+            trunk.encoder.layers[-1].requires_grad_(False)
+            trunk.final_layer_norm.requires_grad_(False)
         self.tokenizers = list(tokenizers)
         self.t5_width = t5_width
         self._empty: tuple[tuple[Any, ...], Conditions] | None = None
@@ -103,9 +107,16 @@ class TextConditioner(nn.Module):
         return self._empty[1]
 
     def train(self, mode: bool = True) -> TextConditioner:
-        """As `nn.Module.train`. Also forgets the empty prompt: some optimizers change weights without a trace."""
+        """As `nn.Module.train`, but encoders stay in eval mode: scores must repeat, and T5 comes with dropout.
+
+        Also forgets the empty prompt: some optimizers change weights without a trace.
+        """
         self._empty = None
-        return super().train(mode)
+        super().train(mode)
+        for encoder in self.encoders:
+            if encoder is not None:
+                encoder.eval()
+        return self
 
     def _trained(self) -> bool:
         return any(p.requires_grad for p in self.parameters())

@@ -46,6 +46,7 @@ from prefopt.objectives.registry import (
     hyperparameters,
     names,
 )
+from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.ties import Davidson, RaoKupper, TieModel
 
 __all__ = [
@@ -66,7 +67,9 @@ __all__ = [
     "ORPO",
     "RDPO",
     "SFT",
+    "SPA",
     "SPPO",
+    "SSAPO",
     "WPO",
     "AOTUnpaired",
     "APODown",

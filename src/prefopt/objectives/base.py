@@ -58,6 +58,12 @@ class Sides:
     log_p2_w: Tensor | None = None
     """(E,) sum over tokens of log sum_v pi(v)^2 (WPO)."""
     log_p2_l: Tensor | None = None
+    entropy_w: Tensor | None = None
+    """(E,) sum over tokens of the entropy of pi, nats."""
+    entropy_l: Tensor | None = None
+    top1_w: Tensor | None = None
+    """(E,) tokens that were the likeliest ones under pi."""
+    top1_l: Tensor | None = None
     rho_mismatched: Tensor | None = None
     """(E,) log-ratio of another row's completion after this row's prompt (KTO)."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
@@ -83,6 +89,10 @@ class Sides:
             rho_tokens_l=self.rho_tokens_w,
             log_p2_w=self.log_p2_l,
             log_p2_l=self.log_p2_w,
+            entropy_w=self.entropy_l,
+            entropy_l=self.entropy_w,
+            top1_w=self.top1_l,
+            top1_l=self.top1_w,
             rho_mismatched=self.rho_mismatched,
             columns=self.columns,
         )
@@ -128,7 +138,10 @@ class Objective:
     statistics do not count, since they come in through the state."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens", "log_p2",
-    "rho_mismatched"."""
+    "entropy", "top1", "rho_mismatched". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
+    columns: ClassVar[Mapping[str, float]] = {}
+    """Numbers of a comparison read where the data has them (`Sides.columns`), by name, with the value that stands for
+    one that is absent. Unlike `needs` they are data, so nothing is computed for them."""
 
     def __post_init__(self) -> None:
         hints = _type_hints(type(self))  # type: ignore[arg-type]
@@ -157,6 +170,12 @@ class Objective:
                 "models them: dpo_rk, dpo_d."
             )
 
+    def column(self, sides: Sides, name: str) -> Tensor:
+        """(E,) one of `columns` in the dtype of the log-ratios, without gradient."""
+        if name not in sides.columns:
+            return torch.full_like(sides.rho_w, self.columns[name], requires_grad=False)
+        return sides.columns[name].detach().to(sides.rho_w.dtype)
+
     def __call__(
         self,
         rho_w: Tensor,
@@ -175,7 +194,7 @@ class Objective:
             outcome: what the judge said. None: the first side won everywhere. (E,) boolean: True where the two
                 sides tie. (E, 3) floats: shares of (win, lose, tie), summing to 1.
             state: running statistics as returned by `next_state`; computed from these rows alone if left out.
-            columns: other fields of `Sides`, by name (`length_w=...`).
+            columns: other fields of `Sides`, by name (`length_w=...`), and numbers named in `columns`.
 
         Returns:
             (E,) losses in the dtype of `rho_w`.

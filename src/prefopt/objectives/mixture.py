@@ -5,7 +5,7 @@ Symbols and shapes: see `base.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +81,11 @@ class Mixture(Objective):
         union = frozenset().union(*(objective.needs for _, objective in self.terms))
         mixed = len({objective.needs_reference for _, objective in self.terms}) > 1
         return union | {"logp"} if mixed else union
+
+    @property
+    def columns(self) -> Mapping[str, float]:  # type: ignore[override]
+        """Those of all terms."""
+        return {name: value for _, objective in self.terms for name, value in objective.columns.items()}
 
     def check_data(self, has_ties: bool) -> None:
         """Refuse data that any term cannot use."""

@@ -30,6 +30,7 @@ from prefopt.objectives.pairwise import (
 )
 from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOPair
 from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
+from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.ties import Davidson, RaoKupper
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -66,7 +67,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sft": SFT,
     "simpo": SimPO,
     "slic": SLiC,
+    "spa": SPA,
     "sppo": SPPO,
+    "ssapo": SSAPO,
     "step_dpo": StepDPO,
     "wpo": WPO,
 }
@@ -84,9 +87,11 @@ ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 # methods that share an objective and differ in its settings, which are theirs unless given otherwise
 PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "compo": ("dpo", {}),
     "d3po": ("step_dpo", {"beta": 0.1}),
     "gradspo": ("step_dpo", {"beta": 10.0}),
     "lpo": ("step_dpo", {"beta": 500.0}),
+    "online_dpo": ("dpo", {}),
     "spo": ("step_dpo", {"beta": 10.0}),
 }
 

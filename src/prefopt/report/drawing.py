@@ -76,7 +76,13 @@ def legend_list(series: Sequence[Series], show: Format | None) -> Markup:
         items += Markup('<li><span class="key {}" style="--s:var(--c-{})"></span>{}{}</li>').format(
             s.style, s.colour, s.label, value
         )
-    return Markup('<ul class="legend">{}</ul>').format(items)
+    return Markup('<ul class="legend{}">{}</ul>').format(" pairs" if _come_in_pairs(series) else "", items)
+
+
+def _come_in_pairs(series: Sequence[Series]) -> bool:
+    """Whether labels are "chosen, before", "rejected, before", "chosen, after", ...: one pair fits a row of the legend."""
+    when = [s.label.partition(", ")[2] for s in series]
+    return len(when) > 2 and all(when) and when[::2] == when[1::2]
 
 
 class Plot:

@@ -20,6 +20,33 @@ from prefopt.report.curves import (
     with_smoothness,
 )
 
+ORACLE = (
+    "Is the comparison oracle heard?",
+    "Of steps that ask which random moves help. They have no gradient; each point is about the pairs since the last log line.",
+    [
+        Curve(
+            title="Moves that helped", metrics=one("compo/success_rate"), shares=True, y_range=(0.0, 0.5),
+            look_for="Between 2% and 48%, above the gate for most pairs. Of very similar responses few moves can help.",
+            trouble="Near 0: moves are too large. Near one half: too small, and rounding answers.",
+        ),
+        Curve(
+            title="Steps taken", metrics=one("compo/stepped"), shares=True, y_range=(0.0, 1.0),
+            look_for="Well above 0.",
+            trouble="Near 0: the gate is shut, so nothing is learned. Lower gate or radius.",
+        ),
+        Curve(
+            title="Change of the pair by its own step", unit="nats, summed over the answer", levels=[(0.0, "no change")],
+            metrics=[(f"compo/delta_logp_{side}", side, side) for side in ("chosen", "rejected")],
+            look_for="Chosen above zero, rejected below.",
+            trouble="Both on one side: the vote is mostly noise. More perturbations, or a smaller step_size.",
+        ),
+        Curve(
+            title="Length of steps", metrics=one("compo/update_norm"), y_range=(0.0, 0.0),
+            look_for="At most step_size times the share of moves that helped.",
+        ),
+    ],
+)  # fmt: skip
+
 TEXT_GROUPS: Groups = with_smoothness(
     (
         LEARNING,
@@ -47,6 +74,7 @@ TEXT_GROUPS: Groups = with_smoothness(
             ),
         ],
     ),
+    ORACLE,
     (
         STILL_GOOD,
         "Reward, KL, length and repetition are those of the policy's own answers to fixed prompts; the rest is about the given comparisons.",

@@ -12,7 +12,7 @@ A row that cannot be used is dropped with a reason and listed. What is wrong wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,6 +45,7 @@ def load_comparisons(
     split: str = "train",
     config_name: str | None = None,
     columns: Sequence[str] = (),
+    optional: Iterable[str] = (),
 ) -> Comparisons:
     """Read a data set of text comparisons.
 
@@ -53,6 +54,7 @@ def load_comparisons(
         split: split to take.
         config_name: configuration of a hub data set.
         columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
+        optional: further such columns, read where the data has them; `Objective.columns` names those of an objective.
 
     Returns:
         Examples, dropped rows and report.
@@ -66,11 +68,13 @@ def load_comparisons(
         >>> load_comparisons(rows).report.comparisons["wins"]
         1
     """
-    return to_comparisons(load_rows(source, split, config_name), columns)
+    return to_comparisons(load_rows(source, split, config_name), columns, optional)
 
 
-def to_comparisons(rows: Rows, columns: Sequence[str] = ()) -> Comparisons:
+def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[str] = ()) -> Comparisons:
     """Convert rows to examples; see `load_comparisons`."""
+    optional = tuple(optional)
+    columns = (*columns, *(name for name in optional if name in rows.columns and name not in columns))
     schema = detect_schema(rows)
     parse = _paired if schema == "paired" else _unpaired
     arrow = rows.kind in ("datasets", "parquet")
@@ -86,7 +90,7 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = ()) -> Comparisons:
 
     examples, dropped, origins, traits = collect(rows, parse_text, columns)
     notes = [
-        *column_hints(rows, COLUMNS[schema], (*columns, *media)),
+        *column_hints(rows, (*COLUMNS[schema], *optional), (*columns, *media)),
         *trait_hints(traits),
         *_implicit_hints(traits),
     ]

@@ -38,17 +38,19 @@ class Scorer:
         reference: gives the other half of every log-ratio.
         objective: decides which extras are computed.
         device: where the model is.
+        measures: extras that are computed for metrics, whatever the objective reads.
     """
 
     likelihood: Likelihood
     reference: Reference
     objective: Objective
     device: torch.device
+    measures: frozenset[str] = frozenset()
 
     def sides(self, model: nn.Module, batch: Batch[Any]) -> Scored:
         """Both sides of every comparison of the batch, and what else the loop must know of it."""
         plan = self.likelihood.plan(batch.items).to(self.device)
-        scores = self.likelihood.score(model, plan, extras=self.objective.needs)
+        scores = self.likelihood.score(model, plan, extras=self.objective.needs | self.measures)
         reference_NL = self.reference.scores(batch.items, plan)
         edges = batch.edges.to(self.device)
         mismatched_E = None
@@ -95,8 +97,10 @@ def join(
     extras: dict[str, Tensor | None] = {}
     if "rho_tokens" in objective.needs:
         extras["rho_tokens_w"], extras["rho_tokens_l"] = ends(rho_NL)
-    if scores.log_p2_N is not None:
-        extras["log_p2_w"], extras["log_p2_l"] = ends(scores.log_p2_N)
+    for name in ("log_p2", "entropy", "top1"):
+        value_N = getattr(scores, f"{name}_N")
+        if value_N is not None:
+            extras[f"{name}_w"], extras[f"{name}_l"] = ends(value_N)
     return Sides(
         rho_w=rho_w,
         rho_l=torch.zeros_like(rho_w) if rho_l is None else rho_l,

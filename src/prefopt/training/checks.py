@@ -67,6 +67,8 @@ def rounding(sides: Sides) -> float:
 
 def rehearse_longest(loop: Loop, record: Record) -> None:
     """Forward and backward of the longest micro-batch without a step: a run that cannot fit fails now."""
+    if not loop.rule.by_gradient:
+        return
     examples = loop.feed.rehearsal(loop.config.per_device_train_batch_size)
     if not examples:
         return

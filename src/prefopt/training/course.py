@@ -27,7 +27,7 @@ from prefopt.training.record import Record
 FREE_ON_RESUME = frozenset(
     {
         "output_dir", "run_name", "report_to", "resume", "overwrite", "logging_steps", "eval_steps", "save_steps",
-        "save_total_limit", "save_checkpoints", "per_device_eval_batch_size", "sample_prompts",
+        "save_total_limit", "token_metrics", "save_checkpoints", "per_device_eval_batch_size", "sample_prompts",
         "sample_max_new_tokens", "sample_temperature", "gradient_checkpointing",
         # these are known by what they come to: fingerprints, the number of steps and their size
         "model", "data", "eval_data", "max_steps", "num_train_epochs", "per_device_train_batch_size",
@@ -162,11 +162,12 @@ class Course:
         accelerator = loop.accelerator
         loop.watch()
         tokens = torch.tensor(float(loop.tokens), device=accelerator.device)
-        line = loop.train_metrics() | {
-            "grad_norm": loop.last_grad_norm,
-            "learning_rate": loop.scheduler.get_last_lr()[0],
-            "num_tokens": float(accelerator.reduce(tokens, "sum")),
-        }
+        line = loop.train_metrics() | {"num_tokens": float(accelerator.reduce(tokens, "sum"))}
+        if loop.rule.by_gradient:
+            line |= {
+                "grad_norm": loop.last_grad_norm,
+                "learning_rate": loop.scheduler.get_last_lr()[0],
+            }
         self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, "train", line)
         accelerator.log(line, step=loop.step)
         pace = (time.perf_counter() - self._began) / (loop.step - self._began_at)

@@ -1,4 +1,4 @@
-"""The training loop: forward, loss, backward, step, for every method and modality.
+"""The training loop: examples, update, and so on to the end, for every method and modality.
 
 Legend: E comparisons of a micro-batch.
 """
@@ -10,20 +10,31 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from prefopt.comparisons import Edges, Encoded, collate
+from prefopt.comparisons import Edges, Encoded
 from prefopt.config import TrainConfig
 from prefopt.objectives.base import Objective, Sides, State
 from prefopt.training.batches import Scorer
 from prefopt.training.feed import Feed
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
-from prefopt.training.schedule import cut_by_count, cut_by_width, shares
+from prefopt.training.schedule import cut_by_count, cut_by_width
 
 ZERO_GRADIENT_STEPS = 5
+
+
+class Rule(Protocol):
+    """How examples become an update of the weights."""
+
+    by_gradient: bool
+    """Whether there is a backward pass and an optimizer's step."""
+
+    def __call__(self, loop: Loop, examples: Sequence[Encoded[Any]]) -> None:
+        """Make one update, and add what is worth logging to the loop's metrics."""
+        ...
 
 
 class StopRun(RuntimeError):
@@ -44,6 +55,7 @@ class Loop:
         scorer: sides of a batch under policy and reference.
         feed: the examples of each step.
         state: the objective's running statistics.
+        rule: how examples become an update; see `updates.py`.
         batch_tokens: summed width of the items of a forward pass at most; None: examples are counted.
         step: steps taken.
         tokens: summed width of the items read in training so far, over all processes.
@@ -58,6 +70,7 @@ class Loop:
     scorer: Scorer
     feed: Feed
     state: State
+    rule: Rule
     batch_tokens: int | None = None
     step: int = 0
     tokens: int = 0
@@ -79,41 +92,14 @@ class Loop:
                 self.update(examples)
                 self.feed.updated()
                 updates += 1
-            with nullcontext() if updates else without_order_warning():
+            with nullcontext() if updates and self.rule.by_gradient else without_order_warning():
                 self.scheduler.step()
             self.step += 1
             after_step()
 
     def update(self, examples: Sequence[Encoded[Any]]) -> None:
-        """One optimizer update: every example counts by its weight, however they are cut into micro-batches."""
-        total_weight = sum(edge.weight for e in examples for edge in e.comparisons)
-        mine = shares(self.cut(examples), self.accelerator.process_index, self.accelerator.num_processes)
-        for k, batch in enumerate(mine):
-            last = k == len(mine) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
-                # a process without work scores one example of no weight, to take part in the synchronisation
-                with self.accelerator.autocast():
-                    scored = self.scorer.sides(self.model, collate(batch or examples[:1]))
-                sides, edges, width, auxiliary = scored
-                counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
-                losses_E = self.losses(sides, edges, counted_E)
-                share_E = edges.weight_E * counted_E / total_weight
-                loss = (losses_E * share_E).sum()
-                if auxiliary is not None:
-                    loss = loss + auxiliary * share_E.sum()
-                # data parallel wrappers average gradients over processes; this loss is a share of the sum
-                self.accelerator.backward(loss * self.accelerator.num_processes)
-            self.tokens += width if batch else 0
-        norm = self.accelerator.clip_grad_norm_(
-            [p for p in self.model.parameters() if p.requires_grad], self.config.max_grad_norm or math.inf
-        )
-        if hasattr(norm, "full_tensor"):  # of a sharded model: every process takes part in adding it up
-            norm = norm.full_tensor()
-        self._grad_norms.append(norm.detach() if torch.is_tensor(norm) else torch.tensor(float(norm)))
-        if self.accelerator.device.type == "cpu":
-            self.watch()  # before the step: weights are never overwritten with NaN where looking is free
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        """One update of the weights from these examples."""
+        self.rule(self, examples)
 
     def cut(self, examples: Sequence[Encoded[Any]]) -> list[list[Encoded[Any]]]:
         """The forward passes that a step's examples are scored in."""
@@ -142,6 +128,14 @@ class Loop:
                 "with bpo set r_max, which bounds the loss of badly ranked pairs"
             )
         return losses_E
+
+    def note_gradient(self, norm: Any) -> None:
+        """Keep an update's gradient norm for `watch`, which looks at once where that is free."""
+        if hasattr(norm, "full_tensor"):  # of a sharded model: every process takes part in adding it up
+            norm = norm.full_tensor()
+        self._grad_norms.append(norm.detach() if torch.is_tensor(norm) else torch.tensor(float(norm)))
+        if self.accelerator.device.type == "cpu":
+            self.watch()  # before the step: weights are never overwritten with NaN where looking is free
 
     def watch(self) -> float:
         """Read gradient norms since the last time, and stop a run that cannot succeed; returns the latest."""

@@ -18,6 +18,8 @@ from prefopt.objectives.base import Objective, Sides, State
 
 # in units of the reward; a difference below this is float32 round-off between two ways of computing the same score
 EQUAL = 1e-5
+TOKEN_METRICS = {"entropy": "entropy", "mean_token_accuracy": "top1"}
+"""Metrics over the scored tokens of both sides, and the measure of a likelihood that each is made of."""
 
 
 class SumsAndCounts:
@@ -125,5 +127,12 @@ def add_comparison_metrics(
         into.add("ties/margin_abs", margin.abs(), tied)
         if objective.has_tie_term:
             into.add("ties/loss", losses_E, tied)
+    for length_E, *measured in (
+        (sides.length_w, sides.entropy_w, sides.top1_w),
+        (sides.length_l, sides.entropy_l, sides.top1_l),
+    ):
+        for name, sum_E in zip(TOKEN_METRICS, measured, strict=True):
+            if length_E is not None and sum_E is not None:  # means over tokens, not over completions
+                into.add(name, sum_E / length_E, length_E * counted_E)
     for name, value_E in objective.diagnostics(sides, state).items():
         into.add(name, value_E, counted)

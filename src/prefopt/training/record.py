@@ -209,13 +209,8 @@ class Record:
             path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
     def last_metrics(self) -> dict[str, float]:
-        """Newest value of every metric, and the first evaluation's as `start_*`."""
-        out: dict[str, float] = {}
-        for line in self.history:
-            out |= {k: v for k, v in line.items() if k not in ("split",)}
-        first = next((line for line in self.history if line["split"] == "eval"), {})
-        out |= {f"start_{k}": v for k, v in first.items() if k.startswith("eval_")}
-        return out
+        """See the function."""
+        return last_metrics(self.history)
 
     def pages(self) -> None:
         """Report and model card."""
@@ -224,6 +219,24 @@ class Record:
 
             write_report(self.folder)
             write_model_card(self.folder)
+
+
+def last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Newest value of every metric, and the first evaluation's as `start_*`."""
+    out: dict[str, float] = {}
+    for line in history:
+        out |= {k: v for k, v in line.items() if k not in ("split",)}
+    first = next((line for line in history if line["split"] == "eval"), {})
+    out |= {f"start_{k}": v for k, v in first.items() if k.startswith("eval_")}
+    return out
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run's folder says that it came to its end."""
+    try:
+        return bool(json.loads((folder / "record" / "manifest.json").read_text())["status"] == "finished")
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def plain(value: Any) -> Any:

@@ -31,9 +31,11 @@ from prefopt.training.data import PreparedData
 from prefopt.training.evaluate import EVALUATION
 from prefopt.training.feed import Feed, OfflineFeed
 from prefopt.training.loop import Loop
+from prefopt.training.metrics import TOKEN_METRICS
 from prefopt.training.optimizer import make_optimizer, make_scheduler
 from prefopt.training.record import Record, versions
 from prefopt.training.schedule import Schedule
+from prefopt.training.updates import GradientRule
 
 Prepare = Callable[[Any, torch.nn.Module, torch.optim.Optimizer], tuple[torch.nn.Module, Any]]
 
@@ -164,9 +166,16 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         optimizer=optimizer,
         scheduler=scheduler,
         objective=objective,
-        scorer=Scorer(likelihood, reference, objective, accelerator.device),
+        scorer=Scorer(
+            likelihood,
+            reference,
+            objective,
+            accelerator.device,
+            measures=frozenset(TOKEN_METRICS.values() if config.token_metrics else ()),
+        ),
         feed=feed,
         state={k: v.to(accelerator.device) for k, v in objective.initial_state().items()},
+        rule=setup.rule or GradientRule(),
         batch_tokens=setup.batch_tokens,
     )
     record.manifest(

@@ -1,0 +1,139 @@
+"""`prefopt evaluate`: a model against a baseline, by a judge; win rate, plain and length-controlled."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("evaluate")
+@click.argument("model")
+@click.option("--baseline", required=True, metavar="MODEL_OR_FILE", help="What MODEL is compared with.")
+@click.option(
+    "--data", required=True, metavar="FILE|world:text", help="Prompts: column `prompt`, text or messages."
+)
+@click.option("--judge", required=True, metavar="JUDGE", help="world:text, or openai:MODEL@URL of a server.")
+@click.option(
+    "--max_new_tokens", "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True
+)
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), default=0.7, show_default=True, help="0: greedy."
+)
+@click.option(
+    "--top_p", "--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of answers and bootstrap.")
+@click.option("--limit", type=click.IntRange(min=2), help="Take only the first so many prompts.")
+@click.option(
+    "--batch_size", "--batch-size", type=click.IntRange(min=1), default=32, show_default=True,
+    help="Answers at once, of a model in this process.",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/evaluation"),
+    show_default=True, help="Folder for evaluation.json, answers.jsonl and the journals.",
+)  # fmt: skip
+def command(
+    model: str,
+    baseline: str,
+    data: str,
+    judge: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    limit: int | None,
+    batch_size: int,
+    output: Path,
+) -> None:
+    """Let MODEL and a baseline answer the same prompts, and a judge compare the answers.
+
+    MODEL and --baseline are each a folder or hub id of a language model, world:text, openai:MODEL@URL for a model behind
+    a server, or a file of answers (.jsonl, .json, .csv, .parquet with `prompt` or `id`, and `answer`, `completion` or
+    `chosen`). Answers and a server's verdicts are kept as they arrive: the same command again continues.
+
+    \b
+        prefopt evaluate runs/mine/model --baseline world:text --data world:text --judge world:text
+        prefopt evaluate runs/mine/model --baseline answers.jsonl --data prompts.jsonl \\
+            --judge openai:judge-model@http://localhost:8000/v1
+    """
+    given = {
+        "model": model, "baseline": baseline, "data": data, "judge": judge, "max_new_tokens": max_new_tokens,
+        "temperature": temperature, "top_p": top_p, "seed": seed, "limit": limit,
+    }  # fmt: skip
+    try:
+        summary = _evaluate(given, batch_size, output)
+    except (ValueError, OSError, TypeError) as error:
+        if "PREFOPT_DEBUG" in os.environ:
+            raise
+        raise click.ClickException(str(error)) from error
+    _print(summary)
+    click.echo(f"wrote {output / 'evaluation.json'} and {output / 'answers.jsonl'}")
+
+
+def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from prefopt.evaluation import contest
+    from prefopt.generation.base import Settings
+
+    settings = Settings(given["max_new_tokens"], given["temperature"], given["top_p"], given["seed"])
+    prompts = contest.read_prompts(given["data"], given["limit"])
+    judge = contest.the_judge(given["judge"], prompts, output / "judge.journal.jsonl")
+    sides = {"model": given["model"], "baseline": given["baseline"]}
+    for source in sides.values():
+        contest.check_side(source, prompts)
+    output.mkdir(parents=True, exist_ok=True)
+    # noise of its own for the baseline: with the model's, the two would agree more than independent answers do
+    seeds = {"model": given["seed"], "baseline": given["seed"] + 1}
+    ours, theirs = (
+        contest.answers(
+            source, prompts, replace(settings, seed=seeds[side]), output / f"{side}.journal.jsonl", batch_size
+        )
+        for side, source in sides.items()
+    )
+    found, rows = contest.contest(prompts, ours, theirs, judge, given["seed"])
+    displaced = contest.displacement(given["model"], given["baseline"], prompts, batch_size)
+    summary = {"settings": given, **found, "displacement": displaced}
+    _write(output / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    _write(output / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+    return summary
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", errors="surrogatepass")
+    part.replace(path)
+
+
+def _print(summary: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    rates = Table("", "%", "95 % interval", title=f"{summary['n']} prompts", title_justify="left")
+    for name, key in (("win rate", "win_rate"), ("length-controlled", "lc_win_rate")):
+        rate = summary[key]
+        rates.add_row(name, f"{rate['value']:.1f}", f"{rate['low']:.1f} to {rate['high']:.1f}")
+    sides = Table("", "model", "baseline")
+    for name, key, form in (("characters", "characters", ".0f"), ("repetition", "repetition", ".3f")):
+        sides.add_row(name, *(format(summary[key][side], form) for side in ("model", "baseline")))
+    console.print(rates)
+    console.print(f"{summary['wins']} wins, {summary['draws']} draws, {summary['losses']} losses")
+    console.print(sides)
+    notes = list(summary["hints"])
+    if summary["unreadable"]:
+        notes.append(f"{summary['unreadable']} prompts left out: a verdict could not be read")
+    if (consistent := summary["consistent_orders"]) is not None:
+        notes.append(f"verdicts of both orders agree on {consistent:.0%} of the prompts")
+    if (displaced := summary["displacement"]) is not None:
+        notes.append(
+            f"displacement: {displaced:.0%} of the data's chosen answers are less likely than under the baseline"
+        )
+    for note in notes:
+        console.print("[cyan]note:[/] ", end="")
+        console.print(note, markup=False, soft_wrap=True)

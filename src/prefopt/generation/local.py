@@ -1,0 +1,219 @@
+"""Answers of a model in this process: `generate` of transformers, with noise that belongs to the sample.
+
+A draw from a softmax is the largest of logits plus Gumbel noise. The noise of a token is a hash of (sample's seed,
+place, token), so it does not matter which other prompts share a batch, how far they are padded, or where a resumed
+call begins. What is left of the batch are the last digits of the logits.
+
+Legend: B rows of a batch, T places, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+from prefopt.generation.base import Request, Response, Settings, sample_seed
+from prefopt.likelihoods.flex import generating
+from prefopt.likelihoods.tokens import TokenLikelihood
+
+
+class LocalGenerator:
+    """Answers from a causal language model.
+
+    Args:
+        model: unwrapped or a `PeftModel`, on its device; its mode (train, eval) is left as found.
+        tokenizer: its tokenizer; requests of messages need its chat template.
+        batch_size: sequences at once.
+        identity: names the weights in journals, such as a folder or a digest; empty: not checked.
+
+    Raises:
+        ValueError: batch_size below 1.
+
+    Example:
+        >>> generator = LocalGenerator(model, tokenizer, batch_size=32)                     # doctest: +SKIP
+        >>> batches = generator.generate([Request("a", "Once", n=4)], Settings(seed=1))     # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 64, identity: str = "") -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; given {batch_size}")
+        self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
+        self.identity = identity
+        self.likelihood = TokenLikelihood(tokenizer, max_length=None)
+
+    def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[list[Response]]:
+        """Responses batch by batch, the longest prompts first.
+
+        Raises:
+            ValueError: messages without a chat template, a prompt without tokens, or one that leaves no room for
+                `max_new_tokens` within the model's positions; before anything is generated.
+        """
+        prompts = {request.id: self._encode(request, settings) for request in requests}
+        rows = [(request, sample) for request in requests for sample in request.samples]
+        # by id within a length, so that the same rows make up the same batches in any order
+        rows.sort(key=lambda row: (-len(prompts[row[0].id]), row[0].id, row[1]))
+        return self._batches(rows, prompts, settings)
+
+    def _batches(
+        self, rows: Sequence[tuple[Request, int]], prompts: dict[str, list[int]], settings: Settings
+    ) -> Iterator[list[Response]]:
+        for start in range(0, len(rows), self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            drawn = continuations(
+                self.model,
+                [prompts[request.id] for request, _ in batch],
+                self.likelihood.pad_token_id,
+                self.tokenizer.eos_token_id,
+                max_new_tokens=settings.max_new_tokens,
+                processors=own_noise(settings, [(request.id, sample) for request, sample in batch]),
+            )
+            yield [
+                Response(request.id, sample, self._text(request, tokens), len(tokens), ended)
+                for (request, sample), (tokens, ended) in zip(batch, drawn, strict=True)
+            ]
+
+    def _text(self, request: Request, tokens: list[int]) -> str:
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text if isinstance(request.prompt, str) else text.strip()
+
+    def _encode(self, request: Request, settings: Settings) -> list[int]:
+        if not isinstance(request.prompt, str) and not self.tokenizer.chat_template:
+            raise ValueError(
+                f"request {request.id!r} holds messages but the tokenizer has no chat template: set "
+                "tokenizer.chat_template, or give prompts as plain strings"
+            )
+        ids = self.likelihood.prompt_ids({"prompt": request.prompt})
+        if not ids:
+            raise ValueError(
+                f"request {request.id!r} becomes no tokens at all; give a prompt with text in it"
+            )
+        config = self.model.config
+        limit = getattr(getattr(config, "get_text_config", lambda: config)(), "max_position_embeddings", None)
+        if limit is not None and len(ids) + settings.max_new_tokens > limit:
+            raise ValueError(
+                f"request {request.id!r} has {len(ids)} tokens, and max_new_tokens={settings.max_new_tokens} more "
+                f"exceed the model's {limit} positions: lower max_new_tokens or leave the prompt out"
+            )
+        return ids
+
+
+class CountedGumbel(LogitsProcessor):
+    """Adds Gumbel noise to the logits of each row, a function of its seed, the place and the token.
+
+    Args:
+        seeds: one a row, in [0, 2**63).
+
+    Example:
+        >>> noise = CountedGumbel([7, 8])
+        >>> first = noise(torch.zeros(2, 5, dtype=torch.long), torch.zeros(2, 10))
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds = list(seeds)
+        self.width: int | None = None
+        self.seeds_B1: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) scores plus noise; places are counted from the first call on."""
+        if self.width is None or self.seeds_B1 is None:
+            self.width = input_ids.shape[1]
+            self.seeds_B1 = torch.tensor(self.seeds, device=scores.device)[:, None]
+        place = input_ids.shape[1] - self.width
+        # a place gets a seed of its own first: seed + place alone would repeat the noise of a neighbouring seed
+        keys_B1 = mixed(self.seeds_B1 + torch.tensor(place, device=scores.device) * GOLDEN)
+        tokens_V = torch.arange(1, scores.shape[-1] + 1, device=scores.device) * GOLDEN
+        bits_BV = mixed(keys_B1 + tokens_V)
+        uniform_BV = ((bits_BV >> 40 & 0xFFFFFF).float() + 0.5) * 2.0**-24  # never 0 or 1
+        return scores - torch.log(-torch.log(uniform_BV))
+
+
+GOLDEN = -7046029254386353131  # 2**64 / golden ratio, as a signed integer
+
+
+def mixed(x: Tensor) -> Tensor:
+    """Integers whose bits look random, one to one (the finalizer of splitmix64, Steele et al. 2014).
+
+    int64 wraps around as unsigned integers would; only shifts to the right need their sign bits cleared.
+    """
+    x = (x ^ (x >> 30 & (1 << 34) - 1)) * -4658895280553007687
+    x = (x ^ (x >> 27 & (1 << 37) - 1)) * -7723592293110705685
+    return x ^ (x >> 31 & (1 << 33) - 1)
+
+
+def own_noise(settings: Settings, rows: Sequence[tuple[str, int]]) -> list[LogitsProcessor]:
+    """What turns the greedy choice of `generate` into draws under these settings.
+
+    Args:
+        settings: how to draw.
+        rows: (id, sample) of each row.
+    """
+    if settings.temperature == 0:
+        return []
+    processors: list[LogitsProcessor] = []
+    if settings.temperature != 1:
+        processors.append(TemperatureLogitsWarper(settings.temperature))
+    if settings.top_p < 1:
+        processors.append(TopPLogitsWarper(settings.top_p))
+    return [*processors, CountedGumbel([sample_seed(settings.seed, *row) for row in rows])]
+
+
+@torch.no_grad()
+def continuations(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    pad_token_id: int,
+    eos_token_id: int | None,
+    *,
+    max_new_tokens: int,
+    processors: Sequence[LogitsProcessor] = (),
+    **options: Any,
+) -> list[tuple[list[int], bool]]:
+    """One continuation a prompt, all at once, with a KV cache.
+
+    Args:
+        model: a causal language model, unwrapped; its mode is left as found.
+        prompts: token ids, each at least one.
+        pad_token_id: fills shorter prompts on the left.
+        eos_token_id: ends a continuation, as do those of the model's generation configuration.
+        max_new_tokens: continuations are cut there.
+        processors: applied to the logits before the choice.
+        options: of `generate`; greedy choice by default.
+
+    Returns:
+        For each prompt the new tokens, up to and with an end token, and whether there was one.
+    """
+    device = next(model.parameters()).device
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    ends = {eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
+    width = max(map(len, prompts))
+    ids = torch.full((len(prompts), width), pad_token_id)
+    mask = torch.zeros_like(ids)
+    for n, prompt in enumerate(prompts):  # generation continues at the right edge
+        ids[n, width - len(prompt) :] = torch.tensor(list(prompt))
+        mask[n, width - len(prompt) :] = 1
+    was_training = model.training
+    if was_training:
+        model.eval()
+    try:
+        with generating(model):
+            whole = model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                pad_token_id=pad_token_id,
+                eos_token_id=sorted(end for end in ends if end is not None) or None,
+                logits_processor=LogitsProcessorList(processors),
+                **{"do_sample": False, **options},
+            )
+    finally:
+        if was_training:
+            model.train()
+    out = []
+    for row in whole[:, width:].tolist():
+        stop = next((i for i, token in enumerate(row) if token in ends), None)
+        out.append((row if stop is None else row[: stop + 1], stop is not None))
+    return out

@@ -1,0 +1,175 @@
+"""Answers of a policy to prompts without labels, and how likely policy and reference find them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prefopt.comparisons import Item
+from prefopt.config import ConfigError, TrainConfig
+from prefopt.evaluation.generation import sequence_logps
+from prefopt.generation.base import Request, Settings
+from prefopt.generation.journal import collect
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.models.loading import adapter_base, load_model, load_tokenizer
+from prefopt.sources.report import Dropped
+from prefopt.training.data import world_of
+
+Prompt = tuple[str, dict[str, Any]]
+
+
+def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Dropped]]:
+    """Prompts that can be asked, and those that are too long for an answer behind them.
+
+    Loads the tokenizer, and of the model its configuration alone.
+
+    Raises:
+        ConfigError: prompts with tools, which cannot be asked yet; messages without a chat template; no prompt fits.
+    """
+    if extra := sorted({k for _, condition in prompts for k in condition} - {"prompt"}):
+        raise ConfigError(
+            f"prompts carry {', '.join(extra)}, with which answers cannot be sampled yet: remove these columns"
+        )
+    source = folder_of(config.model)
+    tokenizer = load_tokenizer(source)
+    if not tokenizer.chat_template and any(not isinstance(c["prompt"], str) for _, c in prompts):
+        raise ConfigError(
+            f"the prompts are messages but the tokenizer of {config.model} has no chat template: set "
+            "tokenizer.chat_template and save it with the model, or give prompts as plain strings"
+        )
+    likelihood = TokenLikelihood(tokenizer, config.max_length)
+    limits = [config.max_length and config.max_length - 1]  # a place for a token to score
+    positions = positions_of(source)
+    limits.append(positions and positions - config.response_tokens)
+    limit = min((x for x in limits if x is not None), default=None)
+    kept, dropped = [], []
+    for number, (name, condition) in enumerate(prompts, 1):
+        length = len(likelihood.prompt_ids(condition))
+        if length and (limit is None or length <= limit):
+            kept.append((name, condition))
+        else:
+            told = f"the prompt has {length} tokens; needed 1 to {limit}, to leave room for an answer"
+            dropped.append(Dropped(number, name, "prompt_length", told))
+    if prompts and not kept:
+        raise ConfigError(
+            f"no prompt leaves room for an answer: needed at most {limit} tokens, from max_length={config.max_length}, "
+            f"response_tokens={config.response_tokens} and the model's {positions} positions: lower response_tokens"
+        )
+    return kept, dropped
+
+
+def positions_of(source: str) -> int | None:
+    """How many places a model has; None where it does not say."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(adapter_base(source) or source)
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+def sample(
+    config: TrainConfig, model: str, prompts: Sequence[Prompt], journal: Path, number: int
+) -> list[list[Any]]:
+    """`config.responses` answers a prompt, in the form of its rows: text, or a list of one message.
+
+    Args:
+        config: how to sample.
+        model: folder of the policy.
+        prompts: (id, condition).
+        journal: answers that arrived are kept there; only missing ones are sampled.
+        number: of the round; its answers have noise of their own.
+
+    Raises:
+        OSError, ValueError: see the generators.
+    """
+    requests = [
+        Request(id=name, prompt=condition["prompt"], n=config.responses) for name, condition in prompts
+    ]
+    settings = Settings(
+        max_new_tokens=config.response_tokens,
+        temperature=config.response_temperature,
+        top_p=config.response_top_p,
+        seed=config.seed * 1000 + number,
+    )
+    generator: Any
+    if config.generation_server is not None:
+        from prefopt.generation.server import ServerGenerator
+
+        generator = ServerGenerator(config.generation_server, model)
+    else:
+        from prefopt.generation.local import LocalGenerator
+
+        generator = LocalGenerator(
+            loaded(config, model), load_tokenizer(model), config.per_device_eval_batch_size
+        )
+    found: dict[str, list[str]] = {name: [""] * config.responses for name, _ in prompts}
+    for response in collect(generator, requests, settings, journal):
+        found[response.id][response.sample] = response.text
+    return [[as_sample(condition, text) for text in found[name]] for name, condition in prompts]
+
+
+def as_sample(condition: Mapping[str, Any], text: str) -> Any:
+    """An answer in the form that its prompt asks for."""
+    return text if isinstance(condition["prompt"], str) else [{"role": "assistant", "content": text}]
+
+
+def text_of(answer: Any) -> str:
+    """The text of an answer in either form."""
+    return answer if isinstance(answer, str) else str(answer[-1]["content"])
+
+
+def score(
+    config: TrainConfig, model: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Summed log-probabilities (nats) of all answers under the policy and under the starting model.
+
+    Scored exactly as training will score them: by the same likelihood, cut to the same length, at temperature 1.
+
+    Returns:
+        A list a prompt, policy's and reference's.
+    """
+    reference = source_folder(config)
+    likelihood = TokenLikelihood(load_tokenizer(model), config.max_length)
+    items = [
+        likelihood.encode(Item(condition, answer))
+        for (_, condition), row in zip(prompts, answers, strict=True)
+        for answer in row
+    ]
+    sides = []
+    for name in (model, reference):
+        network = loaded(config, name)
+        likelihood.adapt(network)
+        found = iter(_scored(network, likelihood, items))
+        del network
+        sides.append([[next(found) for _ in row] for row in answers])
+    return sides[0], sides[1]
+
+
+def source_folder(config: TrainConfig) -> str:
+    """Folder or hub id of the reference: the starting model, or the one named."""
+    return folder_of(config.reference_model or config.model)
+
+
+def folder_of(source: str) -> str:
+    """A model's source, a world replaced by the folder of its model."""
+    world = world_of(source)
+    return str(world.model_dir()) if world is not None else source
+
+
+def _scored(network: Any, likelihood: TokenLikelihood, items: list[EncodedText]) -> list[float]:
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        return sequence_logps(network, likelihood, items)
+
+
+def loaded(config: TrainConfig, source: str) -> Any:
+    """A frozen model on the device that training would use."""
+    # as `modalities.text` loads it
+    dtype = "float32" if config.dtype == "auto" and not config.use_peft else config.dtype
+    network: Any = load_model(
+        source, dtype=dtype, attn_implementation=config.attn_implementation, trainable=False
+    ).model
+    return network.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,173 @@
+"""What a method of several runs starts from: labelled pairs, prompts without labels, held-out pairs; each a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefopt.comparisons import WIN, Example
+from prefopt.config import ConfigError, TrainConfig
+from prefopt.objectives.base import Objective
+from prefopt.sources.files import load_rows
+from prefopt.sources.report import Dropped, write_dropped
+from prefopt.sources.rows import load_comparisons
+from prefopt.stages.folder import read_rows, write_rows
+from prefopt.stages.labels import Prompt, room_for_answers
+from prefopt.training.data import hold_out, load_source, prompt_key, suit, world_of
+
+
+@dataclass(frozen=True)
+class Material:
+    """Files of rows, as `prefopt train` takes them.
+
+    Attributes:
+        labelled: pairs whose labels may be used.
+        held_out: pairs to judge by: a file or a world; None for none.
+        prompts: (id, condition) without labels, in order.
+        dropped: number of rows and prompts that could not be used; `dropped.jsonl` says why.
+    """
+
+    labelled: Path
+    held_out: str | None
+    prompts: list[Prompt]
+    dropped: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The data, split and checked, of which nothing has been written yet."""
+
+    labelled: list[Example]
+    held_out: list[Example]
+    prompts: list[Prompt]
+    dropped: list[Dropped]
+
+    def write(self, folder: Path) -> None:
+        """A file for each part; the prompts last, so that where they are, everything is."""
+        write_rows(folder / "labelled.jsonl", map(row_of, self.labelled))
+        if self.held_out:
+            write_rows(folder / "held_out.jsonl", map(row_of, self.held_out))
+        write_dropped(self.dropped, folder / "dropped.jsonl")
+        write_rows(folder / "prompts.jsonl", ({"id": name, **condition} for name, condition in self.prompts))
+
+
+def written(folder: Path) -> bool:
+    """Whether `Parts.write` has come to its end there."""
+    return (folder / "prompts.jsonl").exists()
+
+
+def split_data(config: TrainConfig, objective: Objective) -> Parts:
+    """Split the data; touches neither the disk nor a model's weights.
+
+    Args:
+        config: see `seed_pairs`, `prompts`, `eval_data`, `eval_size`.
+        objective: what ties mean to it.
+
+    Raises:
+        ConfigError, ValueError, OSError: rows that are no pairs, too few rows or prompts, prompts that cannot be asked.
+    """
+    everything = load_source(config.data, config, config.split, load_comparisons)
+    rest = everything
+    held: list[Example] = []
+    if config.eval_data is None and world_of(config.data) is None:
+        rest, apart = hold_out(everything, config.eval_size, config.seed)
+        held = apart.examples
+    if rest.examples and rest.examples[0].comparisons[0].second is None:
+        raise ConfigError(
+            f"{config.method} begins with pairs, but {config.data} holds single labelled samples: give rows with "
+            "prompt, chosen and rejected"
+        )
+    seed = suit(replace(rest, examples=rest.examples[: config.seed_pairs]), objective, config)
+    if not config.rounds:
+        return Parts(seed.examples, held, [], seed.dropped)
+    taken = {prompt_key(e) for e in (*seed.examples, *held)}
+    fresh: dict[str, Prompt] = {}
+    for name, condition in prompts_of(config, rest.examples[config.seed_pairs :]):
+        key = json.dumps(condition, sort_keys=True, default=str)  # as `prompt_key` makes it
+        if key not in taken:
+            fresh.setdefault(key, (name, condition))
+    prompts, dropped = room_for_answers(config, list(fresh.values()))
+    check_amounts(config, len(everything.examples), len(seed.examples), len(prompts))
+    return Parts(seed.examples, held, prompts, [*seed.dropped, *dropped])
+
+
+def material_of(config: TrainConfig, folder: Path) -> Material:
+    """What `Parts.write` has written."""
+    held_out = folder / "held_out.jsonl"
+    if config.eval_data is not None:
+        judged: str | None = config.eval_data
+    elif world_of(config.data) is not None:
+        judged = config.data
+    else:
+        judged = str(held_out) if held_out.exists() else None
+    rows = read_rows(folder / "prompts.jsonl")
+    return Material(
+        folder / "labelled.jsonl",
+        judged,
+        [(str(row.pop("id")), row) for row in rows],
+        len(read_rows(folder / "dropped.jsonl")),
+    )
+
+
+def prompts_of(config: TrainConfig, later: Iterable[Example]) -> list[Prompt]:
+    """Prompts from their own source, or those of the rows whose labels are not used."""
+    if config.prompts is None:
+        return [(e.id, dict(e.items[0].condition)) for e in later]
+    rows = load_rows(config.prompts, "train", None, lines="prompt")
+    if "prompt" not in rows.columns:
+        raise ConfigError(
+            f"{config.prompts} has the columns {', '.join(rows.columns)}; needed prompt (text or messages)"
+        )
+    found = []
+    for number, row in zip(rows.numbers, rows.rows, strict=True):
+        prompt = row["prompt"]
+        if not prompt or not isinstance(prompt, str | list):
+            raise ConfigError(
+                f"{config.prompts}, {rows.place} {number}: prompt is {prompt!r}; needed text or a list of messages"
+            )
+        extra = {k: row[k] for k in ("tools", "chat_template_kwargs") if row.get(k)}
+        name = row.get("id")
+        found.append((f"prompt-{number}" if name is None else str(name), {"prompt": prompt, **extra}))
+    if len({name for name, _ in found}) < len(found):
+        raise ConfigError(f"{config.prompts} uses an id twice: answers are kept by id, so make ids unique")
+    return found
+
+
+def check_amounts(config: TrainConfig, rows: int, seed: int, prompts: int) -> None:
+    """Raise ConfigError where a round would have nothing to train on."""
+    size = config.prompts_per_round
+    if prompts >= config.rounds * (size or 1):
+        return
+    wanted = f"{config.rounds} rounds" + (f" of prompts_per_round={size}" if size else "")
+    raise ConfigError(
+        f"{rows} rows of {config.data}, of which {seed} serve as labelled pairs (seed_pairs={config.seed_pairs}), "
+        f"and prompts={config.prompts} leave {prompts} new prompts for {wanted}: lower "
+        f"{'prompts_per_round, ' if size else ''}rounds or seed_pairs, or give prompts=FILE with more of them"
+    )
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """A pair as a row that `load_comparisons` reads back to the same example."""
+    edge = example.comparisons[0]
+    assert edge.second is not None, "checked by check_amounts"
+    first, second = example.items[edge.first], example.items[edge.second]
+    row: dict[str, Any] = {
+        "id": example.id,
+        **first.condition,
+        "chosen": first.sample,
+        "rejected": second.sample,
+    }
+    if edge.outcome != WIN:
+        row["votes"] = list(edge.outcome)
+    if edge.weight != 1:
+        row["weight"] = edge.weight
+    return row | dict(edge.columns)
+
+
+def last_user_turn(condition: Mapping[str, Any]) -> str:
+    """The prompt as a verifier or judge reads it."""
+    prompt = condition["prompt"]
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])

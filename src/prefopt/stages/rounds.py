@@ -1,0 +1,302 @@
+"""Training in rounds on answers that the policy writes: self-annotation (SPA, SSAPO) and online DPO with a judge.
+
+    labelled pairs -> train -> [prompts -> sample -> label -> pair -> worst case -> train] x rounds
+
+Every arrow leaves a file in `stages/N/`, written whole before the next begins: prompts.jsonl, answers.jsonl (a line as
+soon as an answer is there), labels.jsonl, pairs.jsonl (with the adversary's constants as columns), round.json, and the
+folder `run` of an ordinary run. Whoever resumes finds what is there and does the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefopt.config import ConfigError, TrainConfig, refuse_keys
+from prefopt.methods import Method
+from prefopt.objectives.base import Objective
+from prefopt.objectives.robust import SPA, SSAPO
+from prefopt.sources.annotation import annotate, least_confident, pair_rows
+from prefopt.sources.worst_case import UNMOVED, worst_case
+from prefopt.stages import labels
+from prefopt.stages.folder import StagedFolder, read_rows, write_rows, write_whole
+from prefopt.stages.labels import Prompt
+from prefopt.stages.material import Material, last_user_turn, material_of, split_data, written
+from prefopt.stages.page import write_page
+from prefopt.training.data import world_of
+from prefopt.training.run import RunOutcome, build_objective
+
+Reward = Callable[[Any, Any], float]
+
+
+def train_in_rounds(
+    config: TrainConfig, hyper: Mapping[str, Any], method: Method, reward: Reward | None
+) -> RunOutcome:
+    """The whole method.
+
+    Args:
+        config: of the method.
+        hyper: of its objective.
+        method: says who labels.
+        reward: of (prompt, answer): the judge of judged methods where no `judge` is named, and reported on samples.
+
+    Raises:
+        ConfigError, ValueError, OSError: bad input, before any model is loaded.
+        StopRun: a run cannot go on.
+    """
+    objective = build_objective(config, hyper)
+    check_rounds(config, objective)
+    verify = reward or verifier(config)
+    judge = the_judge(config, method, verify)
+    folder = StagedFolder(config, hyper)
+    data = folder.path / "stages" / "data"
+    parts = None if folder.resuming and written(data) else split_data(config, objective)
+    folder.open()
+    if parts is not None:
+        parts.write(folder.stage("data"))
+    material = material_of(config, data)
+    rounds = Rounds(folder, material, objective, judge, verify or judge)
+    outcome = rounds.first_run(hyper)
+    for number in range(1, config.rounds + 1):
+        outcome = rounds.round(number, outcome, hyper)
+    folder.take_model(outcome.output_dir / "model")
+    summary = rounds.summary
+    write_whole(folder.path / "stages.json", json.dumps(summary, indent=1))
+    told = f"{summary[0]['pairs']:,} labelled pairs, then {config.rounds} round{'s' * (config.rounds != 1)}."
+    if material.dropped:
+        told += f" {material.dropped:,} rows or prompts were left out; stages/data/dropped.jsonl says why."
+    write_page(folder.path, config, method, summary, told)
+    return RunOutcome(folder.path, outcome.metrics, outcome.history)
+
+
+def check_rounds(config: TrainConfig, objective: Objective) -> None:
+    """Raise ConfigError for settings that would fail, or mean nothing, in a later round."""
+    if config.train_reference == "previous" and isinstance(objective, SSAPO) and config.epsilon > 0:
+        raise ConfigError(
+            "train_reference=previous makes every gap 0 when a round begins, so the adversary's constants, found at the "
+            "gaps to the starting model, would not fit: leave it out, or set epsilon=0"
+        )
+    if config.reference == "adapter_off" and config.train_reference == "start":
+        raise ConfigError(
+            "reference=adapter_off leaves a round with the adapter that began it as reference: leave it out, or set "
+            "train_reference=previous"
+        )
+    if config.doubted_share == 1:
+        raise ConfigError("doubted_share=1 doubts every label; needed a share below 1, or use cdpo")
+    if not isinstance(objective, SSAPO):
+        given = f"for ssapo's adversary, and {config.method} has none"
+        refuse_keys(config, frozenset({"epsilon", "group_size"}), given)
+    if not isinstance(objective, SPA):
+        refuse_keys(config, frozenset({"doubted_share"}), f"for spa, and {config.method} smooths no labels")
+
+
+def verifier(config: TrainConfig) -> Reward | None:
+    """The exact reward of a world's prompts."""
+    world = world_of(config.data)
+    return None if world is None else world.verify
+
+
+def the_judge(config: TrainConfig, method: Method, verify: Reward | None) -> Reward | None:
+    """Who labels: None for the policy itself.
+
+    Raises:
+        ConfigError: a judge is needed and there is none, or the other way round.
+    """
+    if method.stages == "self":
+        if config.judge is not None:
+            raise ConfigError(
+                f"{method.name} labels its answers itself: leave out judge={config.judge}, or use online_dpo"
+            )
+        return None
+    if config.judge is None:
+        if verify is None:
+            raise ConfigError(
+                f"{method.name} needs a judge of answers: set judge=world:text for the bundled world, or call "
+                "prefopt.train with reward=a function of (prompt, answer)"
+            )
+        return verify
+    world = world_of(config.judge)
+    if world is None:
+        raise ConfigError(
+            f"judge={config.judge} is not known for text: needed world:text, or prefopt.train(reward=function)"
+        )
+    return world.verify
+
+
+class Rounds:
+    """The rounds of one method in one folder.
+
+    Args:
+        folder: of the method.
+        material: what there is to start from.
+        objective: its constants decide what the adversary is asked.
+        judge: labels answers; None: the policy does.
+        verify: the true reward where it is known, to compare labels with; never trained on by self-labelled methods.
+    """
+
+    def __init__(
+        self,
+        folder: StagedFolder,
+        material: Material,
+        objective: Any,
+        judge: Reward | None,
+        verify: Reward | None,
+    ) -> None:
+        self.folder, self.material, self.objective = folder, material, objective
+        self.judge, self.verify = judge, verify
+        self.config = folder.config
+        self.summary: list[dict[str, Any]] = []
+
+    def first_run(self, hyper: Mapping[str, Any]) -> RunOutcome:
+        """Train on the labelled pairs."""
+        outcome = self.folder.run(
+            "0", self.verify, hyper, data=str(self.material.labelled), eval_data=self.material.held_out,
+            eval_size=0, num_train_epochs=self.config.seed_epochs,
+            label_noise=0.0,  # drawn when the pairs were gathered
+        )  # fmt: skip
+        self.summary.append(
+            {"stage": 0, "pairs": len(read_rows(self.material.labelled)), **shown(outcome.metrics)}
+        )
+        return outcome
+
+    def round(self, number: int, before: RunOutcome, hyper: Mapping[str, Any]) -> RunOutcome:
+        """Sample, label, pair, find the worst case, and train."""
+        stage = self.folder.stage(str(number))
+        model = before.output_dir / "model"
+        pairs = stage / "pairs.jsonl"
+        if not pairs.exists():
+            self.prepare(number, stage, model)
+        reference = self.config.reference_model or self.config.model
+        outcome = self.folder.run(
+            str(number), self.verify, hyper, model=str(model), data=str(pairs), eval_data=self.material.held_out,
+            eval_size=0, label_noise=0.0,
+            reference_model=reference if self.config.train_reference == "start" else None,
+            use_peft=False,  # an adapter of the round before is trained on as it is
+        )  # fmt: skip
+        found = json.loads((stage / "round.json").read_text("utf-8"))
+        self.summary.append({"stage": number, **found, **shown(outcome.metrics)})
+        return outcome
+
+    def prepare(self, number: int, stage: Path, model: Path) -> None:
+        """Everything between the last training and the next; `pairs.jsonl` is written last."""
+        config = self.config
+        prompts = self.prompts(number)
+        write_rows(stage / "prompts.jsonl", ({"id": name, **condition} for name, condition in prompts))
+        answers = labels.sample(config, str(model), prompts, stage / "answers.jsonl", number)
+        labelled = stage / "labels.jsonl"
+        if not labelled.exists():
+            write_rows(labelled, self.labelled(str(model), prompts, answers))
+        rows, found = self.pairs(prompts, read_rows(labelled))
+        if config.accumulate:
+            rows = self.earlier(number) + rows
+            found["trained_pairs"] = len(rows)
+        write_whole(stage / "round.json", json.dumps(found, indent=1))
+        write_rows(stage / "pairs.jsonl", rows)
+
+    def labelled(
+        self, model: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+    ) -> list[dict[str, Any]]:
+        """A row a prompt: the answers that say something, and what the judge, or policy and reference, make of them."""
+        rows = [[a for a in row if labels.text_of(a).strip()] for row in answers]
+        if self.judge is None:
+            policy, reference = labels.score(self.config, model, prompts, rows)
+            scores = [{"logp_policy": p, "logp_reference": r} for p, r in zip(policy, reference, strict=True)]
+        else:
+            turns = [last_user_turn(condition) for _, condition in prompts]
+            scores = [
+                {"score": [float(self.judge(turn, labels.text_of(a))) for a in row]}
+                for turn, row in zip(turns, rows, strict=True)
+            ]
+        return [
+            {"id": name, "answers": row, **found}
+            for (name, _), row, found in zip(prompts, rows, scores, strict=True)
+        ]
+
+    def prompts(self, number: int) -> list[Prompt]:
+        """The prompts of a round, none of which another round has."""
+        pool, rounds = self.material.prompts, self.config.rounds
+        size = self.config.prompts_per_round or len(pool) // rounds
+        return pool[(number - 1) * size : number * size]
+
+    def pairs(
+        self, prompts: Sequence[Prompt], scored: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Rows to train on, and what is worth knowing of the round."""
+        config = self.config
+        conditions = dict(prompts)
+        usable = [row for row in scored if len(row["answers"]) > 1]
+        if not usable:
+            raise ValueError(
+                f"no pair came of {len(scored)} prompts: all answers of each but one were empty. Sample more `responses`, "
+                "or train longer on labelled pairs that say something"
+            )
+        answers = [row["answers"] for row in usable]
+        if self.judge is None:
+            sides = [[row[f"logp_{side}"] for row in usable] for side in ("policy", "reference")]
+            beta = float(self.objective.beta)
+        else:
+            sides, beta = [[row["score"] for row in usable], [[0.0] * len(row) for row in answers]], 1.0
+        texts = [[labels.text_of(a) for a in row] for row in answers]
+        annotation = annotate(sides[0], sides[1], beta, texts)
+        names = [row["id"] for row in usable]
+        rows = pair_rows(annotation, [conditions[name]["prompt"] for name in names], answers, names)
+        dropped = dict(annotation.dropped)
+        if len(usable) < len(scored):
+            dropped["empty_answers"] = len(scored) - len(usable)
+        found: dict[str, Any] = {"prompts": len(prompts), "pairs": len(rows), "dropped": dropped}
+        found["answer_words"] = mean(len(labels.text_of(a).split()) for row in scored for a in row["answers"])
+        xi = [row["xi"] for row in rows]
+        found["mean_gap"] = mean(xi)
+        if self.verify is not None and self.verify != self.judge:
+            found["label_accuracy"] = mean(self.agreement(row) for row in rows)
+        if isinstance(self.objective, SSAPO):
+            worst = worst_case(
+                xi, epsilon=config.epsilon, space=self.objective.space, group_size=config.group_size,
+                pieces=self.objective.pieces if self.objective.space == "probability" else None,
+            )  # fmt: skip
+            rows = [row | columns for row, columns in zip(rows, worst.columns(), strict=True)]
+            found["worst_case"] = worst.summary()
+        elif isinstance(self.objective, SPA) and config.doubted_share > 0:
+            doubted = least_confident(xi, config.doubted_share)
+            rows = [row | {"spa_flag": float(flag)} for row, flag in zip(rows, doubted, strict=True)]
+        return rows, found
+
+    def agreement(self, row: Mapping[str, Any]) -> float:
+        """1 if the true reward ranks the pair the same way, 0.5 if it ties, else 0."""
+        assert self.verify is not None
+        turn = last_user_turn(row)
+        chosen, rejected = (self.verify(turn, labels.text_of(row[side])) for side in ("chosen", "rejected"))
+        return 0.5 if chosen == rejected else float(chosen > rejected)
+
+    def earlier(self, number: int) -> list[dict[str, Any]]:
+        """The labelled pairs, which no adversary moves, and the pairs of the rounds before."""
+        unmoved = UNMOVED if isinstance(self.objective, SSAPO) else {}
+        # prompts come from elsewhere and may use the same ids
+        gold = [row | unmoved | {"id": f"labelled-{row['id']}"} for row in read_rows(self.material.labelled)]
+        if number == 1:
+            return gold
+        return read_rows(self.folder.stage(str(number - 1)) / "pairs.jsonl")  # holds all before it
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a run that a summary of rounds shows."""
+    names = (
+        "eval_reward",
+        "eval_rewards/accuracies",
+        "eval_displacement",
+        "eval_kl",
+        "eval_sample_length",
+        "eval_sample_repetition",
+    )
+    kept = {name.removeprefix("eval_"): metrics[name] for name in names if name in metrics}
+    if "start_eval_reward" in metrics:
+        kept["start_reward"] = metrics["start_eval_reward"]
+    return kept
+
+
+def mean(values: Any) -> float:
+    """Arithmetic mean; 0 of nothing."""
+    found = list(values)
+    return sum(found) / len(found) if found else 0.0

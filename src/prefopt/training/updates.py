@@ -1,0 +1,46 @@
+"""How examples become an update of the weights: by the gradient of their loss, or by asking which moves help."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from prefopt.comparisons import Encoded, collate
+from prefopt.training.loop import Loop
+from prefopt.training.schedule import shares
+
+
+class GradientRule:
+    """Forward, loss, backward, step: every example counts by its weight, however they are cut into micro-batches."""
+
+    by_gradient = True
+
+    def __call__(self, loop: Loop, examples: Sequence[Encoded[Any]]) -> None:
+        """One step of the optimizer."""
+        accelerator, model = loop.accelerator, loop.model
+        total_weight = sum(edge.weight for e in examples for edge in e.comparisons)
+        mine = shares(loop.cut(examples), accelerator.process_index, accelerator.num_processes)
+        for k, batch in enumerate(mine):
+            last = k == len(mine) - 1
+            with nullcontext() if last else accelerator.no_sync(model):
+                # a process without work scores one example of no weight, to take part in the synchronisation
+                with accelerator.autocast():
+                    scored = loop.scorer.sides(model, collate(batch or examples[:1]))
+                sides, edges, width, auxiliary = scored
+                counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
+                losses_E = loop.losses(sides, edges, counted_E)
+                share_E = edges.weight_E * counted_E / total_weight
+                loss = (losses_E * share_E).sum()
+                if auxiliary is not None:
+                    loss = loss + auxiliary * share_E.sum()
+                # data parallel wrappers average gradients over processes; this loss is a share of the sum
+                accelerator.backward(loss * accelerator.num_processes)
+            loop.tokens += width if batch else 0
+        trained = [p for p in model.parameters() if p.requires_grad]
+        loop.note_gradient(accelerator.clip_grad_norm_(trained, loop.config.max_grad_norm or math.inf))
+        loop.optimizer.step()
+        loop.optimizer.zero_grad()
