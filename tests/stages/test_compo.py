@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import save_tiny_model
 from prefopt.config import ConfigError
+from prefopt.training.loop import Loop
 from stages.staged_rig import ORACLE, ROWS, rows, start_and_kill, train, weights, write
 
 
@@ -96,6 +97,12 @@ def test_page_says_what_the_stages_were(straight):
     for stage in ("clean", "noisy"):
         assert f'href="stages/{stage}/run/report.html"' in page
     assert "doubtful" in page
+    second = (straight / "stages/noisy/run/report.html").read_text()
+    assert "Moves that helped" in second
+    assert "not finite" not in second, "a gradient that there is not is no trouble"
+    card = (straight / "README.md").read_text()
+    assert "stages/clean" not in card
+    assert f'folder = "{straight.name}/model"' in card
     model = AutoModelForCausalLM.from_pretrained(straight / "model")
     tokenizer = AutoTokenizer.from_pretrained(straight / "model")
     assert model.generate(**tokenizer("Sort: red", return_tensors="pt"), max_new_tokens=3).shape[1] > 4
@@ -228,13 +235,21 @@ def test_other_weights_can_be_perturbed(tiny_model, data, own_cache, tmp_path):
 
 
 def test_killed_between_iterations_and_resumed_is_bit_identical(
-    straight, tiny_model, data, own_cache, tmp_path
+    straight, tiny_model, data, own_cache, tmp_path, monkeypatch
 ):
     folder = tmp_path / "run"
     checkpoint = folder / "stages/noisy/run/checkpoints/step-00000002"
     start_and_kill("compo", tiny_model, data, folder, checkpoint.exists)
     assert not (folder / "model").exists()
+    steps, update = [], Loop.update
+
+    def counted(loop, examples):
+        steps.append(loop.step)
+        update(loop, examples)
+
+    monkeypatch.setattr(Loop, "update", counted)
     train("compo", tiny_model, data, folder, resume=True)
+    assert min(steps, default=2) >= 2, "no iteration before the checkpoint is made again"
     assert weights(folder) == weights(straight)
     again, once = (column(f / "stages/noisy/run", "compo/success_rate") for f in (folder, straight))
     assert again == once

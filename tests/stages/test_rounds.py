@@ -173,7 +173,7 @@ def test_accumulate_keeps_labelled_and_earlier_pairs(tiny_model, data, own_cache
     folder = tmp_path / "run"
     # ids of the prompts that are those of labelled rows must not clash
     prompts = [
-        {"id": str(n + 1), "prompt": f"Count: {w}"}
+        {"id": f"row-{n + 1}", "prompt": f"Count: {w}"}
         for n, w in enumerate(("red fig", "one", "two two", "pear", "fig", "blue"))
     ]
     given = {

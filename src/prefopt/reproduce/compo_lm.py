@@ -349,8 +349,8 @@ def plot(found: Sequence[dict[str, Outcome]]) -> Plot:
     """Displacement, accuracy and score of each model, as paired differences from DPO on the clear pairs."""
     figure, axes = plots.panels(3, width=4.4, height=4.0)
     labels = {
-        "chosen_falls": ("share of doubtful pairs", "Chosen response less likely"),
-        "accuracy": ("held-out pairs (percentage points)", "Accuracy"),
+        "chosen_falls": ("share of doubtful pairs", "Chosen less likely"),
+        "accuracy": ("held-out pairs (points)", "Accuracy"),
         "score": ("exact score of samples (points)", "Score"),
     }
     arms = [arm for arm in ARMS if arm != CLEAN]
@@ -370,8 +370,8 @@ def plot(found: Sequence[dict[str, Outcome]]) -> Plot:
             )
         ax.set_xticks([])
         ax.set_xlim(-0.6, len(arms) - 0.4)
-        ax.set_ylabel(f"{label}, minus DPO's")
-        ax.set_title(title)
+        ax.set_ylabel(label)
+        ax.set_title(f"{title}, minus DPO's")
     figure.legend(loc="outside lower center", ncols=4)
     return Plot(
         "compo_lm",
