@@ -15,6 +15,7 @@ from prefopt.generation.base import Request, Settings
 from prefopt.generation.journal import collect
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.models.identity import fingerprint
 from prefopt.models.loading import adapter_base, load_model, load_tokenizer
 from prefopt.sources.report import Dropped
 from prefopt.training.data import world_of
@@ -102,8 +103,10 @@ def sample(
     else:
         from prefopt.generation.local import LocalGenerator
 
+        network = loaded(config, model)
+        # answers of other weights, left by a round that was trained again, must not pass for this one's
         generator = LocalGenerator(
-            loaded(config, model), load_tokenizer(model), config.per_device_eval_batch_size
+            network, load_tokenizer(model), config.per_device_eval_batch_size, identity=fingerprint(network)
         )
     found: dict[str, list[str]] = {name: [""] * config.responses for name, _ in prompts}
     for response in collect(generator, requests, settings, journal):
