@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -51,13 +50,10 @@ def ends(run: Path, name: str) -> tuple[float, float]:
 
 def interval(values: Sequence[float]) -> str:
     """Mean and 95 % t-interval."""
-    from scipy.stats import t
+    from prefopt.reproduce.core import t_interval
 
-    mean = statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:+.2f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]"
+    mean, (low, high) = statistics.fmean(values), t_interval(values)
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def main() -> None:

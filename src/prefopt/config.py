@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from prefopt.config_keys import ImageKeys, OnlineKeys, OracleKeys, RewardKeys, RoundKeys, StageKeys
+from prefopt.config_keys import ImageKeys, OnlineKeys, OracleKeys, RewardKeys, RoundKeys, SplitKeys, StageKeys
 
 ALIASES = {
     "model_name_or_path": "model",
@@ -170,6 +170,7 @@ ONLINE_FIELDS = frozenset(OnlineKeys.model_fields)
 STAGE_FIELDS = frozenset(StageKeys.model_fields)
 ROUND_FIELDS = frozenset(RoundKeys.model_fields)
 ORACLE_FIELDS = frozenset(OracleKeys.model_fields)
+SPLIT_FIELDS = frozenset(SplitKeys.model_fields)
 STAGED_FIELDS = STAGE_FIELDS | ROUND_FIELDS | ORACLE_FIELDS
 IMAGE_RUN_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
 SPECIAL_FIELDS = IMAGE_RUN_FIELDS | STAGED_FIELDS

@@ -142,8 +142,8 @@ class RoundKeys(BaseModel):
     )
 
 
-class OracleKeys(BaseModel):
-    """Keys of comparison oracles (compo); an error elsewhere."""
+class SplitKeys(BaseModel):
+    """Keys of which pairs compo takes for doubtful, and of what becomes of the others."""
 
     split_margin: float = Field(
         3.0,
@@ -156,6 +156,11 @@ class OracleKeys(BaseModel):
     )
     noisy_pairs: int | None = Field(100, ge=1, description="first noisy pairs to use; None: all")
     first: Literal["dpo", "simpo"] = Field("dpo", description="method of the first stage, on clean pairs")
+
+
+class OracleKeys(SplitKeys):
+    """Keys of comparison oracles (compo); an error elsewhere."""
+
     perturbations: int = Field(1600, ge=1, description="m: random moves tried for each pair")
     radius: float = Field(
         5e-4, gt=0, description="r: standard deviation of one entry's move (sphere: its length)"

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
+from scipy.special import expit
 
 from prefopt.sources.gap_losses import (
     Pieces,
     exact_margin,
     exact_probability,
-    sigmoid,
     tangents_margin,
     tangents_probability,
 )
@@ -101,7 +101,7 @@ def test_equals_the_linear_program(space: Any, seed: int) -> None:
         knots = [(found.low + found.high) / 2] if k == 1 else np.linspace(found.low, found.high, k)
         value, pieces = xi, tangents_margin(knots)
     else:
-        value, pieces = sigmoid(xi), tangents_probability(k)
+        value, pieces = expit(xi), tangents_probability(k)
     assert found.worst_value == pytest.approx(
         lp_value(value, pieces, found.low, found.high, epsilon), abs=1e-8
     )
@@ -143,7 +143,7 @@ def test_order_groups_and_duality(xi: Any, epsilon: float, group_size: int, seed
     if group_size >= len(xi):
         assert np.array_equal(grouped.moved_N, whole.moved_N)
     order = np.random.default_rng(seed).permutation(len(xi))
-    if len(np.unique(sigmoid(xi))) == len(xi):
+    if len(np.unique(expit(xi))) == len(xi):
         moved = worst_case(xi[order], **options).moved_N
         np.testing.assert_allclose(moved, whole.moved_N[order], rtol=0, atol=1e-9)
 
@@ -192,9 +192,7 @@ def test_special_cases() -> None:
     assert everything.worst_value == pytest.approx(float(exact_margin(np.array([-2.0]))[0]))
     assert everything.lambda_N.tolist() == [0, 0, 0]
     affine = worst_case(xi, epsilon=0.4, pieces=1)
-    assert affine.worst_value == pytest.approx(
-        affine.center_value + float(sigmoid(np.array([-0.5]))[0]) * 0.4
-    )
+    assert affine.worst_value == pytest.approx(affine.center_value + float(expit(np.array([-0.5]))[0]) * 0.4)
     stuck = follower([-1.0, -1.0], exact_margin, -1.0, 2.0, 0.5)
     assert (stuck.moved_N.tolist(), stuck.transport, stuck.worst_value) == ([0, 0], 0, stuck.center_value)
     huge = worst_case([-1e4, 1e4], epsilon=1.0)

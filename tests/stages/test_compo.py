@@ -305,3 +305,21 @@ def test_rows_that_cannot_be_used_are_told(tiny_model, tmp_path, own_cache):
     assert [row["reason"] for row in rows(folder / "stages/data/dropped.jsonl")] == ["identical_sides"]
     assert "left out; stages/data/dropped.jsonl" in result.report.read_text()
     assert len(rows(folder / "stages/data/noisy.jsonl")) == 1
+
+
+def test_moves_are_tried_in_full_precision_under_bf16(tiny_model, own_cache, tmp_path, monkeypatch):
+    """A move changes log-probabilities by less than bf16 keeps: under autocast, rounding would be the oracle."""
+    from prefopt.modalities import text_oracle
+
+    asked: list[bool] = []
+
+    def step(*given, **options):
+        asked.append(torch.is_autocast_enabled("cpu"))
+        return text_oracle_step(*given, **options)
+
+    text_oracle_step = text_oracle.oracle_step
+    monkeypatch.setattr(text_oracle, "oracle_step", step)
+    data = write(tmp_path / "rows.jsonl", ROWS)
+    train("compo", tiny_model, data, tmp_path / "run", stage="oracle", split_margin=3.0, bf16=True)
+    assert asked
+    assert not any(asked)

@@ -53,7 +53,7 @@ def test_several_processes_are_refused(tiny_model, tmp_path, monkeypatch):
 def test_ids_of_prompts_must_be_unique(tiny_model, tmp_path):
     said = [{"id": "a", "prompt": "Count: red"}, {"id": "a", "prompt": "Count: blue"}]
     given = {"prompts": str(write(tmp_path / "prompts.jsonl", said)), "prompts_per_round": None}
-    with pytest.raises(ConfigError, match="uses an id twice"):
+    with pytest.raises(ConfigError, match="the id 'a' is there twice"):
         train("ssapo", tiny_model, write(tmp_path / "rows.jsonl", ROWS), tmp_path / "run", **given)
 
 

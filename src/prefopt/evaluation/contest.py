@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from prefopt.evaluation.judges import Duel, Judge, ScorerJudge, ServerJudge, last_turn
-from prefopt.generation.base import Generator, Prompt, Request, Settings
+from prefopt.evaluation.judges import Duel, Judge, ScorerJudge, ServerJudge
+from prefopt.generation.base import Generator, Prompt, Request, Settings, last_turn
 from prefopt.generation.journal import collect
 from prefopt.sources.files import SUFFIXES, load_rows
+from prefopt.sources.text_prompts import load_text_prompts
 
 WORLD = "world:"
 SERVER = "openai:"
@@ -43,27 +45,8 @@ def read_prompts(source: str, limit: int | None = None) -> list[Prompted]:
         world = text_world(source)
         texts = world.prompts(limit or WORLD_PROMPTS, "test")
         return [Prompted(f"test-{k}", [{"role": "user", "content": text}]) for k, text in enumerate(texts)]
-    rows = load_rows(source, lines="prompt")
-    if "prompt" not in rows.columns:
-        raise ValueError(
-            f"{source} has the columns {', '.join(rows.columns)}; needed prompt (text or messages)"
-        )
-    out: dict[str, Prompted] = {}
-    for number, row in rows:
-        prompt = row.get("prompt")
-        if not prompt or not isinstance(prompt, str | list):
-            raise ValueError(
-                f"{source}, {rows.place} {number}: prompt is {prompt!r}; needed text or a list of messages"
-            )
-        name = str(row["id"]) if row.get("id") is not None else f"prompt-{number}"
-        if name in out:
-            raise ValueError(
-                f"{source}, {rows.place} {number}: the id {name!r} is there twice; make ids unique"
-            )
-        out[name] = Prompted(name, prompt, row.get("chosen"))
-        if len(out) == limit:
-            break
-    return list(out.values())
+    rows = load_text_prompts(source, limit)
+    return [Prompted(name, row["prompt"], row.get("chosen")) for name, row in rows]
 
 
 def text_world(name: str) -> Any:
@@ -300,9 +283,9 @@ def contest(
             f"read: {example!r}. Give more prompts, or a judge that answers A, B or tie"
         )
     length = {side: [len(row[side]) for row in judged] for side in ("answer", "baseline")}
-    repeats = {side: mean([repetition(row[side]) for row in judged]) for side in ("answer", "baseline")}
+    repeats = {side: fmean(repetition(row[side]) for row in judged) for side in ("answer", "baseline")}
     rates = compare(length["answer"], length["baseline"], [row["preference"] for row in judged], seed=seed)
-    lengths = (mean(length["answer"]), mean(length["baseline"]))
+    lengths = (fmean(length["answer"]), fmean(length["baseline"]))
     summary = {
         "prompts": len(rows),
         "unreadable": unreadable,
@@ -314,8 +297,3 @@ def contest(
         "hints": hacking_hints(rates, lengths, (repeats["answer"], repeats["baseline"])),
     }
     return summary, rows
-
-
-def mean(values: Sequence[float]) -> float:
-    """Arithmetic mean."""
-    return sum(values) / len(values)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prefopt.generation import Request, ServerGenerator, Settings, collect
-from prefopt.generation.base import Prompt
+from prefopt.generation.base import Prompt, last_turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,6 @@ class Judge(Protocol):
             OSError: it cannot be reached.
         """
         ...
-
-
-def last_turn(prompt: Prompt) -> str:
-    """What a scorer reads of a prompt: the text, or the last message's."""
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 class ScorerJudge:

@@ -12,6 +12,11 @@ Prompt = str | list[dict[str, Any]]
 """Plain text to continue, or the messages of a conversation to reply to."""
 
 
+def last_turn(prompt: Prompt) -> str:
+    """What a verifier, scorer or judge reads of a prompt: the text, or the last message's."""
+    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how many answers to it are wanted.

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefopt.config import TrainConfig
 from prefopt.evaluation.generation import generate, repetition, sequence_logps
+from prefopt.generation.base import last_turn
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.references import Reference
 from prefopt.training.record import Record
@@ -76,7 +77,7 @@ class TextSampler:
                 values["kl"] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
         model.train()
         scores = [
-            None if self.reward is None else self.reward(last_user_text(c), g.text)
+            None if self.reward is None else self.reward(last_turn(c["prompt"]), g.text)
             for (c, _), g in zip(self.prompts, drawn, strict=True)
         ]
         known = [s for s in scores if s is not None]
@@ -93,12 +94,6 @@ class TextSampler:
             ],
         )
         return values
-
-
-def last_user_text(condition: Mapping[str, Any]) -> str:
-    """The prompt as a verifier reads it: plain text, or the last message's content."""
-    prompt = condition["prompt"]
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
 def shown(condition: Mapping[str, Any]) -> str:

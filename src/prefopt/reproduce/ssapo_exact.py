@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import expit
 
 from prefopt import objectives
 from prefopt.reproduce import plots
@@ -30,7 +31,6 @@ from prefopt.sources.gap_losses import (
     Array,
     Pieces,
     exact_margin,
-    sigmoid,
     tangents_margin,
     tangents_probability,
 )
@@ -89,7 +89,7 @@ def against_solver(seed: int) -> tuple[float, float]:
         xi_N = rng.normal(size=n) * rng.choice([0.1, 1.0, 3.0])
         for epsilon in RADII:
             found = worst_case(xi_N, epsilon=epsilon, space=space, pieces=k)
-            value_N = xi_N if space == "margin" else sigmoid(xi_N)
+            value_N = xi_N if space == "margin" else expit(xi_N)
             solved = lp_value(
                 value_N, pieces_of(space, k, found.low, found.high), found.low, found.high, epsilon
             )
@@ -150,7 +150,7 @@ def leaders(seed: int, pairs: int = 200) -> dict[str, float]:
         (gradient_N,) = torch.autograd.grad(loss, u_N)
         return -gradient_N.numpy(), found.moved_N == 1
 
-    dpo_N = sigmoid(-xi_N)
+    dpo_N = expit(-xi_N)
     weights_N, _ = pull(objectives.get("ssapo", beta=1.0, leader="weights"), "margin", 0.3)
     released = objectives.get("ssapo", beta=1.0, leader="prob_atoms", floor="clamp", pieces=PIECES)
     released_N, gone_N = pull(released, "probability", 0.05)
@@ -179,7 +179,7 @@ def timings(seed: int, sizes: Sequence[int]) -> dict[str, float]:
     """Processor seconds of the exact solution by number of pairs, and of the LP on one of the paper's groups."""
     xi_N = np.abs(np.random.default_rng(seed).normal(1.0, 1.5, size=max(sizes)))
     found = {str(n): seconds(partial(worst_case, xi_N[:n], epsilon=0.1)) for n in sizes}
-    group_N, pieces = sigmoid(xi_N[:GROUP]), tangents_probability(PIECES)
+    group_N, pieces = expit(xi_N[:GROUP]), tangents_probability(PIECES)
     return found | {"lp": seconds(partial(lp_value, group_N, pieces, 0.0, 1.0, 0.01), repeats=3)}
 
 

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
-from prefopt.sources.gap_losses import Array, sigmoid
+from prefopt.sources.gap_losses import Array
 
 Indices = NDArray[np.int64]
 Criterion = Literal["max_min", "max_sum"]
@@ -54,7 +55,7 @@ class Annotation:
     @property
     def probability_P(self) -> Array:
         """(P,) sigma(gap), in [0.5, 1]: how sure the policy is of its label."""
-        return sigmoid(self.xi_P)
+        return expit(self.xi_P)
 
     @property
     def dropped(self) -> dict[str, int]:

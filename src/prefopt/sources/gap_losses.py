@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 
 Array = NDArray[np.float64]
 Loss = Callable[[Array], Array]
@@ -68,7 +69,7 @@ def tangents_margin(knots: ArrayLike) -> Pieces:
         [-0.5]
     """
     knots_K = finite_vector(knots, "knots", "knot")
-    slope_K = -sigmoid(-knots_K)
+    slope_K = -expit(-knots_K)
     return Pieces(slope_K, np.logaddexp(0.0, -knots_K) - slope_K * knots_K)
 
 
@@ -86,12 +87,6 @@ def tangents_probability(pieces: int) -> Pieces:
     """
     k = np.arange(1, count_of(pieces, "pieces") + 1, dtype=np.float64)
     return Pieces(-pieces / k, 1 - np.log(k / pieces))
-
-
-def sigmoid(x: Array) -> Array:
-    """Logistic function without overflow."""
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0, small) / (1 + small)
 
 
 def exact_margin(xi: Array) -> Array:
@@ -134,7 +129,6 @@ __all__ = [
     "exact_margin",
     "exact_probability",
     "finite_vector",
-    "sigmoid",
     "tangents_margin",
     "tangents_probability",
 ]

@@ -27,6 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import expit
 
 from prefopt.sources.gap_losses import (
     Array,
@@ -35,7 +36,6 @@ from prefopt.sources.gap_losses import (
     exact_margin,
     exact_probability,
     finite_vector,
-    sigmoid,
     tangents_margin,
     tangents_probability,
 )
@@ -159,7 +159,7 @@ def worst_case(
     if space == "margin":
         value_N, ends = xi_N, (float(xi_N.min()) - tau, float(xi_N.max()) + tau)
     else:
-        value_N, ends = sigmoid(xi_N), (0.0, 1.0)
+        value_N, ends = expit(xi_N), (0.0, 1.0)
     low, high = ends[0] if low is None else float(low), ends[1] if high is None else float(high)
     loss: Loss
     if space == "margin":

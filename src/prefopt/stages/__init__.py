@@ -13,6 +13,7 @@ from prefopt.config import (
     IMAGE_RUN_FIELDS,
     ORACLE_FIELDS,
     ROUND_FIELDS,
+    SPLIT_FIELDS,
     STAGED_FIELDS,
     ConfigError,
     TrainConfig,
@@ -55,13 +56,14 @@ def train(
     if modalities.modality_of(config.model) != "text":
         raise ConfigError(f"{method.name} trains text models, and {config.model} is not one")
     if method.stages == "oracle":
+        from prefopt.stages.compo import ONE_PAIR, train_compo
+
         refuse_keys(config, ROUND_FIELDS, f"for rounds, which {method.name} has none of")
         if config.stage == "oracle":
-            unused = frozenset({"split_margin", "split_rule", "first"})
+            unused = SPLIT_FIELDS - {"noisy_pairs"}
             refuse_keys(config, unused, "for the stage before, and stage=oracle is the second one alone")
-            return run(config.model_copy(update=oracle_alone(config)), hyper, reward)
-        from prefopt.stages.compo import train_compo
-
+            alone = ONE_PAIR | {"max_examples": config.max_examples or config.noisy_pairs}
+            return run(config.model_copy(update=alone), hyper, reward)
         return train_compo(config, hyper, method, reward)
     refuse_keys(config, ORACLE_FIELDS, f"for comparison oracles, which {method.name} does not use")
     if config.stage == "oracle":
@@ -69,16 +71,6 @@ def train(
     from prefopt.stages.rounds import train_in_rounds
 
     return train_in_rounds(config, hyper, method, reward)
-
-
-def oracle_alone(config: TrainConfig) -> dict[str, Any]:
-    """Keys of an oracle's run on the given pairs: one pair an iteration, no optimizer."""
-    return {
-        "per_device_train_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "optim": "sgd",
-        "max_examples": config.max_examples or config.noisy_pairs,
-    }
 
 
 __all__ = ["train"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from prefopt.comparisons import Encoded
-from prefopt.config import TrainConfig, resolve
+from prefopt.config import ORACLE_FIELDS, SPLIT_FIELDS, TrainConfig, resolve
 from prefopt.evaluation.generation import sequence_logps
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
@@ -22,15 +22,19 @@ from prefopt.oracles.comparison import is_noisy
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.sources.rows import load_comparisons
-from prefopt.stages.folder import StagedFolder, write_rows, write_whole
+from prefopt.stages.folder import Reward, StagedFolder, write_rows, write_whole
 from prefopt.stages.labels import loaded, source_folder
-from prefopt.stages.material import row_of
-from prefopt.stages.page import write_page
-from prefopt.stages.rounds import shown, verifier
+from prefopt.stages.material import row_of, verifier
+from prefopt.stages.page import shown, write_page
 from prefopt.training.data import read
 from prefopt.training.run import RunOutcome, build_objective
 
-Reward = Callable[[Any, Any], float]
+ONE_PAIR: dict[str, Any] = {
+    "per_device_train_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "optim": "sgd",
+}
+"""Keys of every oracle's run: one pair an iteration, and an optimizer that keeps nothing, since it never steps."""
 
 
 def train_compo(
@@ -79,7 +83,6 @@ def train_compo(
         summary.append({"stage": "noisy", "pairs": found["noisy"], **shown(outcome.metrics)})
     assert outcome is not None, "reading refuses empty data"
     folder.take_model(outcome.output_dir / "model")
-    write_whole(folder.path / "stages.json", json.dumps({"split": found, "stages": summary}, indent=1))
     told = (
         f"{found['clean']:,} clear pairs; {found['noisy_found']:,} doubtful ones (log-probabilities under the reference "
         f"within {found['split_margin']:g} nats), of which {found['noisy']:,} were asked about."
@@ -87,6 +90,8 @@ def train_compo(
     if found["dropped"]:
         told += f" {found['dropped']:,} rows were left out; stages/data/dropped.jsonl says why."
     write_page(folder.path, config, method, summary, told)
+    # says that all is there
+    write_whole(folder.path / "stages.json", json.dumps({"split": found, "stages": summary}, indent=1))
     return RunOutcome(folder.path, outcome.metrics, outcome.history)
 
 
@@ -104,19 +109,12 @@ def first_stage(config: TrainConfig, hyper: Mapping[str, Any]) -> tuple[dict[str
 def oracle_keys(config: TrainConfig, model: str, data: Path) -> dict[str, Any]:
     """What the second stage changes: one pair an iteration, one pass, no optimizer."""
     return {
-        **{name: getattr(config, name) for name in OWN_KEYS},
+        **{name: getattr(config, name) for name in ORACLE_FIELDS - SPLIT_FIELDS}, **ONE_PAIR,
         "stage": "oracle", "model": model, "data": str(data), "label_noise": 0.0,
         # the start for both stages, so that their accuracies and KL can be compared
         "reference_model": config.reference_model or config.model,
-        "per_device_train_batch_size": 1, "per_device_train_batch_tokens": None, "gradient_accumulation_steps": 1,
-        "num_train_epochs": 1.0, "max_steps": None, "optim": "sgd", "gradient_checkpointing": False,
+        "per_device_train_batch_tokens": None, "num_train_epochs": 1.0, "max_steps": None, "gradient_checkpointing": False,
     }  # fmt: skip
-
-
-OWN_KEYS = (
-    "perturbations", "radius", "radius_relative", "perturbed", "perturbation_sampler", "fast_sampling", "gate",
-    "step_size", "keep_fraction", "lambda_g", "clip_sigma", "accept_check",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)

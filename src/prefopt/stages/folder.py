@@ -19,8 +19,9 @@ from prefopt.config import (
 )
 from prefopt.training import checkpoint, record
 from prefopt.training.record import finished, last_metrics
-from prefopt.training.run import RunOutcome, run
+from prefopt.training.run import RunOutcome, find_resume, run
 
+Reward = Callable[[Any, Any], float]
 # what a resumed method may change: nothing that is learned depends on it
 FREE = frozenset({"resume", "overwrite", "output_dir", "run_name", "report_to"})
 # the configuration goes last: while it is there, nothing is begun beside remains of another run
@@ -58,26 +59,17 @@ class StagedFolder:
         self._check()
 
     def _check(self) -> None:
-        config = self.path / "config.yaml"
-        if not config.exists():
-            if self.resuming:
-                raise ConfigError(
-                    f"there is no run to resume in {self.path}: leave out resume, or give its output_dir"
-                )
+        find_resume(self.config, self.path)  # refuses what an ordinary run refuses
+        if not self.resuming:
             return
-        if self.resuming:
-            # through JSON, since YAML knows no tuples
-            before, now = read_yaml(config), json.loads(json.dumps(self._values(), default=str))
-            keys = (before.keys() | now.keys()) - FREE
-            if changed := sorted(k for k in keys if before.get(k) != now.get(k)):
-                raise ConfigError(
-                    f"{self.path} was begun with other {', '.join(changed)}: resume with its config.yaml, or start over "
-                    "with overwrite=true"
-                )
-        elif not self.config.overwrite:
+        # through JSON, since YAML knows no tuples
+        before = read_yaml(self.path / "config.yaml")
+        now = json.loads(json.dumps(self._values(), default=str))
+        keys = (before.keys() | now.keys()) - FREE
+        if changed := sorted(k for k in keys if before.get(k) != now.get(k)):
             raise ConfigError(
-                f"{self.path} already holds a run. Give another output_dir, go on with resume=true, or replace it with "
-                "overwrite=true"
+                f"{self.path} was begun with other {', '.join(changed)}: resume with its config.yaml, or start over "
+                "with overwrite=true"
             )
 
     def _values(self) -> dict[str, Any]:
@@ -111,9 +103,7 @@ class StagedFolder:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def run(
-        self, name: str, reward: Callable[[Any, Any], float] | None, hyper: Mapping[str, Any], **changes: Any
-    ) -> RunOutcome:
+    def run(self, name: str, reward: Reward | None, hyper: Mapping[str, Any], **changes: Any) -> RunOutcome:
         """The run of a stage, `stages/NAME/run`: skipped if it has finished, gone on with if it has begun.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 from prefopt.comparisons import WIN, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.objectives.base import Objective
-from prefopt.sources.files import load_rows
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.sources.rows import load_comparisons
-from prefopt.stages.folder import read_rows, write_rows
+from prefopt.sources.text_prompts import load_text_prompts
+from prefopt.stages.folder import Reward, read_rows, write_rows
 from prefopt.stages.labels import Prompt, room_for_answers
 from prefopt.training.data import hold_out, load_source, prompt_key, suit, world_of
 
@@ -116,24 +116,12 @@ def prompts_of(config: TrainConfig, later: Iterable[Example]) -> list[Prompt]:
     """Prompts from their own source, or those of the rows whose labels are not used."""
     if config.prompts is None:
         return [(e.id, dict(e.items[0].condition)) for e in later]
-    rows = load_rows(config.prompts, "train", None, lines="prompt")
-    if "prompt" not in rows.columns:
-        raise ConfigError(
-            f"{config.prompts} has the columns {', '.join(rows.columns)}; needed prompt (text or messages)"
-        )
-    found = []
-    for number, row in zip(rows.numbers, rows.rows, strict=True):
-        prompt = row["prompt"]
-        if not prompt or not isinstance(prompt, str | list):
-            raise ConfigError(
-                f"{config.prompts}, {rows.place} {number}: prompt is {prompt!r}; needed text or a list of messages"
-            )
-        extra = {k: row[k] for k in ("tools", "chat_template_kwargs") if row.get(k)}
-        name = row.get("id")
-        found.append((f"prompt-{number}" if name is None else str(name), {"prompt": prompt, **extra}))
-    if len({name for name, _ in found}) < len(found):
-        raise ConfigError(f"{config.prompts} uses an id twice: answers are kept by id, so make ids unique")
-    return found
+    try:
+        rows = load_text_prompts(config.prompts)
+    except ValueError as error:
+        raise ConfigError(f"prompts: {error}") from error
+    asked = ("prompt", "tools", "chat_template_kwargs")
+    return [(name, {k: row[k] for k in asked if row.get(k)}) for name, row in rows]
 
 
 def check_amounts(config: TrainConfig, rows: int, seed: int, prompts: int) -> None:
@@ -167,7 +155,7 @@ def row_of(example: Example) -> dict[str, Any]:
     return row | dict(edge.columns)
 
 
-def last_user_turn(condition: Mapping[str, Any]) -> str:
-    """The prompt as a verifier or judge reads it."""
-    prompt = condition["prompt"]
-    return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
+def verifier(config: TrainConfig) -> Reward | None:
+    """The exact reward of a world's prompts."""
+    world = world_of(config.data)
+    return None if world is None else world.verify

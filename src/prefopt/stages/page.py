@@ -124,3 +124,19 @@ def cell(row: Mapping[str, Any], name: str) -> str:
     """A value as written, or a dash."""
     value = row.get(name)
     return "–" if value is None else COLUMNS[name][1].format(value)
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a run that a summary of rounds shows."""
+    names = (
+        "eval_reward",
+        "eval_rewards/accuracies",
+        "eval_displacement",
+        "eval_kl",
+        "eval_sample_length",
+        "eval_sample_repetition",
+    )
+    kept = {name.removeprefix("eval_"): metrics[name] for name in names if name in metrics}
+    if "start_eval_reward" in metrics:
+        kept["start_reward"] = metrics["start_eval_reward"]
+    return kept

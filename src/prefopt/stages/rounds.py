@@ -10,25 +10,25 @@ folder `run` of an ordinary run. Whoever resumes finds what is there and does th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prefopt.config import ConfigError, TrainConfig, refuse_keys
+from prefopt.generation.base import last_turn
 from prefopt.methods import Method
 from prefopt.objectives.base import Objective
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.sources.annotation import annotate, least_confident, pair_rows
 from prefopt.sources.worst_case import UNMOVED, worst_case
 from prefopt.stages import labels
-from prefopt.stages.folder import StagedFolder, read_rows, write_rows, write_whole
+from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows, write_whole
 from prefopt.stages.labels import Prompt
-from prefopt.stages.material import Material, last_user_turn, material_of, split_data, written
-from prefopt.stages.page import write_page
+from prefopt.stages.material import Material, material_of, split_data, verifier, written
+from prefopt.stages.page import shown, write_page
 from prefopt.training.data import world_of
 from prefopt.training.run import RunOutcome, build_objective
-
-Reward = Callable[[Any, Any], float]
 
 
 def train_in_rounds(
@@ -63,11 +63,11 @@ def train_in_rounds(
         outcome = rounds.round(number, outcome, hyper)
     folder.take_model(outcome.output_dir / "model")
     summary = rounds.summary
-    write_whole(folder.path / "stages.json", json.dumps(summary, indent=1))
     told = f"{summary[0]['pairs']:,} labelled pairs, then {config.rounds} round{'s' * (config.rounds != 1)}."
     if material.dropped:
         told += f" {material.dropped:,} rows or prompts were left out; stages/data/dropped.jsonl says why."
     write_page(folder.path, config, method, summary, told)
+    write_whole(folder.path / "stages.json", json.dumps(summary, indent=1))  # says that all is there
     return RunOutcome(folder.path, outcome.metrics, outcome.history)
 
 
@@ -90,12 +90,6 @@ def check_rounds(config: TrainConfig, objective: Objective) -> None:
         refuse_keys(config, frozenset({"epsilon", "group_size"}), given)
     if not isinstance(objective, SPA):
         refuse_keys(config, frozenset({"doubted_share"}), f"for spa, and {config.method} smooths no labels")
-
-
-def verifier(config: TrainConfig) -> Reward | None:
-    """The exact reward of a world's prompts."""
-    world = world_of(config.data)
-    return None if world is None else world.verify
 
 
 def the_judge(config: TrainConfig, method: Method, verify: Reward | None) -> Reward | None:
@@ -204,7 +198,7 @@ class Rounds:
             policy, reference = labels.score(self.config, model, prompts, rows)
             scores = [{"logp_policy": p, "logp_reference": r} for p, r in zip(policy, reference, strict=True)]
         else:
-            turns = [last_user_turn(condition) for _, condition in prompts]
+            turns = [last_turn(condition["prompt"]) for _, condition in prompts]
             scores = [
                 {"score": [float(self.judge(turn, labels.text_of(a))) for a in row]}
                 for turn, row in zip(turns, rows, strict=True)
@@ -246,11 +240,13 @@ class Rounds:
         if len(usable) < len(scored):
             dropped["empty_answers"] = len(scored) - len(usable)
         found: dict[str, Any] = {"prompts": len(prompts), "pairs": len(rows), "dropped": dropped}
-        found["answer_words"] = mean(len(labels.text_of(a).split()) for row in scored for a in row["answers"])
+        found["answer_words"] = fmean(
+            len(labels.text_of(a).split()) for row in scored for a in row["answers"]
+        )
         xi = [row["xi"] for row in rows]
-        found["mean_gap"] = mean(xi)
+        found["mean_gap"] = fmean(xi)
         if self.verify is not None and self.verify != self.judge:
-            found["label_accuracy"] = mean(self.agreement(row) for row in rows)
+            found["label_accuracy"] = fmean(self.agreement(row) for row in rows)
         if isinstance(self.objective, SSAPO):
             worst = worst_case(
                 xi, epsilon=config.epsilon, space=self.objective.space, group_size=config.group_size,
@@ -266,7 +262,7 @@ class Rounds:
     def agreement(self, row: Mapping[str, Any]) -> float:
         """1 if the true reward ranks the pair the same way, 0.5 if it ties, else 0."""
         assert self.verify is not None
-        turn = last_user_turn(row)
+        turn = last_turn(row["prompt"])
         chosen, rejected = (self.verify(turn, labels.text_of(row[side])) for side in ("chosen", "rejected"))
         return 0.5 if chosen == rejected else float(chosen > rejected)
 
@@ -278,25 +274,3 @@ class Rounds:
         if number == 1:
             return gold
         return read_rows(self.folder.stage(str(number - 1)) / "pairs.jsonl")  # holds all before it
-
-
-def shown(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of a run that a summary of rounds shows."""
-    names = (
-        "eval_reward",
-        "eval_rewards/accuracies",
-        "eval_displacement",
-        "eval_kl",
-        "eval_sample_length",
-        "eval_sample_repetition",
-    )
-    kept = {name.removeprefix("eval_"): metrics[name] for name in names if name in metrics}
-    if "start_eval_reward" in metrics:
-        kept["start_reward"] = metrics["start_eval_reward"]
-    return kept
-
-
-def mean(values: Any) -> float:
-    """Arithmetic mean; 0 of nothing."""
-    found = list(values)
-    return sum(found) / len(found) if found else 0.0
