@@ -21,7 +21,7 @@ REFUSED = {
     "answers longer than the model": ("ssapo", ROWS, {"response_tokens": 128}, "lower response_tokens"),
     "no judge": ("online_dpo", ROWS, {}, "online_dpo needs a judge of answers"),
     "unknown judge": ("online_dpo", ROWS, {"judge": "clip:DIR"}, "judge=clip:DIR is not known for text"),
-    "judge of a method that labels": ("ssapo", ROWS, {"judge": "world:text"}, "judge: for image models"),
+    "judge of a method that labels": ("ssapo", ROWS, {"judge": "world:text"}, "ssapo labels its answers itself"),
     "keys of image methods": ("ssapo", ROWS, {"candidates": 3}, "candidates: for image models"),
     "another's keys": ("spa", ROWS, {"epsilon": 0.5}, "epsilon: for ssapo's adversary"),
     "doubts of another": ("ssapo", ROWS, {"doubted_share": 0.5}, "doubted_share: for spa"),

@@ -51,7 +51,7 @@ def train(
         )
         refuse_keys(config, STAGED_FIELDS - {"stage"}, given)
         return run(config, hyper, reward)
-    kept = {"judge"} if method.stages == "judged" else set()
+    kept = set() if method.stages == "oracle" else {"judge"}  # who labels is checked with the rounds
     refuse_keys(config, IMAGE_RUN_FIELDS - kept, f"for image models, and {method.name} trains text models")
     if modalities.modality_of(config.model) != "text":
         raise ConfigError(f"{method.name} trains text models, and {config.model} is not one")
