@@ -244,7 +244,7 @@ def train_trl(folder: Path, shape: Shape, cached: bool, options: dict[str, Any])
         precompute_ref_log_probs=cached,
         learning_rate=LEARNING_RATE,
         gradient_checkpointing=False,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",  # its default
         bf16=False,
         use_cpu=True,
         logging_steps=STEPS,

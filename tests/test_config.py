@@ -39,6 +39,7 @@ KEYS = [
     "batch_layout",
     "per_device_train_batch_tokens",
     "gradient_checkpointing",
+    "torch_compile",
     "use_peft",
     "lora_r",
     "lora_alpha",

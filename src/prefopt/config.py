@@ -86,6 +86,9 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
         False,
         description="recompute activations in the backward pass: less memory; auto: if it would not fit",
     )
+    torch_compile: bool = Field(
+        False, description="compile norms and feed-forward parts: faster steps after a slow first one"
+    )
     batch_layout: Literal["auto", "shared", "packed", "plain"] = Field(
         "auto",
         description="prompts shared by several completions and short rows packed, only packed, or one padded row "
@@ -176,7 +179,7 @@ IMAGE_RUN_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
 SPECIAL_FIELDS = IMAGE_RUN_FIELDS | STAGED_FIELDS
 TEXT_FIELDS = frozenset(
     {
-        "max_length", "attn_implementation", "batch_layout", "per_device_train_batch_tokens", "load_in_4bit",
+        "max_length", "attn_implementation", "torch_compile", "batch_layout", "per_device_train_batch_tokens", "load_in_4bit",
         "lora_target_modules", "sample_max_new_tokens", "sample_temperature", "token_metrics",
     }
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from array import array
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 import prefopt
 from conftest import save_tiny_model
@@ -260,3 +262,32 @@ def test_token_metrics_of_a_run(tiny_model, rows_file, own_cache, tmp_path):
     for line in found[True]:
         assert 0 < line["entropy"] < 6  # below that of even odds
         assert 0 <= line["mean_token_accuracy"] <= 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_checkpointing": True}, {"use_peft": True, "reference": "adapter_off"}],
+    ids=["full", "checkpointing", "lora"],
+)  # fmt: skip
+def test_a_compiled_run_is_the_same(options, tiny_model, rows_file, own_cache, tmp_path):
+    """Loss by loss, and what it saves is read by plain transformers."""
+    data, found = rows_file(rows(16)), {}
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        found[compiled], checks = run(
+            tiny_model, data, folder, torch_compile=compiled, max_steps=6, **options
+        )
+    assert "parts of layers run compiled" in checks["torch_compile"]["detail"]
+    assert not checks["torch_compile"]["detail"].startswith("0 ")
+    assert found[True] == pytest.approx(found[False], rel=1e-4)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    assert torch.isfinite(model(torch.tensor([[3, 4, 5]])).logits).all()
+
+
+def test_without_a_compiler_a_compiled_run_is_refused(
+    tiny_model, rows_file, own_cache, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="install one, name it in CXX, or leave torch_compile out"):
+        run(tiny_model, rows_file(rows(4)), tmp_path / "run", torch_compile=True)
+    assert not (tmp_path / "run" / "model").exists()

@@ -83,24 +83,20 @@ def trunk_of(inner: PreTrainedModel) -> nn.Module | None:
     return trunk if trunk is not inner else getattr(inner, "model", None)
 
 
-def last_layer(trunk: nn.Module) -> nn.Module | None:
-    """The last layer, by the names that models of transformers give it."""
-    for name in ("layers", "h"):
-        layers = getattr(trunk, name, None)
-        if isinstance(layers, nn.ModuleList) and len(layers):
-            return layers[-1]
-    return None
+def layers_of(trunk: nn.Module) -> list[nn.Module]:
+    """The layers, by the names that models of transformers give them; none where they cannot be told."""
+    lists = [getattr(trunk, name, None) for name in ("layers", "h")]
+    return next((list(layers) for layers in lists if isinstance(layers, nn.ModuleList)), [])
 
 
 def last_mlp(trunk: nn.Module) -> nn.Module | None:
     """The feed-forward part of the last layer."""
-    return getattr(last_layer(trunk), "mlp", None)
+    return next((getattr(layer, "mlp", None) for layer in layers_of(trunk)[-1:]), None)
 
 
 def last_attention(trunk: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]:
     """The attention of the last layer, and its projections to queries (where keys have another) and of its output."""
-    layer = last_layer(trunk)
-    for name, module in () if layer is None else layer.named_modules():
+    for name, module in (named for layer in layers_of(trunk)[-1:] for named in layer.named_modules()):
         if name.rpartition(".")[-1] in ATTENTIONS:
             children = dict(module.named_children())
             outputs = [children[k] for k in OUTPUTS if k in children]

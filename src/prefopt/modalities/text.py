@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prefopt import methods
 from prefopt.comparisons import Encoded
 from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.likelihoods.compiling import compile_parts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
@@ -112,6 +113,14 @@ def set_up(context: Context) -> Setup:
     if fit.checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
+    if config.torch_compile:
+        try:
+            parts = compile_parts(model)
+        except RuntimeError as error:
+            raise ConfigError(str(error)) from None
+        context.record.check(
+            "torch_compile", "pass" if parts else "note", f"{parts} parts of layers run compiled in training"
+        )
 
     world = world_of(config.data)
     reward = context.reward or (None if world is None else world.verify)
