@@ -2,6 +2,7 @@
 
     python benchmarks/compo_speed.py                     # m=100 moves, 350 prompt and 40 response tokens
     python benchmarks/compo_speed.py --rounds 3
+    python benchmarks/compo_speed.py --runs              # memory of whole runs, beside DPO's
     python benchmarks/compo_speed.py --write docs/performance.md
 
 The model is that of text_speed.py (19 million parameters, vocabulary of 16384, random weights), in float32, with
@@ -16,6 +17,9 @@ that of one which only loads the model and makes one forward pass. What is timed
 
 The last two draw moves and run the model on (chosen, rejected); since all moves cost the same, 6 are timed, the first
 is not counted, and the median is scaled to m.
+
+`--runs` trains through `prefopt.train`, one pair a step, three steps, each run in a process of its own: the oracle's stage, and
+`dpo` with a cached and with a live reference. "loaded" is the process that only loads the model for training.
 """
 
 from __future__ import annotations
@@ -27,6 +31,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from importlib import metadata
 from pathlib import Path
@@ -37,6 +42,12 @@ PROMPT, RESPONSE = 350, 40
 VOCABULARY = 16384
 TIMED = 6
 BAR = 20.0
+RUNS = {
+    "loaded": "model loaded",
+    "compo": "compo, oracle",
+    "cached": "dpo, cached reference",
+    "live": "dpo, live reference",
+}
 KINDS = ("loaded", "fast", "exact", "expected", "forward", "trimmed")
 
 
@@ -109,10 +120,61 @@ def worker(kind: str, moves: int) -> None:
     )
 
 
-def measure(kind: str, moves: int) -> dict[str, float]:
+def train(kind: str, moves: int, folder: Path) -> None:
+    """A whole run, or a loaded model; prints one JSON line at the end."""
+    import prefopt
+    from prefopt.models.loading import load_model
+
+    shared = {
+        "model": folder / "model", "data": folder / "pairs.jsonl", "output_dir": str(folder / "run"), "overwrite": True,
+        "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False, "max_length": 4096, "bf16": False,
+        "per_device_train_batch_size": 1,
+    }  # fmt: skip
+    if kind == "loaded":
+        load_model(str(folder / "model"), dtype="float32")
+    elif kind == "compo":
+        prefopt.train(
+            "compo",
+            stage="oracle",
+            perturbations=moves,
+            noisy_pairs=3,
+            gate=0.0,
+            keep_fraction=0.01,
+            **shared,
+        )
+    else:
+        prefopt.train("dpo", reference=kind, max_steps=3, **shared)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": 0, "peak": peak, "rate": 0}))
+
+
+def runs(moves: int) -> list[str]:
+    """Lines of the table of whole runs."""
+    from text_speed import SHAPES, make_inputs
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_inputs(folder, next(s for s in SHAPES if s.name == f"{PROMPT}/{RESPONSE}"))
+        os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+        peaks = {kind: measure(kind, moves, folder)["peak"] / 2**30 for kind in RUNS}
+    lines = ["| run | peak memory, GiB | above a loaded model | share of DPO's |", "|---|---|---|---|"]
+    above = {kind: peak - peaks["loaded"] for kind, peak in peaks.items()}
+    for kind, label in RUNS.items():
+        share = "" if kind == "loaded" else f"{above[kind] / above['cached']:.2f}"
+        lines.append(f"| {label} | {peaks[kind]:.2f} | {above[kind]:.2f} | {share} |")
+    return lines
+
+
+def measure(kind: str, moves: int, folder: Path | None = None) -> dict[str, float]:
     """Run a worker."""
     command = [sys.executable, __file__, "--kind", kind, "--moves", str(moves)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    command += [] if folder is None else ["--folder", str(folder)]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PREFOPT_QUIET": "1"},
+    )
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
@@ -126,18 +188,24 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=MOVES)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--write", type=Path, help="put the table into this page")
-    parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", action="store_true")
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.folder:
+        train(args.kind, args.moves, args.folder)
+        return
     if args.kind:
         worker(args.kind, args.moves)
         return
+    if args.runs:
+        lines = [about(args.moves) + "one pair a step.\n", *runs(args.moves)]
+        finish(lines, args.write, "compo runs")
+        return
     rounds = [{kind: measure(kind, args.moves) for kind in KINDS} for _ in range(args.rounds)]
     head = VOCABULARY * 384 * 4
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("prefopt", "transformers", "torch"))
-    threads = os.environ.get("OMP_NUM_THREADS", "all")
     lines = [
-        f"{versions}, Python {sys.version.split()[0]}; {os.cpu_count()}-core CPU, {threads} threads, float32; "
-        f"{args.moves} moves, {PROMPT}/{RESPONSE} tokens, {args.rounds} rounds.\n",
+        about(args.moves) + f"{args.rounds} rounds.\n",
         "| step | seconds | faster than a forward pass a move | than a trimmed one | memory above one forward pass, heads |",
         "|---|---|---|---|---|",
     ]
@@ -150,14 +218,30 @@ def main() -> None:
             cells.append(f"{statistics.median(ratios):.1f}x{spread}")
         above = statistics.median(r[kind]["peak"] - r["loaded"]["peak"] for r in rounds)
         lines.append("| " + " | ".join([*cells, f"{above / head:.1f}"]) + " |")
+    finish(lines, args.write, "compo")
+
+
+def about(moves: int) -> str:
+    """Versions, machine, sizes."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("prefopt", "transformers", "torch"))
+    threads = os.environ.get("OMP_NUM_THREADS", "all")
+    return (
+        f"{versions}, Python {sys.version.split()[0]}; {os.cpu_count()}-core CPU, {threads} threads, float32; {moves} moves, "
+        f"{PROMPT}/{RESPONSE} tokens, "
+    )
+
+
+def finish(lines: list[str], path: Path | None, name: str) -> None:
+    """Print the table, and put it into a page."""
     print("\n".join(lines))
-    if args.write:
-        begin, end = "<!-- compo: written by benchmarks/compo_speed.py -->\n", "\n<!-- end of compo -->"
-        page = args.write.read_text(encoding="utf-8")
-        if begin not in page:
-            raise SystemExit(f"{args.write} has no place for the table: add the lines\n{begin}{end}")
-        before, after = page.split(begin)[0], page.split(end)[1]
-        args.write.write_text(before + begin + "\n".join(lines) + end + after, encoding="utf-8")
+    if path is None:
+        return
+    begin, end = f"<!-- {name}: written by benchmarks/compo_speed.py -->\n", f"\n<!-- end of {name} -->"
+    page = path.read_text(encoding="utf-8")
+    if begin not in page:
+        raise SystemExit(f"{path} has no place for the table: add the lines\n{begin}{end}")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    path.write_text(before + begin + "\n".join(lines) + end + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

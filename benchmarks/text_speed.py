@@ -2,6 +2,7 @@
 
     python benchmarks/text_speed.py                      # every shape, three alternations
     python benchmarks/text_speed.py --shape 350/40 --rounds 1
+    python benchmarks/text_speed.py --compile            # both tools with torch_compile=true
     python benchmarks/text_speed.py --ingredients        # prefopt alone, one ingredient at a time
     python benchmarks/text_speed.py --profile            # prefopt alone: operators, and how near to the machine's peak
     python benchmarks/text_speed.py --write docs/performance.md
@@ -287,8 +288,8 @@ def measure(tool: str, shape: Shape, folder: Path, cached: bool, **options: Any)
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def compare(shape: Shape, rounds: int) -> str:
-    """One line of the table; both tools alternate."""
+def compare(shape: Shape, rounds: int, options: dict[str, Any]) -> str:
+    """One line of the table; both tools alternate, with the same options."""
     found: dict[tuple[str, bool], list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -296,7 +297,9 @@ def compare(shape: Shape, rounds: int) -> str:
         for _ in range(rounds):
             for cached in (False, True):
                 for tool in ("trl", "prefopt"):
-                    found.setdefault((tool, cached), []).append(measure(tool, shape, folder, cached))
+                    found.setdefault((tool, cached), []).append(
+                        measure(tool, shape, folder, cached, **options)
+                    )
     cells = [shape.name]
     for cached in (False, True):
         ours, theirs = (found[tool, cached] for tool in ("prefopt", "trl"))
@@ -356,6 +359,7 @@ def main() -> None:
     )
     parser.add_argument("--shape", choices=[s.name for s in SHAPES])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--ingredients", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--write", type=Path, help="put the tables into this page")
@@ -394,10 +398,10 @@ def main() -> None:
         lines.append(HEADINGS)
         print("\n".join(lines), flush=True)
         for shape in shapes:
-            lines.append(compare(shape, args.rounds))
+            lines.append(compare(shape, args.rounds, {"torch_compile": True} if args.compile else {}))
             print(lines[-1], flush=True)
     if args.write:
-        name = "ingredients" if args.ingredients else "profile" if args.profile else "speed"
+        name = next((k for k in ("compile", "ingredients", "profile") if getattr(args, k)), "speed")
         begin, end = f"<!-- {name}: written by benchmarks/text_speed.py -->\n", f"\n<!-- end of {name} -->"
         page = args.write.read_text(encoding="utf-8")
         before, after = page.split(begin)[0], page.split(end)[1]

@@ -80,6 +80,12 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def not_the_users_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What an earlier run of the tests cached must not decide this one, nor this one fill a user's cache."""
+    os.environ["PREFOPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny matrices are slower on many threads, and other tests want the cores."""
     os.environ["OMP_NUM_THREADS"] = "1"

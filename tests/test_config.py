@@ -110,6 +110,7 @@ KEYS = [
     "stage",
     "rounds",
     "seed_pairs",
+    "seed_selection",
     "seed_epochs",
     "prompts",
     "prompts_per_round",

@@ -61,7 +61,9 @@ class OnlineKeys(BaseModel):
     """Keys of methods that make their own images while training; an error elsewhere."""
 
     judge: str | None = Field(
-        None, description="scores candidates: lrm:DIR (latents), or a scorer of images as for `reward`"
+        None,
+        description="scores candidates: lrm:DIR (latents), or a scorer of images as for `reward`; for online_dpo world:text or "
+        "openai:MODEL@URL",
     )
     prompts_per_step: int = Field(8, ge=1, description="prompts of one collection, which is one step")
     candidates: int = Field(4, ge=2, description="K: samples compared at each reverse step (or trajectories)")
@@ -107,7 +109,11 @@ class RoundKeys(BaseModel):
 
     rounds: int = Field(3, ge=0, description="rounds after the first training on labelled pairs")
     seed_pairs: int = Field(
-        2000, ge=1, description="first rows of `data` whose labels are used; the others give prompts alone"
+        2000, ge=1, description="rows of `data` whose labels are used; the others give prompts alone"
+    )
+    seed_selection: Literal["first", "random", "farthest"] = Field(
+        "first",
+        description="which rows those are; farthest: prompts far from each other, by the starting model's hidden states",
     )
     seed_epochs: float = Field(1.0, gt=0, description="passes over the labelled pairs before the first round")
     prompts: str | None = Field(
@@ -125,7 +131,7 @@ class RoundKeys(BaseModel):
     generation_server: str | None = Field(
         None,
         description="address of an OpenAI-compatible server that samples answers; it is asked for the round's model by "
-        "its folder (`transformers serve` loads it). None: sample here",
+        "its folder (`transformers serve`, started without a model, loads it). None: sample here",
     )
     accumulate: bool = Field(False, description="train each round on the pairs of all rounds so far")
     train_reference: Literal["start", "previous"] = Field(

@@ -17,6 +17,7 @@ class FakeServer:
         die_after: so many answers, then connections are cut.
         reply: from the request's body to a text.
         pause: seconds that an answer takes.
+        known: name of its model; None: any.
     """
 
     def __init__(self, port=0, fail_first=0, die_after=None, reply=None, pause=0.0, known="tiny"):
@@ -39,11 +40,11 @@ class FakeServer:
                 self.wfile.write(data)
 
             def do_GET(self):
-                self.send(200, {"object": "list", "data": [{"id": known, "object": "model"}]})
+                self.send(200, {"object": "list", "data": [{"id": str(known), "object": "model"}]})
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if body["model"] != known:
+                if known is not None and body["model"] != known:
                     return self.send(404, {"error": {"message": "no such model"}})
                 with lock:
                     if fake.failures < fail_first:
@@ -75,7 +76,7 @@ class FakeServer:
                         "id": "x",
                         "object": kind,
                         "created": 0,
-                        "model": known,
+                        "model": body["model"],
                         "choices": [choice],
                         "usage": usage,
                     },

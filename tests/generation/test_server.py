@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 
 from generation.fake_server import FakeServer
+from generation.real_server import free_port, transformers_serve
 from prefopt.generation import Request, ServerGenerator, Settings, collect
 from prefopt.generation.base import sample_seed
 
@@ -25,12 +21,6 @@ SETTINGS = Settings(max_new_tokens=7, temperature=0.5, top_p=0.9, seed=2)
 
 def requests(count=6):
     return [Request(f"r{k}", [{"role": "user", "content": f"say {k}"}], n=2) for k in range(count)]
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def test_each_sample_is_asked_with_its_own_seed_and_the_settings(tmp_path):
@@ -119,31 +109,12 @@ def test_a_server_that_does_not_draw_is_pointed_out(tmp_path):
 @pytest.fixture(scope="module")
 def served(tiny_model, tmp_path_factory):
     """Folder of a model that draws, and the address of a server."""
-    pytest.importorskip("fastapi", reason="transformers serve needs transformers[serving]")
     folder = tmp_path_factory.mktemp("served")
     model = shutil.copytree(tiny_model, folder / "model")
     config = json.loads((model / "generation_config.json").read_text())
     (model / "generation_config.json").write_text(json.dumps(config | {"do_sample": True, "top_k": 0}))
-    port = free_port()
-    command = Path(sys.executable).with_name("transformers")
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [command, "serve", model, "--host", "127.0.0.1", "--port", str(port), "--device", "cpu"],
-            stdout=log, stderr=log, env=environment,
-        )  # fmt: skip
-        try:
-            for _ in range(240):
-                assert process.poll() is None, (folder / "log").read_text()
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                    break
-                except OSError:
-                    time.sleep(0.25)
-            yield str(model), f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.kill()
-            process.wait()
+    with transformers_serve(folder / "log", model) as url:
+        yield str(model), url
 
 
 def test_transformers_serve(served, tmp_path):

@@ -1,7 +1,8 @@
 """DPO on the policy's own answers, ranked by a judge.
 
-Rounds like those of `ssapo`, but a judge labels: a world's verifier, or any function of (prompt, answer). The best and
-the worst of `responses` answers make a pair; answers that the judge finds equal make none.
+Rounds like those of `ssapo`, but a judge labels: a world's verifier, any function of (prompt, answer), or a language model
+behind an OpenAI-compatible server, which is asked about every two answers to a prompt, in both orders. The best and the
+worst of `responses` answers make a pair; answers that the judge finds equal make none.
 
 ```text
 labelled pairs -> DPO -> [prompts -> answers -> judge -> pairs -> DPO] x rounds
@@ -11,7 +12,8 @@ labelled pairs -> DPO -> [prompts -> answers -> judge -> pairs -> DPO] x rounds
 prefopt train online_dpo model=world:text data=world:text seed_pairs=40 rounds=3 learning_rate=1e-4
 ```
 
-From Python, `prefopt.train("online_dpo", ..., reward=function)` makes the function the judge.
+`judge=openai:MODEL@URL` names a judge behind a server; its verdicts are kept in `stages/N/verdicts.jsonl`, and a prompt with
+one that cannot be read is left out. From Python, `prefopt.train("online_dpo", ..., reward=function)` makes the function the judge.
 
 ## Relations
 

@@ -21,11 +21,14 @@ prefopt train ssapo model=DIR data=pairs.jsonl seed_pairs=2000 prompts=prompts.j
 prefopt train ssapo model=world:text data=world:text seed_pairs=40 rounds=2 learning_rate=1e-4
 ```
 
-The first `seed_pairs` rows are used with their labels; prompts come from `prompts`, or from the other rows, whose labels
+`seed_pairs` rows are used with their labels: the first, or random ones, or those whose prompts lie farthest from each other
+(`seed_selection`; each time the prompt whose nearest chosen one is farthest, as the paper says, where its code takes the
+largest sum of distances). Prompts come from `prompts`, or from the other rows, whose labels
 are then not looked at. Everything between two runs is a file in `stages/N/`: prompts, answers (kept one by one as they
 arrive), their scores, the pairs with the adversary's constants, and the run itself with its own report. `resume=true` goes
 on after any interruption, in the middle of a round too, and samples nothing twice. `generation_server=URL` samples from
-an OpenAI-compatible server that can load a folder by name, such as `transformers serve`.
+an OpenAI-compatible server that can load a folder by name, such as `transformers serve` (started without a model; seeds are
+heeded by few servers, so such a run cannot be repeated to the last digit).
 
 `stage=gradient` trains the loss alone, on rows that carry the constants (`robust_moved`, `robust_shift`, ...).
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import adapter_base, load_model, load_tokenizer
 from prefopt.sources.report import Dropped
+from prefopt.stages.folder import write_whole
 from prefopt.training.data import world_of
 
 Prompt = tuple[str, dict[str, Any]]
@@ -99,7 +102,10 @@ def sample(
     if config.generation_server is not None:
         from prefopt.generation.server import ServerGenerator
 
-        generator = ServerGenerator(config.generation_server, model)
+        folder = Path(model).resolve()
+        let_draw(folder)
+        generator = ServerGenerator(config.generation_server, str(folder))
+        generator.identity = weights_digest(folder)
     else:
         from prefopt.generation.local import LocalGenerator
 
@@ -112,6 +118,26 @@ def sample(
     for response in collect(generator, requests, settings, journal):
         found[response.id][response.sample] = response.text
     return [[as_sample(condition, text) for text in found[name]] for name, condition in prompts]
+
+
+def let_draw(folder: Path) -> None:
+    """Have a saved model drawn from its whole distribution by whoever serves it.
+
+    `transformers serve` takes the likeliest token, and of a draw the likeliest 50, unless the model's own configuration
+    says otherwise; a request cannot ask for it.
+    """
+    path = folder / "generation_config.json"
+    values = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    write_whole(path, json.dumps(values | {"do_sample": True, "top_k": 0}, indent=2) + "\n")
+
+
+def weights_digest(folder: Path) -> str:
+    """Names a saved model by its weights, without loading it."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def as_sample(condition: Mapping[str, Any], text: str) -> Any:

@@ -16,6 +16,7 @@ from prefopt.sources.rows import load_comparisons
 from prefopt.sources.text_prompts import load_text_prompts
 from prefopt.stages.folder import Reward, read_rows, write_rows
 from prefopt.stages.labels import Prompt, room_for_answers
+from prefopt.stages.seeds import choose_seeds
 from prefopt.training.data import hold_out, load_source, prompt_key, suit, world_of
 
 
@@ -60,7 +61,7 @@ def written(folder: Path) -> bool:
 
 
 def split_data(config: TrainConfig, objective: Objective) -> Parts:
-    """Split the data; touches neither the disk nor a model's weights.
+    """Split the data; writes nothing, and reads weights only to choose labelled pairs by their prompts.
 
     Args:
         config: see `seed_pairs`, `prompts`, `eval_data`, `eval_size`.
@@ -80,12 +81,13 @@ def split_data(config: TrainConfig, objective: Objective) -> Parts:
             f"{config.method} begins with pairs, but {config.data} holds single labelled samples: give rows with "
             "prompt, chosen and rejected"
         )
-    seed = suit(replace(rest, examples=rest.examples[: config.seed_pairs]), objective, config)
+    chosen, later = choose_seeds(config, rest.examples)
+    seed = suit(replace(rest, examples=chosen), objective, config)
     if not config.rounds:
         return Parts(seed.examples, held, [], seed.dropped)
     taken = {prompt_key(e) for e in (*seed.examples, *held)}
     fresh: dict[str, Prompt] = {}
-    for name, condition in prompts_of(config, rest.examples[config.seed_pairs :]):
+    for name, condition in prompts_of(config, later):
         key = json.dumps(condition, sort_keys=True, default=str)  # as `prompt_key` makes it
         if key not in taken:
             fresh.setdefault(key, (name, condition))

@@ -24,10 +24,10 @@ from prefopt.sources.annotation import annotate, least_confident, pair_rows
 from prefopt.sources.worst_case import UNMOVED, worst_case
 from prefopt.stages import labels
 from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows, write_whole
+from prefopt.stages.judging import Judge, RewardJudge, check_server, the_judge
 from prefopt.stages.labels import Prompt
 from prefopt.stages.material import Material, material_of, split_data, verifier, written
 from prefopt.stages.page import shown, write_page
-from prefopt.training.data import world_of
 from prefopt.training.run import RunOutcome, build_objective
 
 
@@ -50,6 +50,13 @@ def train_in_rounds(
     check_rounds(config, objective)
     verify = reward or verifier(config)
     judge = the_judge(config, method, verify)
+    if config.generation_server is not None:
+        try:
+            check_server(config.generation_server, config.model)
+        except ValueError as error:
+            raise ConfigError(f"generation_server: {error}") from None
+    if verify is None and isinstance(judge, RewardJudge):
+        verify = judge.reward
     folder = StagedFolder(config, hyper)
     data = folder.path / "stages" / "data"
     parts = None if folder.resuming and written(data) else split_data(config, objective)
@@ -57,7 +64,7 @@ def train_in_rounds(
     if parts is not None:
         parts.write(folder.stage("data"))
     material = material_of(config, data)
-    rounds = Rounds(folder, material, objective, judge, verify or judge)
+    rounds = Rounds(folder, material, objective, judge, verify)
     outcome = rounds.first_run(hyper)
     for number in range(1, config.rounds + 1):
         outcome = rounds.round(number, outcome, hyper)
@@ -92,33 +99,6 @@ def check_rounds(config: TrainConfig, objective: Objective) -> None:
         refuse_keys(config, frozenset({"doubted_share"}), f"for spa, and {config.method} smooths no labels")
 
 
-def the_judge(config: TrainConfig, method: Method, verify: Reward | None) -> Reward | None:
-    """Who labels: None for the policy itself.
-
-    Raises:
-        ConfigError: a judge is needed and there is none, or the other way round.
-    """
-    if method.stages == "self":
-        if config.judge is not None:
-            raise ConfigError(
-                f"{method.name} labels its answers itself: leave out judge={config.judge}, or use online_dpo"
-            )
-        return None
-    if config.judge is None:
-        if verify is None:
-            raise ConfigError(
-                f"{method.name} needs a judge of answers: set judge=world:text for the bundled world, or call "
-                "prefopt.train with reward=a function of (prompt, answer)"
-            )
-        return verify
-    world = world_of(config.judge)
-    if world is None:
-        raise ConfigError(
-            f"judge={config.judge} is not known for text: needed world:text, or prefopt.train(reward=function)"
-        )
-    return world.verify
-
-
 class Rounds:
     """The rounds of one method in one folder.
 
@@ -135,7 +115,7 @@ class Rounds:
         folder: StagedFolder,
         material: Material,
         objective: Any,
-        judge: Reward | None,
+        judge: Judge | None,
         verify: Reward | None,
     ) -> None:
         self.folder, self.material, self.objective = folder, material, objective
@@ -181,7 +161,7 @@ class Rounds:
         answers = labels.sample(config, str(model), prompts, stage / "answers.jsonl", number)
         labelled = stage / "labels.jsonl"
         if not labelled.exists():
-            write_rows(labelled, self.labelled(str(model), prompts, answers))
+            write_rows(labelled, self.labelled(stage, str(model), prompts, answers))
         rows, found = self.pairs(prompts, read_rows(labelled))
         if config.accumulate:
             rows = self.earlier(number) + rows
@@ -190,19 +170,16 @@ class Rounds:
         write_rows(stage / "pairs.jsonl", rows)
 
     def labelled(
-        self, model: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+        self, stage: Path, model: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
     ) -> list[dict[str, Any]]:
         """A row a prompt: the answers that say something, and what the judge, or policy and reference, make of them."""
         rows = [[a for a in row if labels.text_of(a).strip()] for row in answers]
+        scores: list[dict[str, Any]]
         if self.judge is None:
             policy, reference = labels.score(self.config, model, prompts, rows)
             scores = [{"logp_policy": p, "logp_reference": r} for p, r in zip(policy, reference, strict=True)]
         else:
-            turns = [last_turn(condition["prompt"]) for _, condition in prompts]
-            scores = [
-                {"score": [float(self.judge(turn, labels.text_of(a))) for a in row]}
-                for turn, row in zip(turns, rows, strict=True)
-            ]
+            scores = [{"score": found} for found in self.judge.scores(stage, prompts, rows)]
         return [
             {"id": name, "answers": row, **found}
             for (name, _), row, found in zip(prompts, rows, scores, strict=True)
@@ -220,7 +197,13 @@ class Rounds:
         """Rows to train on, and what is worth knowing of the round."""
         config = self.config
         conditions = dict(prompts)
-        usable = [row for row in scored if len(row["answers"]) > 1]
+        judged = [row for row in scored if row.get("score", True) is not None]
+        usable = [row for row in judged if len(row["answers"]) > 1]
+        if not judged:
+            raise ValueError(
+                f"the verdicts of {config.judge} on all {len(scored)} prompts cannot be read: see verdicts.jsonl; the "
+                "judge must reply with one word, A, B or tie"
+            )
         if not usable:
             raise ValueError(
                 f"no pair came of {len(scored)} prompts: all answers of each but one were empty. Sample more `responses`, "
@@ -237,15 +220,17 @@ class Rounds:
         names = [row["id"] for row in usable]
         rows = pair_rows(annotation, [conditions[name]["prompt"] for name in names], answers, names)
         dropped = dict(annotation.dropped)
-        if len(usable) < len(scored):
-            dropped["empty_answers"] = len(scored) - len(usable)
+        if len(usable) < len(judged):
+            dropped["empty_answers"] = len(judged) - len(usable)
+        if len(judged) < len(scored):
+            dropped["unreadable_verdicts"] = len(scored) - len(judged)
         found: dict[str, Any] = {"prompts": len(prompts), "pairs": len(rows), "dropped": dropped}
         found["answer_words"] = fmean(
             len(labels.text_of(a).split()) for row in scored for a in row["answers"]
         )
         xi = [row["xi"] for row in rows]
         found["mean_gap"] = fmean(xi)
-        if self.verify is not None and self.verify != self.judge:
+        if self.verify is not None and self.judge != RewardJudge(self.verify):
             found["label_accuracy"] = fmean(self.agreement(row) for row in rows)
         if isinstance(self.objective, SSAPO):
             worst = worst_case(
