@@ -284,6 +284,8 @@ def resolve(*layers: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
     merged["method"] = str(merged["method"])
     try:
         objective_fields = registry.hyperparameter_names(merged["method"])
+        if "first" in merged:  # the loss of compo's first stage
+            objective_fields += registry.hyperparameter_names(str(merged["first"]))
     except (KeyError, ValueError) as error:
         raise ConfigError(str(error.args[0])) from error
     defaults = methods.defaults(merged["method"])
@@ -295,7 +297,7 @@ def resolve(*layers: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
             known = FIELD_NAMES | set(objective_fields) | set(ALIASES)
             raise ConfigError(
                 f"unknown key {key!r}{nearest(key, known)} "
-                f"({merged['method']} takes {', '.join(sorted(objective_fields)) or 'no hyper-parameters'}; "
+                f"({merged['method']} takes {', '.join(sorted({*objective_fields})) or 'no hyper-parameters'}; "
                 "`prefopt methods NAME` lists every key)"
             )
     for key in ("model", "data"):

@@ -161,7 +161,9 @@ class SplitKeys(BaseModel):
         description="noisy: differs by at most split_margin; release: the chosen one is likelier, by less",
     )
     noisy_pairs: int | None = Field(100, ge=1, description="first noisy pairs to use; None: all")
-    first: Literal["dpo", "simpo"] = Field("dpo", description="method of the first stage, on clean pairs")
+    first: Literal["dpo", "simpo"] = Field(
+        "dpo", description="method of the first stage, on clean pairs; simpo brings its own keys"
+    )
 
 
 class OracleKeys(SplitKeys):

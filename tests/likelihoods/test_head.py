@@ -13,10 +13,15 @@ K, D, V = 23, 6, 40
 FINISHES = [Finish(), Finish(scale=0.3), Finish(softcap=2.0), Finish(scale=1.7, softcap=5.0)]
 
 
-@pytest.fixture(autouse=True, params=[0, 2**20], ids=["made again", "kept"])
+@pytest.fixture(
+    autouse=True, params=[(0, 16), (2**20, 16), (2**20, 64)], ids=["made again", "kept", "one piece"]
+)
 def small_pieces(request, monkeypatch):
-    monkeypatch.setitem(module.PIECE, "cpu", 16 * 4 * V)  # 16 tokens a piece: two pieces, the second not full
-    monkeypatch.setitem(module.KEPT, "cpu", request.param)
+    monkeypatch.setitem(
+        module.PIECE, "cpu", request.param[1] * 4 * V
+    )  # of 16 tokens: two, the second not full
+    monkeypatch.setitem(module.KEPT, "cpu", request.param[0])
+    monkeypatch.setattr(module, "BLOCK", 5 * 4 * V)  # five rows a block: the last of a piece has one
 
 
 def inputs(dtype=torch.float64, bias=True):

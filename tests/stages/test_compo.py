@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import save_tiny_model
-from prefopt.config import ConfigError
+from prefopt.config import ConfigError, read_yaml
 from prefopt.training.loop import Loop
 from stages.staged_rig import ORACLE, ROWS, rows, start_and_kill, train, weights, write
 
@@ -176,9 +176,16 @@ def test_a_shut_gate_moves_nothing(tiny_model, data, own_cache, tmp_path):
 
 def test_simpo_first(tiny_model, data, own_cache, tmp_path):
     folder = tmp_path / "run"
-    train("compo", tiny_model, data, folder, first="simpo", beta=2.0)
+    train("compo", tiny_model, data, folder, first="simpo", beta=2.0, gamma_beta_ratio=0.8)
     manifest = json.loads((folder / "stages/clean/run/record/manifest.json").read_text())
     assert manifest["method"] == "simpo"
+    ratios = [
+        read_yaml(folder / f"{part}config.yaml").get("gamma_beta_ratio")
+        for part in ("", "stages/clean/run/", "stages/noisy/run/")
+    ]
+    assert ratios == [0.8, 0.8, None]
+    with pytest.raises(ConfigError, match="unknown key 'gamma_beta_ratio'"):
+        train("compo", tiny_model, data, tmp_path / "dpo", gamma_beta_ratio=0.8)
     assert changed(folder / "stages/clean/run/model", folder / "model") == {"lm_head.weight"}
 
 

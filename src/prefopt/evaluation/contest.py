@@ -12,6 +12,7 @@ from typing import Any
 from prefopt.evaluation.judges import Duel, Judge, ScorerJudge, ServerJudge
 from prefopt.generation.base import Generator, Prompt, Request, Settings, last_turn
 from prefopt.generation.journal import collect
+from prefopt.generation.server import ServerGenerator, check_server
 from prefopt.sources.files import SUFFIXES, load_rows
 from prefopt.sources.text_prompts import load_text_prompts
 
@@ -136,11 +137,8 @@ def check_side(source: str, prompts: Sequence[Prompted]) -> None:
     if is_file(source):
         read_answers(source, prompts)
     elif source.startswith(SERVER):
-        from prefopt.generation.server import ServerGenerator
-
         model, url = parse_server(source)
-        with ServerGenerator(url, model).connection:
-            pass
+        check_server(url, model)
     elif source.startswith(WORLD):
         text_world(source)
     else:
@@ -165,8 +163,6 @@ def answers(
         return read_answers(source, prompts)
     generator: Generator
     if source.startswith(SERVER):
-        from prefopt.generation.server import ServerGenerator
-
         model, url = parse_server(source)
         generator = ServerGenerator(url, model)
     else:
@@ -205,8 +201,7 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
     if name.startswith(SERVER):
         model, url = parse_server(name)
         judge = ServerJudge(url, model, journal)
-        with judge.generator.connection:  # before answers are generated for a judge that is not there
-            pass
+        check_server(url, model)  # before answers are generated for a judge that is not there
         return judge
     if not name.startswith(WORLD):
         raise ValueError(f"no judge is called {name!r}: needed world:text, or openai:MODEL@URL")

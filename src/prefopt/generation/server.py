@@ -143,6 +143,17 @@ class Connection:
         )
 
 
+def check_server(url: str, model: str) -> None:
+    """Find out now what would otherwise be found out after expensive work.
+
+    Raises:
+        ValueError: the `openai` package is missing, or the address is none.
+        ConnectionError: nobody is there.
+    """
+    with Connection(url, model):
+        pass
+
+
 def _said(error: Any) -> str:
     """What the server answered, where the library's message leaves it out."""
     body = error.response.text.strip()[:300]

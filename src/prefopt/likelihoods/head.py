@@ -22,6 +22,9 @@ from torch.utils.checkpoint import checkpoint
 PIECE = {"cpu": 32 * 2**20, "cuda": 256 * 2**20}
 """Bytes of float32 logits made at a time: on a CPU about what its caches hold, on a GPU what fills it."""
 
+BLOCK = 2**20
+"""Bytes of float32 logits that elementwise operators take at a time on a CPU: what stays in the cache of a core."""
+
 KEPT = {"cpu": 256 * 2**20, "cuda": 512 * 2**20}
 """Bytes of float32 logits that are kept from the forward to the backward pass rather than made again."""
 
@@ -61,6 +64,14 @@ class Finish:
         if self.softcap is not None:
             grad_KV = grad_KV.mul_(1 - (z_KV / self.softcap).square())
         return grad_KV if self.scale == 1.0 else grad_KV.mul_(self.scale)
+
+
+def logsumexp(z_KV: Tensor) -> Tensor:
+    """(K,) without gradient, by blocks of rows: torch's makes a second table as large as the logits, twice."""
+    if z_KV.device.type != "cpu":
+        return z_KV.logsumexp(-1)
+    rows = max(1, BLOCK // (4 * z_KV.shape[-1]))
+    return torch.cat([block.logsumexp(-1) for block in z_KV.split(rows)])
 
 
 def token_logp(z_KV: Tensor, target_K: Tensor) -> Tensor:
@@ -159,7 +170,7 @@ class HeadLogp(torch.autograd.Function):
         found: list[dict[str, Tensor]] = []
         for h_KD, t_K in zip(hidden_KD.split(rows), target_K.split(rows), strict=True):
             z_KV = finished_logits(ctx.dtype, h_KD, weight_VD, bias_V, finish)
-            lse.append(z_KV.logsumexp(-1))
+            lse.append(logsumexp(z_KV))
             logp.append(z_KV.gather(-1, t_K[:, None])[:, 0] - lse[-1])
             found.append(measures(z_KV, t_K, extras))
             if ctx.kept is not None:
@@ -175,10 +186,12 @@ class HeadLogp(torch.autograd.Function):
         wants_hidden, _, wants_weight, wants_bias, *_ = ctx.needs_input_grad
         wide = torch.promote_types(weight_VD.dtype, torch.float32)
         grad_hidden_KD = torch.empty_like(hidden_KD) if wants_hidden else None
-        grad_VD = torch.zeros_like(weight_VD, dtype=wide) if wants_weight else None
+        pieces = range(0, len(target_K), ctx.rows)
+        # a first product writes what zeros and a sum would read and write once more
+        grad_VD = torch.zeros_like(weight_VD, dtype=wide) if wants_weight and len(pieces) != 1 else None
         grad_V = torch.zeros_like(bias_V, dtype=wide) if wants_bias else None
         kept, ctx.kept = ctx.kept, None  # used up: a second backward pass makes them again
-        for k, start in enumerate(range(0, len(target_K), ctx.rows)):
+        for k, start in enumerate(pieces):
             piece = slice(start, start + ctx.rows)
             g_K1, t_K1 = grads[0][piece, None], target_K[piece, None]
             if kept is None:
@@ -192,7 +205,9 @@ class HeadLogp(torch.autograd.Function):
             with torch.autocast(hidden_KD.device.type, enabled=False):
                 if grad_hidden_KD is not None:
                     grad_hidden_KD[piece] = grad_KV @ weight_VD.to(ctx.dtype)
-                if grad_VD is not None and ctx.dtype == wide:
+                if wants_weight and grad_VD is None:
+                    grad_VD = (grad_KV.T @ hidden_KD[piece].to(ctx.dtype)).to(wide)
+                elif grad_VD is not None and ctx.dtype == wide:
                     grad_VD.addmm_(grad_KV.T, hidden_KD[piece].to(ctx.dtype))
                 elif grad_VD is not None:
                     grad_VD += grad_KV.T @ hidden_KD[piece].to(ctx.dtype)

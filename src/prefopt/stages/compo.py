@@ -18,6 +18,7 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.methods import Method
 from prefopt.modalities.text_oracle import check_oracle, moved_parameters
 from prefopt.models.loading import load_tokenizer
+from prefopt.objectives.registry import hyperparameter_names
 from prefopt.oracles.comparison import is_noisy
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.report import Dropped, write_dropped
@@ -48,8 +49,10 @@ def train_compo(
     """
     check_oracle(config)
     first_keys, first_hyper = first_stage(config, hyper)
+    given, own = dict(hyper), set(hyperparameter_names(method.name))
+    hyper = {k: v for k, v in given.items() if k in own}
     verify = reward or verifier(config)
-    folder = StagedFolder(config, hyper)
+    folder = StagedFolder(config, given)
     split = folder.path / "stages" / "data" / "split.json"
     pairs = None if folder.resuming and split.exists() else read_pairs(config, hyper)
     folder.open()
@@ -101,8 +104,9 @@ def first_stage(config: TrainConfig, hyper: Mapping[str, Any]) -> tuple[dict[str
     Raises:
         ConfigError: hyper-parameters that its loss does not take.
     """
-    given = {"method": config.first, "model": config.model, "data": config.data, **hyper}
-    _, own = resolve(given)
+    names = set(hyperparameter_names(config.first))
+    given = {k: v for k, v in hyper.items() if k in names}
+    _, own = resolve({"method": config.first, "model": config.model, "data": config.data, **given})
     return {"method": config.first}, own
 
 

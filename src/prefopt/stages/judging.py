@@ -13,7 +13,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.evaluation.contest import SERVER, parse_server
 from prefopt.evaluation.judges import Duel, ServerJudge
 from prefopt.generation.base import last_turn
-from prefopt.generation.server import Connection
+from prefopt.generation.server import check_server
 from prefopt.methods import Method
 from prefopt.stages.folder import Reward
 from prefopt.stages.labels import Prompt, text_of
@@ -142,14 +142,3 @@ def the_judge(config: TrainConfig, method: Method, verify: Reward | None) -> Jud
             "prefopt.train(reward=function)"
         )
     return RewardJudge(world.verify)
-
-
-def check_server(url: str, model: str) -> None:
-    """Fail now where a round would fail later.
-
-    Raises:
-        ValueError: the `openai` package is missing, or the address is none.
-        ConnectionError: nobody is there.
-    """
-    with Connection(url, model):
-        pass

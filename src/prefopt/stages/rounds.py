@@ -17,6 +17,7 @@ from typing import Any
 
 from prefopt.config import ConfigError, TrainConfig, refuse_keys
 from prefopt.generation.base import last_turn
+from prefopt.generation.server import check_server
 from prefopt.methods import Method
 from prefopt.objectives.base import Objective
 from prefopt.objectives.robust import SPA, SSAPO
@@ -24,7 +25,7 @@ from prefopt.sources.annotation import annotate, least_confident, pair_rows
 from prefopt.sources.worst_case import UNMOVED, worst_case
 from prefopt.stages import labels
 from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows, write_whole
-from prefopt.stages.judging import Judge, RewardJudge, check_server, the_judge
+from prefopt.stages.judging import Judge, RewardJudge, the_judge
 from prefopt.stages.labels import Prompt
 from prefopt.stages.material import Material, material_of, split_data, verifier, written
 from prefopt.stages.page import shown, write_page

@@ -17,7 +17,7 @@ from prefopt.likelihoods.capability import causal_lm, trunk_of
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import load_tokenizer
 from prefopt.sources.annotation import farthest_points
-from prefopt.stages.labels import folder_of, loaded
+from prefopt.stages.labels import folder_of, loaded, positions_of
 
 
 def choose_seeds(config: TrainConfig, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -42,7 +42,8 @@ def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.nd
     """(N, D) float32, the starting model's last hidden state at the last token of each prompt."""
     source = folder_of(config.model)
     likelihood = TokenLikelihood(load_tokenizer(source), config.max_length)
-    prompts = [likelihood.prompt_ids(e.items[0].condition) for e in examples]
+    positions = positions_of(source)  # of a longer prompt the end
+    prompts = [likelihood.prompt_ids(e.items[0].condition)[-(positions or 0) :] for e in examples]
     if empty := [e.id for e, ids in zip(examples, prompts, strict=True) if not ids]:
         raise ValueError(f"seed_selection=farthest compares prompts, and that of row {empty[0]} has no token")
     network = loaded(config, source)
