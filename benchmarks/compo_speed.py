@@ -139,7 +139,6 @@ def train(kind: str, moves: int, folder: Path) -> None:
             perturbations=moves,
             noisy_pairs=3,
             gate=0.0,
-            keep_fraction=0.01,
             **shared,
         )
     else:

@@ -284,8 +284,8 @@ def resolve(*layers: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
     merged["method"] = str(merged["method"])
     try:
         objective_fields = registry.hyperparameter_names(merged["method"])
-        if "first" in merged:  # the loss of compo's first stage
-            objective_fields += registry.hyperparameter_names(str(merged["first"]))
+        if merged.get("first") == "simpo":  # compo's first stage has a loss of its own
+            objective_fields += registry.hyperparameter_names("simpo")
     except (KeyError, ValueError) as error:
         raise ConfigError(str(error.args[0])) from error
     defaults = methods.defaults(merged["method"])

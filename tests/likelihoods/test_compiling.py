@@ -13,7 +13,7 @@ import torch
 from likelihoods.architectures import build
 from prefopt.likelihoods import compiling
 from prefopt.likelihoods.capability import Ability
-from prefopt.likelihoods.compiling import compile_parts, parts_of
+from prefopt.likelihoods.compiling import check_compiler, compile_parts, parts_of
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 
@@ -85,4 +85,5 @@ def test_parts_are_all_but_attention_experts_and_what_reads_scored_places():
 def test_no_compiler_is_said_before_training(monkeypatch):
     monkeypatch.setattr(compiling.shutil, "which", lambda name: None)
     with pytest.raises(RuntimeError, match=r"torch_compile=true needs a C\+\+ compiler"):
-        compile_parts(build("llama"))
+        check_compiler("cpu")
+    check_compiler("cuda")

@@ -17,10 +17,9 @@ FINISHES = [Finish(), Finish(scale=0.3), Finish(softcap=2.0), Finish(scale=1.7, 
     autouse=True, params=[(0, 16), (2**20, 16), (2**20, 64)], ids=["made again", "kept", "one piece"]
 )
 def small_pieces(request, monkeypatch):
-    monkeypatch.setitem(
-        module.PIECE, "cpu", request.param[1] * 4 * V
-    )  # of 16 tokens: two, the second not full
-    monkeypatch.setitem(module.KEPT, "cpu", request.param[0])
+    kept, tokens = request.param
+    monkeypatch.setitem(module.PIECE, "cpu", tokens * 4 * V)  # of 16 tokens: two, the second not full
+    monkeypatch.setitem(module.KEPT, "cpu", kept)
     monkeypatch.setattr(module, "BLOCK", 5 * 4 * V)  # five rows a block: the last of a piece has one
 
 

@@ -288,6 +288,9 @@ def test_without_a_compiler_a_compiled_run_is_refused(
     tiny_model, rows_file, own_cache, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(
+        "transformers.AutoModelForCausalLM.from_pretrained", None
+    )  # before any model is loaded
     with pytest.raises(ConfigError, match="install one, name it in CXX, or leave torch_compile out"):
         run(tiny_model, rows_file(rows(4)), tmp_path / "run", torch_compile=True)
     assert not (tmp_path / "run" / "model").exists()

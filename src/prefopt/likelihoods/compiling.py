@@ -17,6 +17,16 @@ from torch import nn
 from prefopt.likelihoods.capability import ATTENTIONS, causal_lm, last_mlp, layers_of, trunk_of
 
 
+def check_compiler(device: str) -> None:
+    """Raise RuntimeError if there is no C++ compiler and the kind of device, a CPU, needs one."""
+    compiler = os.environ.get("CXX", "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise RuntimeError(
+            f"torch_compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install one, name it in "
+            "CXX, or leave torch_compile out"
+        )
+
+
 def compile_parts(model: nn.Module) -> int:
     """Let every layer's norms and feed-forward part run compiled wherever gradients are asked for.
 
@@ -29,17 +39,7 @@ def compile_parts(model: nn.Module) -> int:
 
     Returns:
         How many parts there are; 0 if the layers could not be told.
-
-    Raises:
-        RuntimeError: no C++ compiler, which code for a CPU needs.
     """
-    device = next(model.parameters()).device.type
-    compiler = os.environ.get("CXX", "g++")
-    if device == "cpu" and shutil.which(compiler) is None:
-        raise RuntimeError(
-            f"torch_compile=true needs a C++ compiler on a CPU, and there is no {compiler}: install one, name it in "
-            "CXX, or leave torch_compile out"
-        )
     parts = list(parts_of(model))
     for part in parts:
         part.forward = where_gradients(part.forward)
@@ -52,9 +52,10 @@ def parts_of(model: nn.Module) -> Iterator[Any]:
     trunk = None if inner is None else trunk_of(inner)
     if trunk is None:
         return
+    trimmed = last_mlp(trunk)
     for layer in layers_of(trunk):
         for name, part in layer.named_children():
-            if name not in ATTENTIONS and part is not last_mlp(trunk) and not routes(part):
+            if name not in ATTENTIONS and part is not trimmed and not routes(part):
                 yield part
 
 

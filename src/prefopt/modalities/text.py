@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from prefopt import methods
 from prefopt.comparisons import Encoded
 from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
-from prefopt.likelihoods.compiling import compile_parts
+from prefopt.likelihoods.compiling import check_compiler, compile_parts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
@@ -51,6 +51,11 @@ def set_up(context: Context) -> Setup:
             f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
             "per_device_train_batch_tokens and set per_device_train_batch_size"
         )
+    if config.torch_compile:
+        try:
+            check_compiler(accelerator.device.type)
+        except RuntimeError as error:
+            raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
@@ -114,10 +119,7 @@ def set_up(context: Context) -> Setup:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     if config.torch_compile:
-        try:
-            parts = compile_parts(model)
-        except RuntimeError as error:
-            raise ConfigError(str(error)) from None
+        parts = compile_parts(model)
         context.record.check(
             "torch_compile", "pass" if parts else "note", f"{parts} parts of layers run compiled in training"
         )

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,15 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         data = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
         digest.update(data.numpy().data)
+    return digest.hexdigest()
+
+
+def saved_fingerprint(folder: Path) -> str:
+    """Hex digest of the weights saved in a folder, which are not loaded; not that of `fingerprint`."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "blake2b").digest())
     return digest.hexdigest()
 
 

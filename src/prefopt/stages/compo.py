@@ -49,12 +49,11 @@ def train_compo(
     """
     check_oracle(config)
     first_keys, first_hyper = first_stage(config, hyper)
-    given, own = dict(hyper), set(hyperparameter_names(method.name))
-    hyper = {k: v for k, v in given.items() if k in own}
+    oracle_hyper = taken_by(method.name, hyper)
     verify = reward or verifier(config)
-    folder = StagedFolder(config, given)
+    folder = StagedFolder(config, hyper)
     split = folder.path / "stages" / "data" / "split.json"
-    pairs = None if folder.resuming and split.exists() else read_pairs(config, hyper)
+    pairs = None if folder.resuming and split.exists() else read_pairs(config, oracle_hyper)
     folder.open()
     data = folder.stage("data")
     if pairs is not None:
@@ -81,7 +80,7 @@ def train_compo(
         summary.append({"stage": "clean", "pairs": found["clean"], **shown(outcome.metrics)})
     if found["noisy"]:
         outcome = folder.run(
-            "noisy", verify, hyper, **oracle_keys(config, model, data / "noisy.jsonl"), **held_out
+            "noisy", verify, oracle_hyper, **oracle_keys(config, model, data / "noisy.jsonl"), **held_out
         )
         summary.append({"stage": "noisy", "pairs": found["noisy"], **shown(outcome.metrics)})
     assert outcome is not None, "reading refuses empty data"
@@ -104,10 +103,15 @@ def first_stage(config: TrainConfig, hyper: Mapping[str, Any]) -> tuple[dict[str
     Raises:
         ConfigError: hyper-parameters that its loss does not take.
     """
-    names = set(hyperparameter_names(config.first))
-    given = {k: v for k, v in hyper.items() if k in names}
-    _, own = resolve({"method": config.first, "model": config.model, "data": config.data, **given})
+    given = {"method": config.first, "model": config.model, "data": config.data}
+    _, own = resolve({**given, **taken_by(config.first, hyper)})
     return {"method": config.first}, own
+
+
+def taken_by(name: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """Those hyper-parameters that an objective takes."""
+    names = set(hyperparameter_names(name))
+    return {k: v for k, v in hyper.items() if k in names}
 
 
 def oracle_keys(config: TrainConfig, model: str, data: Path) -> dict[str, Any]:

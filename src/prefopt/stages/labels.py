@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from prefopt.generation.base import Request, Settings
 from prefopt.generation.journal import collect
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.models.identity import fingerprint
+from prefopt.models.identity import fingerprint, saved_fingerprint
 from prefopt.models.loading import adapter_base, load_model, load_tokenizer
 from prefopt.sources.report import Dropped
 from prefopt.stages.folder import write_whole
@@ -105,7 +104,7 @@ def sample(
         folder = Path(model).resolve()
         let_draw(folder)
         generator = ServerGenerator(config.generation_server, str(folder))
-        generator.identity = weights_digest(folder)
+        generator.identity = saved_fingerprint(folder)
     else:
         from prefopt.generation.local import LocalGenerator
 
@@ -129,15 +128,6 @@ def let_draw(folder: Path) -> None:
     path = folder / "generation_config.json"
     values = json.loads(path.read_text("utf-8")) if path.exists() else {}
     write_whole(path, json.dumps(values | {"do_sample": True, "top_k": 0}, indent=2) + "\n")
-
-
-def weights_digest(folder: Path) -> str:
-    """Names a saved model by its weights, without loading it."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def as_sample(condition: Mapping[str, Any], text: str) -> Any:

@@ -51,11 +51,6 @@ def train_in_rounds(
     check_rounds(config, objective)
     verify = reward or verifier(config)
     judge = the_judge(config, method, verify)
-    if config.generation_server is not None:
-        try:
-            check_server(config.generation_server, config.model)
-        except ValueError as error:
-            raise ConfigError(f"generation_server: {error}") from None
     if verify is None and isinstance(judge, RewardJudge):
         verify = judge.reward
     folder = StagedFolder(config, hyper)
@@ -80,7 +75,7 @@ def train_in_rounds(
 
 
 def check_rounds(config: TrainConfig, objective: Objective) -> None:
-    """Raise ConfigError for settings that would fail, or mean nothing, in a later round."""
+    """Raise ConfigError for settings that would fail, or mean nothing, in a later round; ConnectionError for no server."""
     if config.train_reference == "previous" and isinstance(objective, SSAPO) and config.epsilon > 0:
         raise ConfigError(
             "train_reference=previous makes every gap 0 when a round begins, so the adversary's constants, found at the "
@@ -98,6 +93,11 @@ def check_rounds(config: TrainConfig, objective: Objective) -> None:
         refuse_keys(config, frozenset({"epsilon", "group_size"}), given)
     if not isinstance(objective, SPA):
         refuse_keys(config, frozenset({"doubted_share"}), f"for spa, and {config.method} smooths no labels")
+    if config.generation_server is not None:
+        try:
+            check_server(config.generation_server, config.model)
+        except ValueError as error:
+            raise ConfigError(f"generation_server: {error}") from None
 
 
 class Rounds:
@@ -203,7 +203,7 @@ class Rounds:
         if not judged:
             raise ValueError(
                 f"the verdicts of {config.judge} on all {len(scored)} prompts cannot be read: see verdicts.jsonl; the "
-                "judge must reply with one word, A, B or tie"
+                "judge must reply with one word, A, B or tie. With one that does, start over with overwrite=true"
             )
         if not usable:
             raise ValueError(
