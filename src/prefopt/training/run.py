@@ -24,6 +24,7 @@ from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.references import REFERENCE_BATCH, Reference
 from prefopt.training import checkpoint, memory
+from prefopt.training.allocator import kept_memory
 from prefopt.training.batches import Scorer
 from prefopt.training.console import Console
 from prefopt.training.course import Course
@@ -83,8 +84,9 @@ def run(
     try:
         context = Context(config, objective, accelerator, bf16, record, Console(main), reward)
         setup = modalities.set_up(context)
-        course = assemble(context, setup, prepare_model)
-        course.run(resume_from)
+        with kept_memory(accelerator.device.type):
+            course = assemble(context, setup, prepare_model)
+            course.run(resume_from)
     except BaseException as error:
         if record.opened:
             reason = str(error) or type(error).__name__
