@@ -31,28 +31,27 @@ def step(size, number):
         del blocks
 
 start = resident()
-with kept_memory({device!r}) as kept:
+with kept_memory({device!r}):
     step(8, 20)
     small = resident() - start
     step(64, 4)
     large = resident() - start - small
-print(kept, small, large, resident() - start)
+print(small, large, resident() - start)
 """
 
 
 def run(device="cpu", **environment):
-    """Whether memory is kept; MiB kept of freed blocks of 8 MiB, then of 64 MiB; MiB kept afterwards."""
-    kept, *sizes = subprocess.run(
+    """MiB kept of freed blocks of 8 MiB, then of 64 MiB; MiB kept afterwards."""
+    sizes = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(device=device)],
         capture_output=True, text=True, check=True, env={"PATH": "", **environment},
     ).stdout.split()  # fmt: skip
-    return kept == "True", *map(float, sizes)
+    return [float(size) for size in sizes]
 
 
 @glibc
 def test_blocks_up_to_32_mib_are_kept_and_given_back_at_the_end():
-    kept, small, large, after = run()
-    assert kept
+    small, large, after = run()
     assert small > 150
     assert large < 32
     assert after < 32
@@ -68,8 +67,7 @@ def test_blocks_up_to_32_mib_are_kept_and_given_back_at_the_end():
     ],
 )
 def test_left_alone(device, environment):
-    kept, small, _, _ = run(device, **environment)
-    assert not kept
+    small, _, _ = run(device, **environment)
     assert small < 32
 
 
@@ -80,7 +78,7 @@ def test_a_run_keeps_its_memory(tiny_model, rows_file, own_cache, monkeypatch, t
     @contextlib.contextmanager
     def watched(device):
         seen.append(device)
-        yield True
+        yield
         seen.append("left")
 
     monkeypatch.setattr(runs, "kept_memory", watched)

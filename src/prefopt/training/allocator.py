@@ -15,35 +15,34 @@ import platform
 from collections.abc import Iterator
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-LARGEST = (
-    32 * 2**20
-)  # block without a mapping of its own, in bytes: glibc's own limit, to which it goes by itself
+# bytes from which a block has a mapping of its own: the most that glibc takes, to which it goes by itself
+LARGEST = 32 * 2**20
 NEVER = 2**31 - 1
 
 
 @contextlib.contextmanager
-def kept_memory(device: str) -> Iterator[bool]:
+def kept_memory(device: str) -> Iterator[None]:
     """Within it, what a CPU run frees is kept for what it allocates next; afterwards it is given back.
 
-    Left alone, and False given: other devices, other C libraries than glibc, and processes whose user has set the
+    Left alone: other devices, other C libraries than glibc, and processes whose user has set the
     allocator through the environment (`MALLOC_...`, `GLIBC_TUNABLES`). Another allocator that is preloaded takes
     no notice.
 
     Example:
-        >>> with kept_memory("cpu") as kept:
+        >>> with kept_memory("cpu"):
         ...     _ = bytearray(2**26)
     """
     chosen = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get(
         "GLIBC_TUNABLES", ""
     )
     if device != "cpu" or chosen or platform.libc_ver()[0] != "glibc":
-        yield False
+        yield
         return
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, LARGEST)
     libc.mallopt(M_TRIM_THRESHOLD, NEVER)
     try:
-        yield True
+        yield
     finally:
         libc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST)  # what glibc takes by itself
         libc.malloc_trim(0)
