@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,18 @@ class Sample:
 class Characters:
     """One token a character, and an end token that every completion gets."""
 
+    special_tokens: Mapping[int, str] = {0: "<end>", 33: "!"}
+
     def __init__(self, max_length: int = 10, end: tuple[int, ...] = (0,)) -> None:
         self.max_length, self.end = max_length, end
 
-    def __call__(self, item: Item) -> Sample:
+    def align(self, samples: Sequence[Sample]) -> list[Sample]:
+        return list(samples)
+
+    def oddities(self, item: Item) -> list[str]:
+        return []
+
+    def encode(self, item: Item) -> Sample:
         if item.sample == "refused":
             raise TemplateError("roles must alternate")
         prompt = [ord(c) for c in item.condition["prompt"]]
@@ -88,12 +97,13 @@ def test_the_report_is_in_tokens() -> None:
 
 
 def test_identical_tokens_of_different_texts() -> None:
-    def blind(item: Item) -> Sample:
-        return Sample([1, 2, 3], 1, False)
+    class Blind(Characters):
+        def encode(self, item: Item) -> Sample:
+            return Sample([1, 2, 3], 1, False)
 
     rows = [pair("p", "a", "b")]
     with pytest.raises(ValueError, match="both sides become the same tokens"):
-        encode_examples(load_comparisons(rows), blind)
+        encode_examples(load_comparisons(rows), Blind())
 
 
 def test_nothing_left_is_an_error_that_says_why() -> None:
@@ -118,19 +128,25 @@ def test_drops_accumulate_over_ties_and_encoding() -> None:
 
 
 def test_ends_and_starts_written_twice() -> None:
-    rows = [pair(f"p{i}", f"{i}", f"{-i - 1}") for i in range(20)]
+    rows = [pair(f"p{i}", f"{i}", f"{-i - 1}") for i in range(3)]
     texts = [h.text for h in encode_examples(load_comparisons(rows), Characters(end=(0, 0))).report.hints]
-    assert any("ends with token 0 twice" in text for text in texts)
-    rows = [row | {"prompt": "!!" + row["prompt"]} for row in rows]
+    assert any("6 completion(s) end with <end> twice" in text for text in texts)
+    rows[0]["prompt"] = "!!" + rows[0]["prompt"]
     texts = [h.text for h in encode_examples(load_comparisons(rows), Characters()).report.hints]
-    assert any("begins with token 33 twice" in text for text in texts)
-    assert not any("ends with" in text for text in texts)
+    assert any("2 prompt(s) begin with ! twice" in text for text in texts)
+    assert not any("end with" in text for text in texts)
+
+
+def test_ordinary_tokens_may_repeat() -> None:
+    rows = [pair(f"###p{i}", f"{i}..", f"{-i - 1}..") for i in range(30)]
+    texts = [h.text for h in encode_examples(load_comparisons(rows), Characters(end=())).report.hints]
+    assert not any("twice" in text for text in texts)
 
 
 def test_a_text_cut_within_a_doubled_end_is_no_evidence() -> None:
     rows = [pair(f"p{i}", f"{i}", f"{-i - 1}") for i in range(20)] + [pair("p", "q" * 20, "r")]
     texts = [h.text for h in encode_examples(load_comparisons(rows), Characters(end=(0, 0))).report.hints]
-    assert any("ends with token 0 twice" in text for text in texts)
+    assert any("end with <end> twice" in text for text in texts)
 
 
 def test_a_hint_about_lengths_is_told_once_and_in_tokens() -> None:
@@ -140,7 +156,12 @@ def test_a_hint_about_lengths_is_told_once_and_in_tokens() -> None:
     assert sum(longer in h.text for h in loaded.report.hints) == 1
     encoded = encode_examples(loaded, Characters(max_length=100))
     assert sum(longer in h.text for h in encoded.report.hints) == 1
-    alike = encode_examples(loaded, lambda item: Sample([1, hash(item.sample), 3], 1, False))
+
+    class Alike(Characters):
+        def encode(self, item: Item) -> Sample:
+            return Sample([1, hash(item.sample), 3], 1, False)
+
+    alike = encode_examples(loaded, Alike())
     assert not any("the chosen side is longer" in h.text for h in alike.report.hints)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prefopt.sources.hints import method_hints
+from prefopt.sources.hints import marker_hints, method_hints
 from prefopt.sources.report import write_dropped, write_report
 from prefopt.sources.rows import load_comparisons
 
@@ -171,9 +171,26 @@ def test_completions_that_start_alike() -> None:
 
 def test_special_tokens_in_the_text() -> None:
     rows = [pair("<s>What?", "Yes</s>", "No</s> "), pair("What?", "Yes", "No<|im_end|>")]
-    assert told(rows, "warn: 2 completion(s) end with the text </s>")
-    assert told(rows, "warn: 1 completion(s) end with the text <|im_end|>")
+    assert told(rows, "note: 2 completion(s) end with the text </s>: nothing is added where")
+    assert told(rows, "note: 1 completion(s) end with the text <|im_end|>")
     assert told(rows, "warn: 1 prompt(s) begin with the text <s>")
+
+
+def test_ends_spelled_out_in_messages() -> None:
+    turns = {
+        side: [{"role": "assistant", "content": text}]
+        for side, text in (("chosen", "a"), ("rejected", "b</s>"))
+    }
+    rows = [{"prompt": [{"role": "user", "content": "x"}], **turns}]
+    assert told(rows, "warn: 1 completion(s) end with the text </s>: a chat template ends a turn itself")
+
+
+def test_markers_of_another_tokenizer() -> None:
+    examples = load_comparisons([pair("<s>What?", "Yes</s>", "No</s>")]).examples
+    found = [hint.text for hint in marker_hints(examples, {"<s>", "<|im_end|>"})]
+    assert found == [
+        "2 text(s) end with the text </s>, which is no special token of this tokenizer but ordinary text"
+    ]
 
 
 def test_many_dropped_rows_are_a_warning_few_a_note() -> None:
@@ -182,8 +199,8 @@ def test_many_dropped_rows_are_a_warning_few_a_note() -> None:
     assert told([*many(4), bad], "warn: 1 of 5 rows (20.0%) were dropped: 1 empty_side")
 
 
-def test_empty_prompts_are_noted() -> None:
-    assert told([pair("", "a", "b")], "note: 1 example(s) have an empty prompt")
+def test_empty_prompts_are_told() -> None:
+    assert told([pair("", "a", "b")], "warn: 1 example(s) have an empty prompt")
 
 
 def test_whether_a_method_suits() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from prefopt.comparisons import TIE, Comparison, Encoded, Outcome
 from prefopt.config import ConfigError, resolve
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.text import prepare, with_mismatched
+from prefopt.modalities.text import prepare
 from prefopt.models.loading import load_tokenizer
 from prefopt.sources.report import Dropped
 from prefopt.sources.rows import load_comparisons
@@ -215,18 +214,6 @@ def test_part_ties_are_ties():
 def test_dropped_rows_are_listed_once():
     one, two = Dropped(1, "a", "empty", "x"), Dropped(2, "b", "empty", "x")
     assert merge_dropped([one, two], [two, one], []) == [one, two]
-
-
-def test_mismatched_completions():
-    """Each prompt is followed by the next row's completion, within the limit."""
-    examples = [encoded("a", [10, 11, 12]), encoded("b", [20, 21, 22, 23]), encoded("c", [30, 31])]
-    longer = replace(examples[0], items=(EncodedText(array("i", [10, 10, 11]), 2),))
-    found = with_mismatched([longer, *examples[1:]], None)
-    assert [list(e.aside[0].ids) for e in found] == [[10, 10, 21, 22, 23], [20, 31], [30, 11]]
-    assert [e.aside[0].start for e in found] == [2, 1, 1]
-    cut = with_mismatched([longer, *examples[1:]], 4)
-    assert list(cut[0].aside[0].ids) == [10, 10, 21, 22]
-    assert found[1].items == examples[1].items
 
 
 # -- text, all the way -------------------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any,
         raise ValueError(
             f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
         ) from error
-    return tokenizer, encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length).encode)
+    return tokenizer, encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length))
 
 
 def _print_tables(console: Console, report: DataReport) -> None:

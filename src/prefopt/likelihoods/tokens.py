@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,7 @@ from prefopt.likelihoods.forward import balances_experts, experts_loss, scoring_
 from prefopt.likelihoods.head import MEASURES, Finish, measures, token_logp
 from prefopt.likelihoods.layout import Sharing, common_prefix
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
+from prefopt.likelihoods.rendering import ODDITIES, oddities, render
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -106,32 +108,61 @@ class TokenLikelihood:
             eos = tokenizer.eos_token or ""
             ended = sample if not sample or sample.endswith(eos) else sample + eos
             return tokenizer(prompt)["input_ids"], tokenizer(prompt + ended)["input_ids"]
-        if not tokenizer.chat_template:
+        self._need_template()
+        whole = [*prompt, *as_messages(sample)]
+        return (
+            render(tokenizer, condition, prompt, tokenize=True, generation_prompt=True),
+            render(tokenizer, condition, whole, tokenize=True),
+        )
+
+    def _need_template(self) -> None:
+        if not self.tokenizer.chat_template:
             raise ValueError(
                 "the rows are conversations but the tokenizer has no chat template: set tokenizer.chat_template and "
                 "save it with the model, or give prompt, chosen and rejected as plain strings"
             )
-        options = {"tools": condition.get("tools"), **(condition.get("chat_template_kwargs") or {})}
-        messages = [sample] if isinstance(sample, Mapping) else list(sample)
-
-        def render(turns: Sequence[Any], add_generation_prompt: bool) -> list[int]:
-            return tokenizer.apply_chat_template(
-                turns, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=True, **options
-            )["input_ids"]
-
-        return render(list(prompt), True), render([*prompt, *messages], False)
 
     def prompt_ids(self, condition: Mapping[str, Any]) -> list[int]:
         """Token ids of a prompt ready for generation."""
         prompt = condition["prompt"]
         if isinstance(prompt, str):
             return list(self.tokenizer(prompt)["input_ids"])
-        options = {"tools": condition.get("tools"), **(condition.get("chat_template_kwargs") or {})}
-        return list(
-            self.tokenizer.apply_chat_template(
-                list(prompt), tokenize=True, add_generation_prompt=True, return_dict=True, **options
-            )["input_ids"]
-        )
+        self._need_template()
+        return list(render(self.tokenizer, condition, prompt, tokenize=True, generation_prompt=True))
+
+    @property
+    def special_tokens(self) -> dict[int, str]:
+        """Ids and texts of the tokenizer's special tokens."""
+        named = dict(zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True))
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        return {k: str(token) for k, token in added.items() if token.special} | named
+
+    def oddities(self, item: Item) -> list[str]:
+        """What the chat template does to an item that nobody would expect, as `rendering.ODDITIES` says it."""
+        if isinstance(item.condition["prompt"], str):
+            return []
+        return [ODDITIES[name] for name in oddities(self.tokenizer, item.condition, as_messages(item.sample))]
+
+    def align(self, samples: Sequence[EncodedText]) -> list[EncodedText]:
+        """Score items under one prompt from one place: the first token that any of them differs in.
+
+        Where a tokenizer joins the end of the prompt with the beginning of a completion, or a template renders one
+        completion otherwise, each item alone would be scored from a place of its own.
+
+        Args:
+            samples: of one row, under one condition.
+        """
+        bos = self.tokenizer.bos_token_id
+        begun = [sample.start == 1 and sample.ids[0] == bos for sample in samples]
+        if any(begun) and not all(begun):
+            # one lost its whole prompt to such a token, and `_encode` began it anew: so must the others
+            samples = [s if s.ids[0] == bos else self._begin(s, bos) for s in samples]
+        start = min(sample.start for sample in samples)
+        return [sample if sample.start == start else scored_from(sample, start) for sample in samples]
+
+    def _begin(self, sample: EncodedText, bos: int) -> EncodedText:
+        ids = array("i", [bos, *sample.ids])[: self.max_length]
+        return replace(sample, ids=ids, start=1, truncated=sample.truncated or len(ids) == len(sample.ids))
 
     def attention(self, model: nn.Module, asked: str | None = None) -> Attention:
         """Use FlexAttention from now on, if that is right for this model on its device; after `adapt`.
@@ -234,6 +265,19 @@ class TokenLikelihood:
     def width(self, item: EncodedText) -> int:
         """Tokens of an item, for batching by length."""
         return len(item.ids)
+
+
+def scored_from(sample: EncodedText, start: int) -> EncodedText:
+    """The same tokens, scored from an earlier place, under its own condition as under the reference's."""
+    reference = sample.reference
+    if reference is not None:
+        reference = scored_from(reference, reference.start - (sample.start - start))
+    return replace(sample, start=start, reference=reference)
+
+
+def as_messages(sample: Any) -> list[Mapping[str, Any]]:
+    """A completion as a list of messages."""
+    return [sample] if isinstance(sample, Mapping) else list(sample)
 
 
 def per_item(value_K: Tensor, plan: Plan) -> Tensor:

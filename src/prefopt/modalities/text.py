@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.text_memory import TextMemory, settle
+from prefopt.modalities.text_mismatched import with_mismatched
 from prefopt.modalities.text_oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text_samples import TextSampler
 from prefopt.models.loading import (
@@ -31,10 +30,11 @@ from prefopt.models.loading import (
 )
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
+from prefopt.sources.collecting import Comparisons
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.rows import load_comparisons
 from prefopt.training import memory
-from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, read, world_of
+from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, prompt_key, read, world_of
 
 
 def set_up(context: Context) -> Setup:
@@ -190,17 +190,18 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
         ConfigError, ValueError, OSError: see the sources; always before any model runs.
     """
     split = read(config, objective, partial(load_comparisons, optional=objective.columns))
-    encoded = encode_examples(split.train, likelihood.encode)
+    encoded = encode_examples(split.train, likelihood)
     train, held_out, dropped = encoded.examples, [], encoded.dropped
     if split.held_out.examples:
-        other = encode_examples(split.held_out, likelihood.encode)
+        other = encode_examples(split.held_out, likelihood)
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
     report = encoded.report.to_dict()
     report["hints"] = [{"level": h.level, "text": h.text} for h in split.hints] + list(report["hints"])
     if "rho_mismatched" in objective.needs:
-        train = with_mismatched(train, likelihood.max_length)
-        held_out = with_mismatched(held_out, likelihood.max_length)
+        samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
+        train = with_mismatched(samples, likelihood.max_length)
+        held_out = with_mismatched(judged, likelihood.max_length, others=samples)
     return PreparedData(
         train=train,
         held_out=held_out,
@@ -211,17 +212,12 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
     )
 
 
-def with_mismatched(
-    examples: Sequence[Encoded[EncodedText]], max_length: int | None
-) -> list[Encoded[EncodedText]]:
-    """Give each example its prompt followed by the next row's completion (KTO's estimate of the KL term)."""
-    out = []
-    for i, example in enumerate(examples):
-        own, other = example.items[0], examples[(i + 1) % len(examples)].items[0]
-        ids = own.ids[: own.start] + other.ids[other.start :]
-        ids = array("i", ids[:max_length]) if max_length is not None else ids
-        out.append(replace(example, aside=(EncodedText(ids, own.start),)))
-    return out
+def prompted(
+    comparisons: Comparisons, examples: Sequence[Encoded[EncodedText]]
+) -> list[tuple[str, Encoded[EncodedText]]]:
+    """Encoded examples behind a name of their prompt, equal for equal prompts."""
+    prompt_of = {example.id: prompt_key(example) for example in comparisons}
+    return [(prompt_of[e.id], e) for e in examples]
 
 
 def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:

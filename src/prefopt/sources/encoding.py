@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Generic, Protocol, TypeVar
 
 from prefopt.comparisons import Encoded, Example, Item, UnusableItem
 from prefopt.sources.collecting import Comparisons, nothing_usable
-from prefopt.sources.hints import ENOUGH, length_hints, recount, same_start_hint
+from prefopt.sources.hints import length_hints, marker_hints, recount, same_start_hint
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import DataReport, Dropped, Hint, kind_of, measure
 
@@ -35,6 +38,27 @@ class EncodedSample(Protocol):
 SampleT = TypeVar("SampleT", bound=EncodedSample)
 
 
+class TextEncoder(Protocol[SampleT]):
+    """What turns texts into tokens; `TokenLikelihood` is one."""
+
+    @property
+    def special_tokens(self) -> Mapping[int, str]:
+        """Ids and texts of the tokenizer's special tokens."""
+        ...
+
+    def encode(self, item: Item) -> SampleT:
+        """One item; raises `UnusableItem` where nothing of it can be scored."""
+        ...
+
+    def align(self, samples: Sequence[SampleT]) -> list[SampleT]:
+        """Items of one row under one prompt, scored from one place."""
+        ...
+
+    def oddities(self, item: Item) -> Iterable[str]:
+        """What is odd about an item as it is rendered, each as a clause behind a number of completions."""
+        ...
+
+
 @dataclass(frozen=True)
 class EncodedComparisons(Generic[SampleT]):
     """Encoded examples, all rows dropped so far, and the report with lengths in tokens."""
@@ -45,13 +69,13 @@ class EncodedComparisons(Generic[SampleT]):
 
 
 def encode_examples(
-    comparisons: Comparisons, encode: Callable[[Item], SampleT], progress: bool = True
+    comparisons: Comparisons, encoder: TextEncoder[SampleT], progress: bool = True
 ) -> EncodedComparisons[SampleT]:
     """Encode every item once.
 
     Args:
         comparisons: from `rows.load_comparisons`.
-        encode: a likelihood's; raises `UnusableItem` where nothing of an item can be scored.
+        encoder: a likelihood.
         progress: show a bar if this takes longer than two seconds.
 
     Returns:
@@ -59,35 +83,90 @@ def encode_examples(
         cut, join the dropped ones. `truncated` and lengths of the report are those of the examples kept.
 
     Raises:
-        ValueError: no example is left; or whatever else `encode` raises.
+        ValueError: no example is left; or whatever else the encoder raises.
     """
     examples: list[Encoded[SampleT]] = []
     dropped = list(comparisons.dropped)
-    for example in with_bar(comparisons.examples, "tokenizing", progress):
-        try:
-            examples.append(_encode(example, encode))
-        except UnusableItem as error:
-            row = comparisons.origins[example.id].row
-            dropped.append(Dropped(row, example.id, error.reason, str(error)))
+    odd: Counter[str] = Counter()
+    moved = 0
+    origins = comparisons.origins
+    bar = with_bar(comparisons.examples, "tokenizing", progress)
+    # examples of one row are neighbours: single samples made of a pair share its prompt
+    for row, siblings in groupby(bar, key=lambda example: origins[example.id].row):
+        kept: list[tuple[Example, list[SampleT]]] = []
+        for example in siblings:
+            try:
+                kept.append((example, _encode(example, encoder)))
+            except UnusableItem as error:
+                dropped.append(Dropped(row, example.id, error.reason, str(error)))
+        aligned = _align(kept, encoder)
+        moved += any(
+            a is not b
+            for (_, old), new in zip(kept, aligned, strict=True)
+            for a, b in zip(old, new, strict=True)
+        )
+        for (example, _), items in zip(kept, aligned, strict=True):
+            try:
+                _refuse_identical(example, items)
+            except UnusableItem as error:
+                dropped.append(Dropped(row, example.id, error.reason, str(error)))
+                continue
+            examples.append(Encoded(example.id, tuple(items), example.comparisons))
+            for item in example.items:
+                odd.update(encoder.oddities(item))
     if not examples:
         raise ValueError(
             nothing_usable(comparisons.report.source, "row", dropped)
             + ". A larger max_length keeps more of each text"
         )
-    return EncodedComparisons(examples, dropped, _report(comparisons.report, examples, dropped))
+    notes = [Hint("warn", f"{n} completion(s): {clause}") for clause, n in odd.most_common()]
+    if moved:
+        notes.append(
+            Hint(
+                "warn",
+                f"{moved} row(s): the prompt's last token merges with the beginning of a completion, or is rendered "
+                "otherwise before it; all completions of such a row are scored from the first token that any differs in",
+            )
+        )
+    notes += marker_hints(comparisons.examples, set(encoder.special_tokens.values()))
+    stale = marker_hints(comparisons.examples)  # told before the tokenizer was known
+    report = replace(comparisons.report, hints=[h for h in comparisons.report.hints if h not in stale])
+    return EncodedComparisons(
+        examples, dropped, _report(report, examples, dropped, notes, encoder.special_tokens)
+    )
 
 
-def _encode(example: Example, encode: Callable[[Item], SampleT]) -> Encoded[SampleT]:
+def _encode(example: Example, encoder: TextEncoder[SampleT]) -> list[SampleT]:
     from jinja2 import TemplateError  # here, because only conversations need it
 
     items = []
     for n, item in enumerate(example.items):
         try:
-            items.append(encode(item))
+            items.append(encoder.encode(item))
         except UnusableItem as error:
             raise UnusableItem(f"item {n + 1} of {len(example.items)}: {error}", error.reason) from None
         except TemplateError as error:  # for example: roles must alternate
             raise UnusableItem(f"the chat template refuses item {n + 1}: {error}", "chat_template") from None
+    return items
+
+
+def _align(
+    kept: Sequence[tuple[Example, list[SampleT]]], encoder: TextEncoder[SampleT]
+) -> list[list[SampleT]]:
+    """The items of one row's examples; those under one prompt are scored from one place."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for n, (example, _) in enumerate(kept):
+        for k, item in enumerate(example.items):
+            prompt = json.dumps(dict(item.condition), sort_keys=True, default=str)
+            places.setdefault(prompt, []).append((n, k))
+    out = [list(items) for _, items in kept]
+    for alike in places.values():
+        for (n, k), sample in zip(alike, encoder.align([out[n][k] for n, k in alike]), strict=True):
+            out[n][k] = sample
+    return out
+
+
+def _refuse_identical(example: Example, items: Sequence[SampleT]) -> None:
     for edge in example.comparisons:
         if edge.second is None:
             continue
@@ -99,11 +178,14 @@ def _encode(example: Example, encode: Callable[[Item], SampleT]) -> Encoded[Samp
                     "identical_after_truncation",
                 )
             raise UnusableItem("both sides become the same tokens", "identical_sides")
-    return Encoded(example.id, tuple(items), example.comparisons)
 
 
 def _report(
-    report: DataReport, examples: Sequence[Encoded[SampleT]], dropped: Sequence[Dropped]
+    report: DataReport,
+    examples: Sequence[Encoded[SampleT]],
+    dropped: Sequence[Dropped],
+    notes: Sequence[Hint],
+    special: Mapping[int, str],
 ) -> DataReport:
     truncated = {"chosen": 0, "rejected": 0}
     sides = 0
@@ -128,13 +210,16 @@ def _report(
         histograms=measures.histograms,
         hints=[
             *(hint for hint in recounted.hints if hint not in stale),
+            *notes,
             *length_hints(measures),
-            *_token_hints(examples, sum(truncated.values()), sides),
+            *_token_hints(examples, sum(truncated.values()), sides, special),
         ],
     )
 
 
-def _token_hints(examples: Sequence[Encoded[SampleT]], truncated: int, sides: int) -> list[Hint]:
+def _token_hints(
+    examples: Sequence[Encoded[SampleT]], truncated: int, sides: int, special: Mapping[int, str]
+) -> list[Hint]:
     hints = []
     if truncated:
         share = truncated / sides
@@ -147,16 +232,21 @@ def _token_hints(examples: Sequence[Encoded[SampleT]], truncated: int, sides: in
     items = [item for example in examples for item in example.items]
     starts = [item.ids[item.start] for item in items]
     hints += same_start_hint(starts, f"the same token, id {starts[0]}")
-    if len(items) >= ENOUGH:
-        # one text may end in "!!"; all of them end alike only where an end-of-sequence token is written twice
-        ends = {tuple(item.ids[-2:]) for item in items if not item.truncated}
-        if len(ends) == 1 and len(set(end := next(iter(ends)))) == 1:
-            hints.append(
-                Hint("warn", f"every completion ends with token {end[0]} twice: is the end written twice?")
+    ends = [tuple(item.ids[-2:]) for item in items if not item.truncated]
+    for what, found in (
+        ("completion(s) end", doubled(ends, special)),
+        ("prompt(s) begin", doubled([tuple(item.ids[:2]) for item in items], special)),
+    ):
+        hints += [
+            Hint(
+                "warn",
+                f"{n} {what} with {special[token]} twice: take it out of the texts, or of the template",
             )
-        begins = {tuple(item.ids[:2]) for item in items}
-        if len(begins) == 1 and len(set(begin := next(iter(begins)))) == 1:
-            hints.append(
-                Hint("warn", f"every prompt begins with token {begin[0]} twice: is the start written twice?")
-            )
+            for token, n in found.items()
+        ]
     return hints
+
+
+def doubled(pairs: Iterable[tuple[int, ...]], special: Collection[int]) -> Counter[int]:
+    """How many of two neighbouring tokens are the same special one, by token; ordinary ones may well repeat."""
+    return Counter(pair[0] for pair in pairs if len(pair) == 2 and pair[0] == pair[1] and pair[0] in special)

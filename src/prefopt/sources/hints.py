@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Literal, NamedTuple
@@ -138,7 +138,7 @@ def describe(
         prompt_length=lambda item: text_length(item.condition["prompt"]),
         sample_length=lambda item: text_length(item.sample),
     )
-    found = [*length_hints(measures), *_text_hints(examples)]
+    found = [*length_hints(measures), *_text_hints(examples), *marker_hints(examples)]
     return assemble(source, rows, examples, dropped, origins, measures, notes, found)
 
 
@@ -298,41 +298,71 @@ def same_start_hint(starts: Sequence[Any], shown: str) -> list[Hint]:
 def _text_hints(examples: Sequence[Example]) -> list[Hint]:
     """What can be seen in the texts themselves."""
     starts: list[str] = []
-    ending: Counter[str] = Counter()
-    beginning: Counter[str] = Counter()
     unprompted = 0
     for example in examples:
         for n, item in enumerate(example.items):
             prompt, sample = item.condition["prompt"], item.sample
             texts = [sample] if isinstance(sample, str) else message_texts(sample)
             starts.append(next(iter(texts[0].split(maxsplit=1)), ""))
-            ending.update(eos for eos in EOS_TEXTS if texts[-1].rstrip().endswith(eos))
             if n == 0:
-                opening = prompt if isinstance(prompt, str) else "".join(message_texts(prompt)[:1])
-                beginning.update(bos for bos in BOS_TEXTS if opening.lstrip().startswith(bos))
-                unprompted += not opening.strip()
-    hints = [
-        *(
-            Hint(
-                "warn",
-                f"{count} completion(s) end with the text {text}: the tokenizer or chat template ends them already, "
-                "so that it may stand there twice",
-            )
-            for text, count in ending.items()
-        ),
-        *(
-            Hint(
-                "warn",
-                f"{count} prompt(s) begin with the text {text}: the tokenizer or chat template writes it already, "
-                "so that it may stand there twice",
-            )
-            for text, count in beginning.items()
-        ),
-        *same_start_hint(starts, f"the same word, {starts[0]!r}" if starts else ""),
-    ]
+                unprompted += not opening_of(prompt).strip()
+    hints = same_start_hint(starts, f"the same word, {starts[0]!r}" if starts else "")
     if unprompted:
-        hints.append(Hint("note", f"{unprompted} example(s) have an empty prompt"))
+        hints.append(Hint("warn", f"{unprompted} example(s) have an empty prompt"))
     return hints
+
+
+def opening_of(prompt: Any) -> str:
+    """The text that a prompt begins with."""
+    return prompt if isinstance(prompt, str) else "".join(message_texts(prompt)[:1])
+
+
+def marker_hints(examples: Sequence[Example], special: Collection[str] | None = None) -> list[Hint]:
+    """Texts that spell out the beginning or the end of a sequence.
+
+    Args:
+        examples: not tokenized.
+        special: texts of the tokenizer's special tokens, where it is known: then only markers that mean nothing to it
+            are told, since tokens show what stands twice.
+    """
+    ending: Counter[tuple[str, bool]] = Counter()
+    beginning: Counter[str] = Counter()
+    for example in examples:
+        for n, item in enumerate(example.items):
+            chat = not isinstance(item.sample, str)
+            end = (message_texts(item.sample)[-1] if chat else item.sample).rstrip()
+            ending.update((eos, chat) for eos in EOS_TEXTS if end.endswith(eos))
+            if n == 0:
+                opening = opening_of(item.condition["prompt"]).lstrip()
+                beginning.update(bos for bos in BOS_TEXTS if opening.startswith(bos))
+    if special is not None:
+        strange = Counter(
+            {f"end with the text {eos}": n for (eos, _), n in ending.items() if eos not in special}
+        )
+        strange += Counter(
+            {f"begin with the text {bos}": n for bos, n in beginning.items() if bos not in special}
+        )
+        return [
+            Hint("warn", f"{n} text(s) {what}, which is no special token of this tokenizer but ordinary text")
+            for what, n in strange.items()
+        ]
+    ends = [
+        Hint("warn", f"{n} completion(s) end with the text {eos}: a chat template ends a turn itself, so that the end stands there twice")
+        if chat
+        else Hint("note", f"{n} completion(s) end with the text {eos}: nothing is added where this is the model's own end of sequence")
+        for (eos, chat), n in ending.items()
+    ]  # fmt: skip
+    return [
+        *ends,
+        *(
+            Hint(
+                "warn",
+                f"{n} prompt(s) begin with the text {bos}: where the tokenizer or chat template writes it too, it stands "
+                "there twice (`--model` tells)",
+            )
+            for bos, n in beginning.items()
+        ),
+    ]
 
 
 def method_hints(report: DataReport, method: str, has_tie_term: bool, unpaired: bool) -> list[Hint]:

@@ -146,7 +146,7 @@ def read_pairs(config: TrainConfig, hyper: Mapping[str, Any]) -> Pairs:
     parts = read(config, build_objective(config, hyper), load_comparisons)
     source = source_folder(config)
     likelihood = TokenLikelihood(load_tokenizer(source), config.max_length)
-    train = encode_examples(parts.train, likelihood.encode)
+    train = encode_examples(parts.train, likelihood)
     examples = {e.id: e for e in parts.train.examples}
     return Pairs(
         rows=[row_of(examples[e.id]) for e in train.examples],
