@@ -117,9 +117,9 @@ def test_a_rewards_name_is_the_configurations_key(sd, pictures, own_cache, tmp_p
         "diffusion_dpo", sd, pictures, tmp_path / "called", reward=lambda prompt, image: image.mean(), **given
     )
     assert len(asked) == 1
-    assert column(called, "eval_reward") == pytest.approx(column(named, "eval_reward"))
+    assert column(called, "train_rows_reward") == pytest.approx(column(named, "train_rows_reward"))
     scores = [entry["generations"][-1]["score"] for entry in record(tmp_path / "named", "samples")["prompts"]]
-    assert sum(scores) / 2 == pytest.approx(named.metrics["eval_reward"])
+    assert sum(scores) / 2 == pytest.approx(named.metrics["train_rows_reward"])
 
 
 def test_rewards_that_cannot_be(sd, pictures, tiny_model, rows_file, own_cache, tmp_path):

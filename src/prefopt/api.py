@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +88,8 @@ def train(
     method: str | None = None,
     *,
     model: str | Path | None = None,
-    data: str | Path | None = None,
+    data: Any = None,
+    eval_data: Any = None,
     config: str | Path | None = None,
     reward: str | Callable[[Any, Any], float] | None = None,
     **options: Any,
@@ -97,7 +99,9 @@ def train(
     Args:
         method: method or objective name, or a sum ("dpo+0.2*sft").
         model: folder saved by `save_pretrained`, hub id, or "world:text".
-        data: JSONL, parquet or CSV file, `datasets` folder, hub id, or "world:text".
+        data: file of rows (JSON lines, parquet, CSV, ...), `datasets` folder, hub id, or "world:text"; or rows in memory:
+            a list of dicts, a `datasets.Dataset` or `DatasetDict`, a pandas frame.
+        eval_data: the same, to judge by; else a share of `data` is held out.
         config: YAML file with any of the keys; keywords win over it.
         reward: reward of (prompt, completion) or of (prompt, image), (3, H, W) in [0, 1]; or, for images, the name of a
             scorer, as the key `reward` takes it ("pickscore:DIR"). Reported on samples through the run; never trained on.
@@ -114,8 +118,11 @@ def train(
     Example:
         >>> result = prefopt.train("dpo_rk", model="world:text", data="world:text", beta=0.3)  # doctest: +SKIP
         >>> result.metrics["eval_rewards/accuracies"]                                          # doctest: +SKIP
+        >>> rows = [{"prompt": "1 + 1 =", "chosen": " 2", "rejected": " 3"}]
+        >>> prefopt.train("dpo", model=folder, data=rows)                                      # doctest: +SKIP
     """
     from prefopt import stages
+    from prefopt.sources import memory
 
     if isinstance(reward, str):
         options, reward = options | {"reward": reward}, None
@@ -124,8 +131,13 @@ def train(
             f"reward must be a function of (prompt, sample), or the name of a scorer; given {reward!r}"
         )
     # an option given as None means None (max_grad_norm, clip_eps); only what is left out takes its default
-    given = {k: v for k, v in {"method": method, "model": model, "data": data}.items() if v is not None}
-    named = {k: str(v) if isinstance(v, Path) else v for k, v in {**given, **options}.items()}
-    resolved, hyper = resolve(read_yaml(Path(config)) if config is not None else {}, named)
-    outcome = stages.train(resolved, hyper, reward=reward)
+    given = {"method": method, "model": model, "data": data, "eval_data": eval_data}
+    given = {k: v for k, v in given.items() if v is not None} | options
+    with contextlib.ExitStack() as stack:
+        for key in ("data", "eval_data"):
+            if memory.is_object(given.get(key)):
+                given[key] = stack.enter_context(memory.held(key, given[key]))
+        named = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+        resolved, hyper = resolve(read_yaml(Path(config)) if config is not None else {}, named)
+        outcome = stages.train(resolved, hyper, reward=reward)
     return TrainResult(outcome.output_dir, outcome.metrics, outcome.history)

@@ -11,9 +11,9 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from prefopt.config_keys import ImageKeys, OnlineKeys, OracleKeys, RewardKeys, RoundKeys, SplitKeys, StageKeys
 
@@ -24,6 +24,7 @@ ALIASES = {
     "dataset_config_name": "data_config",
     "dataset_split": "split",
     "dataset_train_split": "split",
+    "dataset_test_split": "eval_split",
     "loss_type": "method",
     "output": "output_dir",
     "resume_from_checkpoint": "resume",
@@ -35,6 +36,9 @@ ALIASES = {
     "attn": "attn_implementation",
     "lambda": "lambda_",
 }
+
+TRAINING_ROWS = "train_rows"
+"""Split, and prefix of metrics, of evaluations in a run that holds nothing out; "eval" where something is held out."""
 
 
 class ConfigError(ValueError):
@@ -61,6 +65,15 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
         0.1, ge=0, description="held out of `data`: a share below 1, or a number of rows"
     )
     split: str = Field("train", description="split of `data` to train on")
+    eval_split: str | None = Field(
+        None, description="split of eval_data; None: its test or validation split, or else its only one"
+    )
+    rename_columns: Annotated[dict[str, str], BeforeValidator(lambda given: name_pairs(given))] = Field(
+        {}, description="columns under another name, new by old: {query: prompt, label: verdict}"
+    )
+    ignore_columns: Annotated[list[str], BeforeValidator(lambda given: names(given))] = Field(
+        [], description="columns that mean something else here and are not read: [label, id]"
+    )
     data_config: str | None = Field(None, description="configuration name of a hub data set")
     max_length: int | None = Field(
         1024, description="most tokens of prompt and completion; the completion's end is cut"
@@ -186,6 +199,26 @@ TEXT_FIELDS = frozenset(
 """Keys that mean nothing to image models (their adapters are on the attention's projections)."""
 
 
+def names(given: Any) -> Any:
+    """A list of names, also of "a, b"; anything else as it is, for the schema to judge."""
+    return [name for part in given.split(",") if (name := part.strip())] if isinstance(given, str) else given
+
+
+def name_pairs(given: Any) -> Any:
+    """Names by names, also of "old:new, old:new"; anything else as it is, for the schema to judge.
+
+    Example:
+        >>> name_pairs("query:prompt, better: chosen")
+        {'query': 'prompt', 'better': 'chosen'}
+    """
+    if not isinstance(given, str):
+        return given
+    pairs = [tuple(name.strip() for name in part.split(":")) for part in names(given)]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ValueError(f"needed old:new pairs such as query:prompt; given {given!r}")
+    return dict(pairs)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?` for the closest known name, or an empty string."""
     close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
@@ -309,10 +342,16 @@ def resolve(*layers: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
         return TrainConfig(**training), rest
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'][0].lower()}{e['msg'][1:]} (given {e['input']!r})"
+            f"{'.'.join(map(str, e['loc']))}: {e['msg'][0].lower()}{e['msg'][1:]} (given {briefly(e['input'])})"
             for e in error.errors()
         ]
         raise ConfigError("; ".join(lines)) from error
+
+
+def briefly(value: Any) -> str:
+    """A value as written in Python, cut where it is long: errors may be about all rows of a data set."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:80]}... ({type(value).__name__}, {len(text):,} characters)"
 
 
 def dump(config: TrainConfig, hyper: Mapping[str, Any]) -> str:

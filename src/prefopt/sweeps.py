@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prefopt.config import ConfigError, resolve
+from prefopt.config import TRAINING_ROWS, ConfigError, resolve
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Result:
         label: the method as given.
         beta: its strength; None where the method has none.
         seed: run seed.
-        accuracy: held-out share of wins ranked right.
+        accuracy: share of wins ranked right, of held-out rows.
         reward: mean reward of samples, where there is a verifier.
         kl: nats a sequence on samples.
         start_reward: before training.
         output_dir: the run.
+        held_out: False where nothing was held out, so that accuracy is that of training rows.
     """
 
     label: str
@@ -54,6 +55,7 @@ class Result:
     kl: float | None
     start_reward: float | None
     output_dir: str
+    held_out: bool = True
 
 
 def parse_entry(text: str) -> Entry:
@@ -147,17 +149,19 @@ def read_result(label: str, beta: float | None, seed: int, run: Path) -> Result:
     """Numbers of a finished run."""
     folders = stages_of(run) or [run]
     lines = [json.loads(line) for f in folders for line in (f / "metrics.jsonl").read_text().splitlines()]
-    evaluations = [line for line in lines if line["split"] == "eval"]
+    evaluations = [line for line in lines if line["split"] in ("eval", TRAINING_ROWS)]
     first, last = evaluations[0], evaluations[-1]
+    split = last["split"]
     return Result(
         label=label,
         beta=beta,
         seed=seed,
-        accuracy=last.get("eval_rewards/accuracies"),
-        reward=last.get("eval_reward"),
-        kl=last.get("eval_kl"),
-        start_reward=first.get("eval_reward"),
+        accuracy=last.get(f"{split}_rewards/accuracies"),
+        reward=last.get(f"{split}_reward"),
+        kl=last.get(f"{split}_kl"),
+        start_reward=first.get(f"{split}_reward"),
         output_dir=str(run),
+        held_out=split == "eval",
     )
 
 
@@ -222,7 +226,8 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
                     names=["" if p.beta is None else f"β {p.beta:g}" for p in points],
                 )
             )
-    words = {"reward": "mean reward of samples", "accuracy": "held-out accuracy"}[height]
+    judged = accuracy_name(results)
+    words = {"reward": "mean reward of samples", "accuracy": judged}[height]
     chart = scatter_lines(
         series, title="Frontier", x_label="KL to the reference (nats a sequence)", y_label=words
     )
@@ -233,7 +238,7 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
         "method's strengths; bars are one standard error over seeds (the table has 95 % t-intervals).",
         trouble="Methods compared at equal β are not compared at equal KL: read the curves at the same KL.",
     )
-    head = "".join(f"<th>{name}</th>" for name in ("method", "β", "seeds", "reward", "KL", "accuracy"))
+    head = "".join(f"<th>{name}</th>" for name in ("method", "β", "seeds", "reward", "KL", judged))
     rows = Markup("").join(
         Markup("<tr><td>{}</td><td>{}</td><td>{}</td>{}</tr>").format(
             s.label,
@@ -270,6 +275,16 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
         encoding="utf-8",
     )
     return path
+
+
+def accuracy_name(results: Sequence[Result]) -> str:
+    """What the accuracies of these runs are called: some may have nothing held out."""
+    held_out = {r.held_out for r in results}
+    return (
+        {True: "held-out accuracy", False: "accuracy on training rows"}[all(held_out)]
+        if len(held_out) == 1
+        else ("accuracy (of training rows where nothing is held out)")
+    )
 
 
 def shown(summary: Summary, name: str) -> str:

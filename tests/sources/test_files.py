@@ -208,7 +208,9 @@ BROKEN = [
     ("pairs.csv", b"prompt,prompt\na,b\n", "two columns are named 'prompt'"),
     ("pairs.parquet", b"", "is empty"),
     ("pairs.parquet", b"PAR1 but not more", "not a complete parquet file"),
-    ("pairs.txt", b"a", r"files ending in '.txt' are not read; needed one of .jsonl, .json, .csv, .parquet"),
+    ("pairs.txt", b"a", r"a text file has prompts alone; comparisons are needed, in one of .jsonl, .ndjson"),
+    ("pairs.xlsx", b"a", r"files ending in '.xlsx' are not read; .* write its rows as JSON lines"),
+    ("pairs.jsonl.zip", b"PK", r"an archive is not read: unpack it"),
 ]
 
 

@@ -258,10 +258,12 @@ def test_ids_are_stable_and_unique() -> None:
     bad = PAIR | {"prompt": ""}
     assert [e.id for e in load_image_comparisons([PAIR, bad, PAIR])] == ["row-1", "row-3"]
     assert [e.id for e in load_image_comparisons([PAIR | {"id": "x"}, PAIR])] == ["x", "row-2"]
-    with pytest.raises(ValueError, match="id 'x' is on rows 1 and 2"):
-        load_image_comparisons([PAIR | {"id": "x"}, PAIR | {"id": "x"}])
+    repeated = load_image_comparisons([PAIR | {"id": "x"}, PAIR | {"id": "x"}])
+    assert [e.id for e in repeated] == ["x", "x#2"]
+    assert any("1 row(s) repeat an id" in hint.text for hint in repeated.report.hints)
     reasons = why(PAIR | {"id": 1.5}, PAIR)
-    assert reasons == ("wrong_type", "id is 1.5 (float); needed text or an integer")
+    assert reasons[0] == "wrong_type"
+    assert reasons[1].startswith("id is 1.5 (float); needed text or an integer (if id means something else")
 
 
 # -- rows that cannot be used --------------------------------------------------------------------------------

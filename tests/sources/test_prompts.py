@@ -47,10 +47,10 @@ def test_prompts_that_cannot_be_used(tmp_path: Path) -> None:
     for source, message in [
         ([{"promt": "a"}], "has the columns promt; needed prompt or caption; did you mean 'promt'"),
         ([{"prompt": ""}], "no row of .* can be used: 1 empty_prompt"),
-        ([{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}], "id '1' is on rows 1 and 2"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_prompts(source)
+    assert [p.id for p in load_prompts([{"prompt": "a", "id": 1}, {"prompt": "b", "id": 1}])] == ["1", "1#2"]
     (tmp_path / "p.txt").write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"p\.txt: not UTF-8 at byte 0"):
         load_prompts(tmp_path / "p.txt")

@@ -61,9 +61,6 @@ def test_text_and_conversations_as_they_are() -> None:
         ("The sky is blue", "The sky is black", "The sky is bl"),
         ("abc", "abcd", "ab"),
         ("abc ", "abd", "ab"),
-        ("left", "right", ""),
-        # not as TRL, which looks at the last character here, a space, and makes all but it the prompt
-        ("left ", "right", ""),
     ],
 )
 def test_an_implicit_text_prompt_is_the_one_that_trl_extracts(
@@ -74,6 +71,18 @@ def test_an_implicit_text_prompt_is_the_one_that_trl_extracts(
     assert [item.condition["prompt"] for item in example.items] == [prompt, prompt]
     assert [prompt + item.sample for item in example.items] == [chosen, rejected]
     assert any("may end within a word" in hint.text for hint in loaded.report.hints)
+
+
+@pytest.mark.parametrize("chosen", ["left", "left "])
+def test_texts_that_share_no_start_have_no_prompt(chosen: str) -> None:
+    """TRL trains on an empty prompt here; of a text that ends in a space, on all but that space as the prompt."""
+    bare = {"chosen": chosen, "rejected": "right"}
+    with pytest.raises(ValueError, match=r"no column of prompts \(the columns are chosen, rejected\)"):
+        load_comparisons([bare])
+    loaded = load_comparisons([bare, TEXT, TEXT])
+    assert [(d.row, d.reason) for d in loaded.dropped] == [(1, "no_prompt")]
+    asked = load_comparisons([bare | {"prompt": ""}])
+    assert [item.condition["prompt"] for item in asked.examples[0].items] == ["", ""]
 
 
 @pytest.mark.parametrize("prompt", [{}, {"prompt": None}, {"prompt": "Colour?"}])
@@ -214,10 +223,12 @@ def test_ids_do_not_depend_on_other_rows(tmp_path: Path) -> None:
 
 
 def test_ids_must_be_unique(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"id 'a' is on rows 1 and 3.*must be unique"):
-        load_comparisons([TEXT | {"id": "a"}, TEXT | {"id": "b"}, TEXT | {"id": "a", "chosen": ""}])
-    with pytest.raises(ValueError, match="id 'row-2' is on rows 1 and 2"):
-        load_comparisons([TEXT | {"id": "row-2"}, TEXT])
+    rows = [TEXT | {"id": name} for name in ("a", "b", "a", "a#2", "a")]
+    loaded = load_comparisons([*rows, TEXT | {"id": "a", "chosen": ""}])
+    assert [e.id for e in loaded] == ["a", "b", "a#2", "a#2#2", "a#3"]
+    assert [d.id for d in loaded.dropped] == ["a#4"]
+    assert any("3 row(s) repeat an id of an earlier row" in hint.text for hint in loaded.report.hints)
+    assert [e.id for e in load_comparisons([TEXT | {"id": "row-2"}, TEXT])] == ["row-2", "row-2#2"]
 
 
 # -- rows that cannot be used ------------------------------------------------------------------------------

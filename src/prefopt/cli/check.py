@@ -41,6 +41,12 @@ SHOWN_TOKENS = 60  # of each side of the first pair
 @click.option("--method", metavar="NAME", help="Also say whether the data suits this method.")
 @click.option("--split", default="train", show_default=True, help="Split of the data to look at.")
 @click.option("--config-name", metavar="NAME", help="Configuration of a hub data set.")
+@click.option(
+    "--rename-columns", metavar="OLD:NEW,...", help="Columns under another name, such as query:prompt."
+)
+@click.option(
+    "--ignore-columns", metavar="NAME,...", help="Columns that mean something else here and are not read."
+)
 @click.option("--quick", is_flag=True, help="Of images, look at the start and end only, and decode none.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for data.json and dropped.jsonl.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON and nothing else.")
@@ -53,20 +59,23 @@ def command(
     method: str | None,
     split: str,
     config_name: str | None,
+    rename_columns: str | None,
+    ignore_columns: str | None,
     quick: bool,
     output: Path | None,
     as_json: bool,
 ) -> None:
     """Say what DATA holds: counts, lengths, ties, dropped rows, and what looks odd.
 
-    DATA is a .jsonl, .json, .csv or .parquet file, a folder (of images, with a metadata file), or a hub id. It holds
-    comparisons of texts or of images, or single labelled samples.
+    DATA is a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, also compressed, a folder (of images, with a metadata
+    file), or a hub id. It holds comparisons of texts or of images, or single labelled samples.
     """
     try:
         if plan and model is None:
             raise ValueError("--plan counts tokens: give --model")
         planned = batch_size if plan else None
-        _check(data, model, max_length, planned, method, split, config_name, quick, output, as_json)
+        taken = (rename_columns, ignore_columns)
+        _check(data, model, max_length, planned, method, split, config_name, taken, quick, output, as_json)
     except (ValueError, OSError, TypeError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -79,6 +88,7 @@ def _check(
     method: str | None,
     split: str,
     config_name: str | None,
+    taken: tuple[str | None, str | None],
     quick: bool,
     output: Path | None,
     as_json: bool,
@@ -87,9 +97,12 @@ def _check(
 
     from rich.console import Console
 
+    from prefopt.config import name_pairs, names
+    from prefopt.sources.columns import ColumnsAs
     from prefopt.sources.files import load_rows
 
-    rows = load_rows(data, split, config_name)
+    rename, ignore = taken
+    rows = ColumnsAs(name_pairs(rename or {}), names(ignore or [])).apply(load_rows(data, split, config_name))
     # these import torch, for which a misspelt file name should not wait
     from prefopt import objectives
     from prefopt.sources.hints import method_hints

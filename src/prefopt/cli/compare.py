@@ -80,7 +80,7 @@ def command(
     except (ConfigError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     summaries = sweeps.summarize(results)
-    table = Table("method", "beta", "seeds", "reward", "KL", "accuracy")
+    table = Table("method", "beta", "seeds", "reward", "KL", sweeps.accuracy_name(results))
     for s in summaries:
         table.add_row(
             s.label,

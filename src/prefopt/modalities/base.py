@@ -66,7 +66,7 @@ class Context:
         """
         self.record.open()
         self.record.data(data.report, data.dropped)
-        self.console.data(data.report, *(n or (len(data.train), len(data.held_out))))
+        self.console.data(data.report, *(n or (len(data.train), len(data.held_out))), data.not_held_out)
         if first_pair is not None:
             self.record.json("first_pair", dict(first_pair))
             self.console.first_pair(first_pair)

@@ -111,7 +111,7 @@ def read_data(context: Context) -> tuple[Split, dict[str, Any], list[Dropped]]:
     split = read(context.config, context.objective, partial(load_consistent, context.config.consistency))
     dropped = merge_dropped(split.train.dropped, split.held_out.dropped)
     report = account(split, split.train.examples, dropped)
-    pending = PreparedData([], [], split.prompts, report, dropped)
+    pending = PreparedData([], [], split.prompts, report, dropped, not_held_out=split.not_held_out)
     context.announce(pending, None, n=(len(split.train), len(split.held_out)))
     return split, report, dropped
 
@@ -173,7 +173,8 @@ def encode_data(
     first = next(e for e in split.train.examples if e.id in usable)
     context.record.json("first_pair", first_pair(context, first, store))
     fingerprint = digest([*train, *held_out], likelihood.key)
-    return PreparedData(train, held_out, split.prompts, report, dropped, fingerprint)
+    why = split.not_held_out or (None if held_out else "no held-out image could be decoded")
+    return PreparedData(train, held_out, split.prompts, report, dropped, fingerprint, why)
 
 
 def finish(

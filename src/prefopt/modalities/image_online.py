@@ -28,9 +28,10 @@ from prefopt.modalities.text import model_folder
 from prefopt.models.denoiser import denoise
 from prefopt.models.pipelines import check_pipeline_source
 from prefopt.references import Reference
+from prefopt.sources.files import evaluation_split
 from prefopt.sources.image_rows import load_prompts
 from prefopt.sources.online import Gap, StepSampler, TrajectorySampler
-from prefopt.training.data import PreparedData, world_of, world_prompts
+from prefopt.training.data import PreparedData, columns_as, same_source, world_of, world_prompts
 from prefopt.training.ema import EMA
 from prefopt.training.feed import Feed
 from prefopt.training.online import OnlineFeed
@@ -212,16 +213,22 @@ def threshold_of(config: TrainConfig) -> Gap:
 def read_prompts(config: TrainConfig) -> tuple[list[tuple[str, str]], list[str], PreparedData]:
     """Prompts to train on as (id, text), prompts for samples, and an account of both."""
     world = world_of(config.data)
+    why: str | None = None
     if world is not None:
         texts = world.prompts(world_prompts(config.data, "train"), split="train")
         prompts = [(f"{config.data}/{n}", text) for n, text in enumerate(texts)]
         held_out, dropped = world.prompts(config.sample_prompts, split="test"), []
     else:
-        found = load_prompts(config.data, split=config.split, config_name=config.data_config)
+        found = load_prompts(
+            config.data, split=config.split, config_name=config.data_config, columns_as=columns_as(config)
+        )
         prompts, dropped = [(p.id, p.prompt) for p in found], found.dropped
         if config.eval_data is not None:
-            held_out = [p.prompt for p in load_prompts(config.eval_data)]
+            held_out = judged_prompts(config)
+            if set(held_out) <= {text for _, text in prompts}:
+                why = "nothing is held out: every prompt of eval_data is also trained on"
         else:
+            why = "nothing is held out (no eval_data): samples are drawn on training prompts"
             held_out = list(dict.fromkeys(text for _, text in prompts))
     if config.max_examples is not None:
         prompts = prompts[: config.max_examples]
@@ -234,7 +241,21 @@ def read_prompts(config: TrainConfig) -> tuple[list[tuple[str, str]], list[str],
         "truncated": {},
         "hints": [],
     }
-    return prompts, held_out, PreparedData([], [], [], report, list(dropped), digest_prompts(prompts))
+    data = PreparedData([], [], [], report, list(dropped), digest_prompts(prompts), why)
+    return prompts, held_out, data
+
+
+def judged_prompts(config: TrainConfig) -> list[str]:
+    """Prompts of `eval_data`."""
+    source = str(config.eval_data)
+    if (world := world_of(source)) is not None:
+        return list(world.prompts(config.sample_prompts, split="test"))
+    trained = config.split if same_source(source, config.data) else None
+    split = config.eval_split or evaluation_split(source, config.data_config, trained)
+    found = load_prompts(
+        source, split=split, config_name=config.data_config, columns_as=columns_as(config, judged=True)
+    )
+    return [p.prompt for p in found]
 
 
 def digest_prompts(prompts: list[tuple[str, str]]) -> str:

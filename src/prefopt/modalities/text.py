@@ -209,6 +209,7 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
         report=report,
         dropped=dropped,
         fingerprint=digest([*train, *held_out], likelihood.key),
+        not_held_out=split.not_held_out,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,8 @@ def series_of(run: Run, curve: Curve) -> list[Series]:
         elif points.steps:
             train.append(Series(label=name, x=points.steps, y=points.values, colour=hue))
         if measured.steps:
-            name = f"{label}, held-out" if label else "sampled" if metric in SAMPLED else "held-out"
+            judged = "held-out" if run.not_held_out is None else "fixed training rows"
+            name = f"{label}, {judged}" if label else "sampled" if metric in SAMPLED else judged
             held_out.append(
                 Series(label=name, x=measured.steps, y=measured.values, colour=colour or "eval", style="dots")
             )
@@ -148,13 +150,23 @@ def draw(run: Run, curve: Curve) -> Markup:
     chart = line_chart(
         series, title=curve.title, y_label=unit, shares=curve.shares, y_range=curve.y_range, levels=levels,
     )  # fmt: skip
-    return figure(curve.title, chart, curve.look_for, curve.trouble) if chart else chart
+    look_for, trouble = (told_of(run, text) for text in (curve.look_for, curve.trouble))
+    return figure(curve.title, chart, look_for, trouble) if chart else chart
+
+
+def told_of(run: Run, text: str) -> str:
+    """A text without the sentences and clauses about held-out values, where the run has none."""
+    if run.not_held_out is None:
+        return text
+    parts = [part for part in re.split(r"(?<=[.;:]) ", text) if "held-out" not in part.lower()]
+    kept = " ".join(parts)
+    return kept[:-1] + "." if kept.endswith((";", ":")) else kept
 
 
 def curve_groups(run: Run, groups: Groups) -> list[tuple[str, str, list[Markup]]]:
     """(heading, note, figures) for each group that has any figure."""
     drawn = [
-        (heading, note, [f for f in (draw(run, curve) for curve in curves) if f])
+        (heading, told_of(run, note), [f for f in (draw(run, curve) for curve in curves) if f])
         for heading, note, curves in groups
     ]
     return [group for group in drawn if group[2]]

@@ -81,18 +81,18 @@ def accuracy(run: Run) -> Accuracy | None:
     if after is None:
         return None
     count = None
-    if split == "eval":
+    held_out = split == "eval" and run.not_held_out is None
+    if held_out:
         # a tie has no right answer, so the decided comparisons are what accuracy counts
         wins = run.of("margins", "after", "wins")
-        on_held_out = "train" not in str(run.of("margins", "split") or "held-out")
-        if isinstance(wins, list) and wins and on_held_out:
+        if isinstance(wins, list) and wins:
             count = len(wins)
         elif (examples := finite(run.of("manifest", "data", "eval_examples"))) and not run.of(
             "data", "comparisons", "ties"
         ):
             count = int(examples)
     low, high = wilson(after, count) if count and 0 <= after <= 1 else (None, None)
-    return Accuracy(before, after, count, low, high, split == "eval")
+    return Accuracy(before, after, count, low, high, held_out)
 
 
 def last(metrics: Metrics, name: str, split: str) -> float | None:

@@ -48,7 +48,7 @@ def _state(run: Run) -> list[Finding]:
         points = run.metrics.points(name, split)
         steps = [step for step, value in zip(*points, strict=True) if not math.isfinite(value)]
         if steps:
-            shown = f"held-out {name}" if split == "eval" else name
+            shown = f"{run.place} {name}" if split == "eval" else name
             times = "once" if len(steps) == 1 else f"{len(steps)} times, first"
             broken.append(f"{shown} ({times} at step {number(steps[0])})")
     if broken:
@@ -76,10 +76,16 @@ def _loss(run: Run) -> list[Finding]:
     out: list[Finding] = []
     metrics, zero = run.metrics, finite(run.of("manifest", "zero_margin_loss"))
     train, held_out = metrics.points("loss", "train").finite(), metrics.points("loss", "eval").finite()
-    if run.split == "train" and not run.online and (train.values or accuracy(run)):
+    if run.not_held_out or (run.split == "train" and not run.online and (train.values or accuracy(run))):
+        measured = (
+            "samples are drawn on training prompts"
+            if run.online
+            else "accuracy and loss are those of the training comparisons"
+        )
+        cause = f" The run says: {run.not_held_out}." if run.not_held_out else ""
         out.append(
-            Finding("note", "Nothing was held out: accuracy and loss are those of the training comparisons.",
-                    "Set eval_size, or give eval_data.")
+            Finding("note", f"Nothing was held out: {measured}.",
+                    f"Set eval_size, or give eval_data with other {'prompts' if run.online else 'rows'}.{cause}")
         )  # fmt: skip
     tail = train.values[-max(1, len(train.values) // 10) :] if len(train.values) >= 5 else []
     if run.images:  # noise levels drawn anew hide the training loss; a step's loss stays there by design
@@ -90,7 +96,8 @@ def _loss(run: Run) -> list[Finding]:
                     "Raise learning_rate, train longer, or look at the data: labels may be noise.")
         )  # fmt: skip
     if (
-        len(held_out.values) >= 3
+        run.not_held_out is None
+        and len(held_out.values) >= 3
         and (best := min(held_out.values)) > 0
         and held_out.values[-1] > TURNED_UP * best
     ):

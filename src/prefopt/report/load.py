@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prefopt.config import TRAINING_ROWS
 from prefopt.report.format import is_number
 
 OF_SEQUENCES = frozenset({"num_tokens", "length_gap"})
@@ -132,8 +133,21 @@ class Run:
         return self.of("manifest", "model", "class") == "LatentRewardModel"
 
     @property
+    def not_held_out(self) -> str | None:
+        """Why evaluations looked at training rows, in a sentence; None where they looked at held-out ones."""
+        said = self.of("manifest", "data", "not_held_out")
+        if said or self.of("manifest", "data", "eval_examples") != 0 or self.online:
+            return said or None
+        return "nothing is held out"  # as older folders say it
+
+    @property
+    def place(self) -> str:
+        """What evaluations looked at, in a word: "held-out" or "training"."""
+        return "held-out" if self.not_held_out is None else "training"
+
+    @property
     def split(self) -> str:
-        """Which lines to judge the run by: "eval" where held-out data was evaluated, else "train"."""
+        """Which lines to judge the run by: "eval" where anything was evaluated, else "train"."""
         evaluated = self.metrics.values.get("eval", {})
         return "eval" if any(name in evaluated for name in ("loss", "rewards/accuracies")) else "train"
 
@@ -231,11 +245,14 @@ def _read_metrics(path: Path, missing: list[str]) -> Metrics:
             if not math.isfinite(step):
                 raise ValueError("step is not a number")
             for name, value in entry.items():
-                bare = name.removeprefix("eval_") if split == "eval" else name
+                bare = name.removeprefix(f"{split}_") if split in ("eval", TRAINING_ROWS) else name
                 if value is None and bare in ("loss", "grad_norm"):
                     value = math.nan  # strict JSON has no NaN; elsewhere null means "not measured"
                 if is_number(value) and name not in ("step", "epoch"):
-                    values.setdefault(split, {}).setdefault(bare, {})[step] = float(value)
+                    # evaluations are drawn alike wherever their rows come from; `Run.held_out` says what to call them
+                    values.setdefault("eval" if split == TRAINING_ROWS else split, {}).setdefault(bare, {})[
+                        step
+                    ] = float(value)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             unreadable += 1
     if unreadable:

@@ -133,6 +133,7 @@ def _data_rows(run: Run) -> list[tuple[str, str]]:
         rows += [
             ("Training examples", run.of("manifest", "data", "examples")),
             ("Held-out examples", run.of("manifest", "data", "eval_examples")),
+            ("Note", run.not_held_out),
         ]
     kinds = run.of("data", "comparisons")
     if isinstance(kinds, Mapping):
@@ -169,7 +170,7 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
     """(measure, at the start, at the end)."""
     rows: list[tuple[str, str, str]] = []
     split = run.split
-    place = "held-out" if split == "eval" else "collected" if run.online else "training"
+    place = run.place if split == "eval" else "collected" if run.online else "training"
     if acc := accuracy(run):
         interval = f" (95% interval {percent(acc.low)} to {percent(acc.high)})" if acc.low is not None else ""
         rows.append(
@@ -209,8 +210,8 @@ def _image_measures(run: Run, place: str) -> list[Measure]:
     side = "chosen steps less likely" if run.online else "chosen images with more error"
     return [
         ("reward", "eval", "Reward of sampled images", number),
-        *([("errors/chosen", split, "Denoising error of chosen images, held-out", number),
-           ("errors/rejected", split, "Denoising error of rejected images, held-out", number)] if steady else []),
+        *([("errors/chosen", split, f"Denoising error of chosen images, {place}", number),
+           ("errors/rejected", split, f"Denoising error of rejected images, {place}", number)] if steady else []),
         ("loss", split, f"Loss, {place}", number),
         ("rewards/margins", split, f"Reward margin, {place}", number),
         ("displacement", split, f"Displacement (share of {side} than under the reference)", percent),

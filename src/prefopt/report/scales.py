@@ -50,7 +50,7 @@ def tick_text(ticks: Sequence[float]) -> list[str]:
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
     largest = max(map(abs, ticks))
     if largest >= 1e6 or 0 < largest < 1e-3:
-        return [number(t, 2) for t in ticks]
+        return [number(t, max(2, math.ceil(math.log10(largest / step) - 1e-9) + 1)) for t in ticks]
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [f"{t + 0.0:,.{decimals}f}".replace("-", "−") for t in ticks]
 

@@ -10,8 +10,10 @@ from numbers import Real
 from typing import Any
 
 from prefopt.comparisons import LOSE, TIE, WIN, Outcome, UnusableItem
+from prefopt.sources.chat_text import is_python_repr, messages_in, with_role, without_nones
 from prefopt.sources.report import message_texts
 
+TAKEN = frozenset({"label", "is_tie", "votes", "target", "weight", "id", "score_chosen", "score_rejected"})
 OUTCOMES = {"win": WIN, "lose": LOSE, "tie": TIE}
 
 
@@ -28,11 +30,21 @@ def near(name: str, names: Iterable[str]) -> str:
 # -- numbers and labels --------------------------------------------------------------------------------------
 
 
+def unless(column: str) -> str:
+    """What to do where a column that is read without being asked for means something else in this data."""
+    if column not in TAKEN:
+        return ""
+    return f" (if {column} means something else here: ignore_columns=[{column}])"
+
+
 def as_number(value: Any, column: str, reason: str = "wrong_type") -> float:
     """A finite number; anything that is no number at all is of the wrong type."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise UnusableItem(f"{column} is {shown(value)}; needed a number", "wrong_type")
-    number = float(value)
+        raise UnusableItem(f"{column} is {shown(value)}; needed a number{unless(column)}", "wrong_type")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = math.inf
     if not math.isfinite(number):
         raise UnusableItem(f"{column} is {number}; needed a finite number", reason)
     return number
@@ -56,7 +68,7 @@ def as_flag(value: Any, column: str) -> bool:
     if not isinstance(value, str) and value in (0, 1):
         return bool(value)
     reason = "unknown_label" if column == "label" else "wrong_type"
-    raise UnusableItem(f"{column} is {shown(value)}; needed true or false", reason)
+    raise UnusableItem(f"{column} is {shown(value)}; needed true or false{unless(column)}", reason)
 
 
 def as_votes(value: Any) -> Outcome:
@@ -74,7 +86,7 @@ def as_target(value: Any) -> Outcome:
     total = sum(shares)
     if abs(total - 1) > 1e-4:
         raise UnusableItem(
-            f"target {shares} sums to {total:g}; needed shares that sum to 1 (use votes for counts)",
+            f"target {shares} sums to {total:g}; needed shares that sum to 1 (use votes for counts){unless('target')}",
             "bad_target",
         )
     return Outcome(*(share / total for share in shares))
@@ -83,10 +95,14 @@ def as_target(value: Any) -> Outcome:
 def _three(value: Any, column: str) -> list[float]:
     value = value.tolist() if hasattr(value, "tolist") else value  # numpy
     if not isinstance(value, list | tuple):
-        raise UnusableItem(f"{column} is {shown(value)}; needed three numbers [win, lose, tie]", "wrong_type")
+        raise UnusableItem(
+            f"{column} is {shown(value)}; needed three numbers [win, lose, tie]{unless(column)}", "wrong_type"
+        )
     reason = f"bad_{column}"
     if len(value) != 3:
-        raise UnusableItem(f"{column} has {len(value)} numbers; needed three: [win, lose, tie]", reason)
+        raise UnusableItem(
+            f"{column} has {len(value)} numbers; needed three: [win, lose, tie]{unless(column)}", reason
+        )
     numbers = [as_number(x, column, reason) for x in value]
     if min(numbers) < 0:
         raise UnusableItem(f"{column} {numbers} holds a negative number", reason)
@@ -99,7 +115,9 @@ def as_outcome(row: Mapping[str, Any]) -> Outcome:
     tie = None if is_tie is None else as_flag(is_tie, "is_tie")
     if label is not None and (not isinstance(label, str) or label not in OUTCOMES):
         hint = near(label, OUTCOMES) if isinstance(label, str) else ""
-        raise UnusableItem(f"label is {shown(label)}; needed 'win', 'tie' or 'lose'{hint}", "unknown_label")
+        raise UnusableItem(
+            f"label is {shown(label)}; needed 'win', 'tie' or 'lose'{hint}{unless('label')}", "unknown_label"
+        )
     if label is not None and tie is not None and tie != (label == "tie"):
         raise UnusableItem(f"label is {label!r} but is_tie is {tie}", "contradicting_labels")
     if row.get("target") is not None:
@@ -112,8 +130,20 @@ def as_outcome(row: Mapping[str, Any]) -> Outcome:
 # -- text and messages ---------------------------------------------------------------------------------------
 
 
+def as_text(value: str, column: str) -> str:
+    """A text that can be written down: half of a surrogate pair, as cut emojis leave it, cannot."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UnusableItem(
+            f"{column} holds half of a surrogate pair, which is no character; was an emoji cut in two?",
+            "bad_text",
+        ) from None
+    return value
+
+
 def as_sample(value: Any, column: str, strip_nones: bool) -> str | list[dict[str, Any]]:
-    """Text or messages as they are, after a check; one message becomes a list of one.
+    """Text or messages as they are, after a check; one message becomes a list of one, and JSON text its messages.
 
     Args:
         value: a row's value.
@@ -121,14 +151,23 @@ def as_sample(value: Any, column: str, strip_nones: bool) -> str | list[dict[str
         strip_nones: drop keys without a value at any depth: Arrow tables give every message the keys of all.
     """
     if isinstance(value, str):
-        return value
+        spelled = messages_in(value)
+        if spelled is None:
+            if is_python_repr(value):
+                raise UnusableItem(
+                    f"{column} is a list of messages as Python prints it, {shown(value)}, which cannot be read for "
+                    "certain: write it with json.dumps",
+                    "python_repr",
+                )
+            return as_text(value, column)
+        value, strip_nones = spelled, False  # who writes JSON wrote the nulls too
     if value is None:
         raise UnusableItem(f"{column} is absent", "missing_value")
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, Sequence):
         raise UnusableItem(f"{column} is {shown(value)}; needed text or a list of messages", "wrong_type")
-    return [_message(message, f"{column}[{n}]", strip_nones) for n, message in enumerate(value)]
+    return [_message(with_role(message), f"{column}[{n}]", strip_nones) for n, message in enumerate(value)]
 
 
 def _message(message: Any, where: str, strip_nones: bool) -> dict[str, Any]:
@@ -144,20 +183,17 @@ def _message(message: Any, where: str, strip_nones: bool) -> dict[str, Any]:
                 raise NotText(f"{where} holds a part of type {kind!r}")
             if kind is None or not isinstance(part.get("text"), str):
                 raise UnusableItem(f"{where} holds the part {shown(part)}; needed a text part", "wrong_type")
+            as_text(part["text"], where)
     elif content is not None and not isinstance(content, str):
         raise UnusableItem(f"{where} has content {shown(content)}; needed text", "wrong_type")
     elif content is None and not message.get("tool_calls"):
         raise UnusableItem(f"{where} has no content", "wrong_type")
+    for key, x in message.items():
+        if isinstance(x, str):
+            as_text(x, f"{where}.{key}")
     # templates look a missing content up without asking whether it is there
     kept = {key: x for key, x in message.items() if x is not None or key == "content"}
     return without_nones(kept) | {"content": kept.get("content")} if strip_nones else kept
-
-
-def without_nones(value: Any) -> Any:
-    """A nested value without the keys that hold None."""
-    if isinstance(value, Mapping):
-        return {key: without_nones(x) for key, x in value.items() if x is not None}
-    return [without_nones(x) for x in value] if isinstance(value, list) else value
 
 
 def is_empty(sample: str | list[dict[str, Any]]) -> bool:
@@ -181,21 +217,34 @@ def shared_start(chosen: Sequence[Any], rejected: Sequence[Any]) -> int:
     return max(shortest - 1, 0)
 
 
-def as_json(value: Any, column: str, kind: type) -> Any:
-    """A structured value, given as such or as JSON text; None where absent or empty."""
+def as_json(value: Any, column: str, kind: type, strip_nones: bool) -> Any:
+    """A structured value, given as such or as JSON text; None where absent or empty.
+
+    Args:
+        value: a row's value.
+        column: its name, for messages.
+        kind: list or dict.
+        strip_nones: drop keys without a value, which Arrow adds; those in a JSON text were written by its author.
+    """
     if isinstance(value, str):
+        strip_nones = False
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise UnusableItem(f"{column} is not valid JSON ({error.msg})", "wrong_type") from None
+        except (ValueError, RecursionError) as error:
+            raise UnusableItem(f"{column} is not valid JSON ({error})", "wrong_type") from None
     if value is not None and not isinstance(value, kind):
         raise UnusableItem(f"{column} is {shown(value)}; needed a {kind.__name__}", "wrong_type")
-    return value or None
+    if value:
+        as_text(json.dumps(value, ensure_ascii=False, default=str), column)
+    return (without_nones(value) if strip_nones else value) or None
 
 
 def shown(value: Any) -> str:
     """A value and its type, short enough for a message."""
     if value is None:
         return "absent"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # integers of thousands of digits; nesting
+        text = "..."
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

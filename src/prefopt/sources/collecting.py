@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from prefopt.comparisons import Comparison, Example, Item, Outcome, UnusableItem
 from prefopt.sources import cells
@@ -71,7 +71,7 @@ def collect(
         columns: numeric columns that ride along as `Comparison.columns`.
 
     Raises:
-        ValueError: a column is absent, ids repeat, no row can be used, or what else `parse` finds wrong with all rows.
+        ValueError: a column is absent, no row can be used, or what else `parse` finds wrong with all rows.
     """
     for name in columns:
         if name not in rows.columns:
@@ -83,12 +83,9 @@ def collect(
     dropped: list[Dropped] = []
     origins: dict[str, Origin] = {}
     traits: Counter[str] = Counter()
-    for number, row, name, usable_id in named(rows):
+    for number, row, name, state in named(rows):
         try:
-            if not usable_id:
-                raise UnusableItem(
-                    f"id is {cells.shown(row.get('id'))}; needed text or an integer", "wrong_type"
-                )
+            check_id(row, state)
             row_traits: Counter[str] = Counter()
             parsed = parse(number, row, row_traits)
             edge = Comparison(
@@ -102,33 +99,62 @@ def collect(
             )
         except UnusableItem as error:
             dropped.append(Dropped(number, name, error.reason, str(error)))
+        except RecursionError:
+            dropped.append(
+                Dropped(number, name, "too_deep", "lists or objects are nested too deeply to be read")
+            )
         else:
             traits += row_traits
+            traits["repeated_id"] += state == "repeated"
             examples.append(Example(name, parsed.items, (edge,)))
-            origins[name] = Origin(number, parsed.score_chosen, parsed.score_rejected, row.get("source"))
+            source = row.get("source")
+            origins[name] = Origin(
+                number, parsed.score_chosen, parsed.score_rejected, source if is_text(source) else None
+            )
     if not examples:
         raise ValueError(nothing_usable(rows.source, rows.place, dropped))
     return Collected(examples, dropped, origins, traits)
 
 
-def named(rows: Rows) -> Iterator[tuple[int, Mapping[str, Any], str, bool]]:
-    """Each row with its number, its id, and whether its own id could be used (an absent one can).
+IdState = Literal["good", "repeated", "bad"]
 
-    Raises:
-        ValueError: an id is on two rows.
+
+def named(rows: Rows) -> Iterator[tuple[int, Mapping[str, Any], str, IdState]]:
+    """Each row with its number, a name of its own, and what its id was like.
+
+    All randomness derives from names, so they are unique: an id that an earlier row has gets "#2", "#3", ... behind it.
     """
-    number_of_id: dict[str, int] = {}
+    taken: set[str] = set()
+    times: Counter[str] = Counter()
     for number, row in with_bar(rows, "reading rows"):
         given = row.get("id")
-        usable_id = isinstance(given, str | int) and not isinstance(given, bool) and given != ""
-        name = str(given) if usable_id else f"row-{number}"
-        if name in number_of_id:
-            raise ValueError(
-                f"{rows.source}: id {name!r} is on {rows.place}s {number_of_id[name]} and {number}. Ids must be "
-                "unique, because all randomness derives from them: rename one, or leave the column out"
-            )
-        number_of_id[name] = number
-        yield number, row, name, usable_id or given is None
+        usable = (
+            isinstance(given, str | int) and not isinstance(given, bool) and given != "" and is_text(given)
+        )
+        base = name = str(given) if usable else f"row-{number}"
+        while name in taken:
+            times[base] += 1
+            name = f"{base}#{times[base] + 1}"
+        taken.add(name)
+        state: IdState = "bad" if not usable and given is not None else "good" if name == base else "repeated"
+        yield number, row, name, state
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value can be written down; half of a surrogate pair cannot."""
+    try:
+        str(value).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def check_id(row: Mapping[str, Any], state: IdState) -> None:
+    """Raise `UnusableItem` for an id that is none."""
+    if state == "bad":
+        raise UnusableItem(
+            f"id is {cells.shown(row.get('id'))}; needed text or an integer{cells.unless('id')}", "wrong_type"
+        )
 
 
 def judgement(
@@ -199,6 +225,14 @@ def trait_hints(traits: Counter[str]) -> list[Hint]:
         if kind == "overruled" and n:
             less, _, more = names.partition(":")
             hints.append(Hint("note", f"{n} row(s) give {more} and also {less}: {more} was used"))
+    if n := traits["repeated_id"]:
+        hints.append(
+            Hint(
+                "warn",
+                f"{n} row(s) repeat an id of an earlier row: they are called by the id and #2, #3, ...; if the column "
+                "names something else: ignore_columns=[id]",
+            )
+        )
     if n := traits["swapped"]:
         hints.append(Hint("note", f"{n} row(s) were lost by their chosen side: their sides were exchanged"))
     return hints

@@ -1,4 +1,4 @@
-"""Rows out of files: JSON lines, JSON, CSV, parquet, a folder of `datasets`, a hub id, or a list in memory.
+"""Rows out of files: JSON lines, JSON, CSV, TSV, parquet, a folder of `datasets`, a hub id, or objects in memory.
 
 Only the container is read here; what a row means is the business of `rows.py` and `image_rows.py`. Single files are
 read by `readers.py`; `datasets` (seconds to import) loads only for folders and hub ids.
@@ -13,9 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefopt.sources import memory
+from prefopt.sources.chat_text import without_nones
+from prefopt.sources.compression import ARCHIVES, OPENERS, content_suffix
 from prefopt.sources.readers import FILE_COLUMNS, READERS, read_lines
 
-SUFFIXES = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+SUFFIXES = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+}  # fmt: skip
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
@@ -26,7 +31,7 @@ class Rows:
 
     Attributes:
         source: where they come from, for messages and reports.
-        kind: "jsonl", "json", "csv", "parquet", "txt", "datasets" or "memory".
+        kind: "jsonl", "json", "csv", "tsv", "parquet", "txt", "datasets" or "memory".
         rows: the rows; a list, or a `datasets.Dataset`.
         numbers: number of each row, counted from 1: its line in a JSON lines or text file, its place elsewhere.
         columns: every column that some row has, in order of first appearance.
@@ -65,9 +70,10 @@ def load_rows(
     """Read rows from wherever they are.
 
     Args:
-        source: path of a .jsonl, .json, .csv or .parquet file; folder written by `save_to_disk`, or of data files;
-            hub id (`owner/name`); list of rows; `datasets.Dataset` or `DatasetDict`.
-        split: split to take. A single file, a list or a `Dataset` has only "train".
+        source: path of a .jsonl, .ndjson, .json, .csv, .tsv or .parquet file, also compressed; folder written by
+            `save_to_disk`, or of data files; hub id (`owner/name`); list of rows; `datasets.Dataset` or `DatasetDict`;
+            pandas frame; name of one of these in `sources.memory`.
+        split: split to take. A single file, a list, a frame or a `Dataset` has only "train".
         config_name: configuration of a hub data set.
         lines: column to make of the lines of a .txt file; without it such files are refused.
 
@@ -84,15 +90,21 @@ def load_rows(
         >>> load_rows([{"prompt": "1 + 1 =", "chosen": " 2", "rejected": " 3"}]).columns
         ('prompt', 'chosen', 'rejected')
     """
+    if isinstance(source, str) and source.startswith(memory.PREFIX):
+        source = memory.find(source)
     if isinstance(source, list):
         return _from_list(source, split)
     if isinstance(source, str | Path):
         return _from_name(source, split, config_name, lines)
     # asking the module's name avoids importing datasets to find out that it is not one
-    if type(source).__module__.partition(".")[0] == "datasets":
+    library = type(source).__module__.partition(".")[0]
+    if library == "datasets":
         return _from_dataset(source, split, "a datasets object in memory")
+    if library == "pandas" and hasattr(source, "to_dict") and hasattr(source, "columns"):
+        return _rows("a pandas frame in memory", "memory", _from_frame(source), split)
     raise TypeError(
-        f"data is a {type(source).__name__}; needed a path, a hub id, a list of rows (dicts) or a datasets.Dataset"
+        f"data is a {type(source).__name__}; needed a path, a hub id, a list of rows (dicts), a datasets.Dataset or a "
+        "pandas frame"
     )
 
 
@@ -103,6 +115,73 @@ def _from_list(rows: list[dict[str, Any]], split: str) -> Rows:
     return _rows("a list of rows in memory", "memory", rows, split)
 
 
+def _from_frame(frame: Any) -> list[dict[str, Any]]:
+    """A pandas frame's rows; what pandas counts as missing is None, arrays (of a parquet file) are lists."""
+    return [
+        {str(name): _plain_cell(value) for name, value in row.items()} for row in frame.to_dict("records")
+    ]
+
+
+def _plain_cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if value != value else value
+    if type(value).__module__.startswith("pandas") and str(value) in ("<NA>", "NaT"):
+        return None
+    if type(value).__name__ == "ndarray" and value.dtype == object:
+        # nested columns of a parquet file: Arrow gave each message the keys of all
+        return [without_nones(x) for x in value.tolist()]
+    return value
+
+
+def splits_of(source: Any, config_name: str | None = None) -> list[str]:
+    """Names of a source's splits, without reading its rows; ["train"] of whatever has no splits.
+
+    Raises:
+        OSError, ValueError: the source cannot be found or read.
+    """
+    if isinstance(source, str) and source.startswith(memory.PREFIX):
+        source = memory.find(source)
+    if not isinstance(source, str | Path):
+        return list(source) if isinstance(source, dict) else ["train"]
+    path = Path(source).expanduser()
+    if path.is_file() or (path / "state.json").exists():
+        return ["train"]
+    if (path / "dataset_dict.json").exists():
+        return list(json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"])
+    if path.is_dir() and (metadata := _metadata_of(path)):
+        return list(metadata)
+    if not path.exists() and (content_suffix(path) in (*SUFFIXES, ".txt") or str(source).count("/") != 1):
+        return ["train"]  # a misspelt file: reading it tells
+    import datasets
+
+    try:
+        return [str(name) for name in datasets.get_dataset_split_names(str(source), config_name)]
+    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError):
+        return ["train"]
+
+
+JUDGES = ("test", "validation", "valid", "val", "dev", "eval")
+"""Splits to judge by, in this order."""
+
+
+def evaluation_split(source: Any, config_name: str | None = None, trained: str | None = None) -> str:
+    """The split of a source to judge by.
+
+    Args:
+        source: see `load_rows`.
+        config_name: configuration of a hub data set.
+        trained: the split of the same source that is trained on; None where another source is.
+
+    Returns:
+        Its test or validation split; else its only one, or "train".
+    """
+    there = splits_of(source, config_name)
+    beside = [(trained or "").replace("train", name) for name in JUDGES] if trained else []
+    wanted = [*beside, *JUDGES, *(name for judge in JUDGES for name in there if name.startswith(judge))]
+    found = next((name for name in wanted if name in there and name != trained), None)
+    return found or (there[0] if len(there) == 1 else "train")
+
+
 def _from_name(source: str | Path, split: str, config_name: str | None, lines: str | None) -> Rows:
     path = Path(source).expanduser()
     try:
@@ -110,21 +189,37 @@ def _from_name(source: str | Path, split: str, config_name: str | None, lines: s
             return _from_folder(path, split, config_name)
         if not path.exists():
             return _from_hub(str(source), path, split, config_name)
-        if lines is not None and path.suffix.lower() == ".txt":
+        if not path.is_file():
+            raise ValueError(
+                f"{path} is a pipe or a device, which cannot be read twice: write it to a file first, and give that"
+            )
+        suffix = content_suffix(path)
+        if lines is not None and suffix == ".txt":
             rows, numbers = read_lines(path, lines)
             return _rows(str(source), "txt", rows, split, numbers)
-        kind = SUFFIXES.get(path.suffix.lower())
+        kind = SUFFIXES.get(suffix)
         if kind is None:
-            raise ValueError(
-                f"{path}: files ending in {path.suffix or 'no suffix'!r} are not read; needed one of "
-                f"{', '.join(SUFFIXES)}: convert or rename the file"
-            )
+            raise ValueError(f"{path}: {_unread(path)}")
         rows, numbers = READERS[kind](path)
     except PermissionError as error:
         raise PermissionError(
             f"no permission to read {error.filename or path}: ask its owner, or run `chmod u+r` on it"
         ) from error
     return _rows(str(source), kind, rows, split, numbers)
+
+
+def _unread(path: Path) -> str:
+    """Why a file of this name is not read, and what to do."""
+    known = f"{', '.join(SUFFIXES)}, each also compressed ({', '.join(OPENERS)})"
+    if path.suffix.lower() in ARCHIVES:
+        return f"an archive is not read: unpack it, and give the file inside. Needed one of {known}"
+    if path.suffix.lower() == ".txt":
+        return f"a text file has prompts alone; comparisons are needed, in one of {known}"
+    ending = "".join(path.suffixes[-2:] if path.suffix.lower() in OPENERS else path.suffixes[-1:])
+    return (
+        f"files ending in {ending or 'no suffix'!r} are not read; needed one of {known}: rename the file if it is one "
+        "of these, or write its rows as JSON lines"
+    )
 
 
 def _rows(
@@ -139,7 +234,10 @@ def _rows(
         raise ValueError(f"unknown split {split!r}: {source} has one split, 'train'")
     if not len(rows):
         raise ValueError(f"{source} is empty: it holds no rows")
-    columns = tuple(dict.fromkeys(name for row in rows for name in row))
+    # half a surrogate pair cannot be written anywhere, not even in a message
+    columns = tuple(
+        dict.fromkeys(name.encode("utf-8", "backslashreplace").decode() for row in rows for name in row)
+    )
     return Rows(source, kind, rows, numbers or range(1, len(rows) + 1), columns)
 
 
@@ -168,12 +266,7 @@ def _from_image_folder(path: Path, split: str) -> Rows | None:
 
     Read here and not by `datasets`, which stops at the first file that is missing and copies what it finds.
     """
-    metadata = {
-        folder.name if folder != path else "train": file
-        for folder in (*(entry for entry in sorted(path.iterdir()) if entry.is_dir()), path)
-        for name in METADATA
-        if (file := folder / name).is_file()
-    }
+    metadata = _metadata_of(path)
     if not metadata:
         return None
     file = metadata.get(split) or next(iter(metadata.values()))
@@ -187,12 +280,22 @@ def _from_image_folder(path: Path, split: str) -> Rows | None:
     return rows
 
 
+def _metadata_of(path: Path) -> dict[str, Path]:
+    """The metadata files of an image folder, by split."""
+    return {
+        folder.name if folder != path else "train": file
+        for folder in (*(entry for entry in sorted(path.iterdir()) if entry.is_dir()), path)
+        for name in METADATA
+        if (file := folder / name).is_file()
+    }
+
+
 def _from_hub(name: str, path: Path, split: str, config_name: str | None) -> Rows:
     """A name that is no path here: a hub id if it can be one, else an error with the nearest names."""
     missing = f"no file or folder {path}{_whats_there(path)}"
     parts = name.split("/")
     if (
-        path.suffix.lower() in (*SUFFIXES, ".txt")
+        content_suffix(path) in (*SUFFIXES, ".txt")
         or len(parts) > 2
         or name.startswith((".", "~", "/"))
         or _near(path)
@@ -226,7 +329,7 @@ def _whats_there(path: Path) -> str:
         return f": {folder.resolve()} has no {path.relative_to(folder).parts[0]!r} in it"
     if near := _near(path):
         return f"; did you mean {' or '.join(str(folder / name) for name in near[:3])}?"
-    files = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)
+    files = sorted(entry.name for entry in folder.iterdir() if content_suffix(entry) in SUFFIXES)
     return f"; the data files there are {', '.join(files[:5])}{', ...' * (len(files) > 5)}" if files else ""
 
 

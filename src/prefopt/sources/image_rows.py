@@ -21,6 +21,7 @@ from prefopt.sources import cells
 from prefopt.sources.collecting import (
     Comparisons,
     Parsed,
+    check_id,
     collect,
     column_hints,
     judgement,
@@ -28,6 +29,7 @@ from prefopt.sources.collecting import (
     nothing_usable,
     trait_hints,
 )
+from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, load_rows
 from prefopt.sources.image_report import describe_images
 from prefopt.sources.images import Cell, ImageRef, as_ref, problem
@@ -67,6 +69,7 @@ def load_image_comparisons(
     split: str = "train",
     config_name: str | None = None,
     columns: Sequence[str] = (),
+    columns_as: ColumnsAs = AS_THEY_ARE,
     inverse_weight: str | None = None,
     thorough: bool = False,
 ) -> Comparisons:
@@ -77,6 +80,7 @@ def load_image_comparisons(
         split: split to take.
         config_name: configuration of a hub data set.
         columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
+        columns_as: columns to leave out or to call otherwise.
         inverse_weight: column whose reciprocal multiplies a row's weight; with Pick-a-Pic's "num_example_per_prompt"
             each prompt counts once (PickScore, arXiv 2305.01569).
         thorough: decode every image to find damage in the middle of a file. Otherwise each is read and its header and
@@ -88,14 +92,14 @@ def load_image_comparisons(
 
     Raises:
         OSError: the source cannot be found or read.
-        ValueError: it is corrupt, needed columns are missing, ids repeat, or no row can be used.
+        ValueError: it is corrupt, needed columns are missing, or no row can be used.
 
     Example:
         >>> rows = [{"prompt": "a cat", "chosen_image": b"P6 1 1 255 abc", "rejected_image": b"P6 1 1 255 xyz"}]
         >>> load_image_comparisons(rows).report.comparisons["wins"]
         1
     """
-    rows = load_rows(source, split, config_name)
+    rows = columns_as.apply(load_rows(source, split, config_name))
     return to_image_comparisons(rows, columns, inverse_weight, thorough)
 
 
@@ -231,7 +235,7 @@ def _caption(row: Mapping[str, Any], column: str) -> str:
         raise UnusableItem(f"{column} is {cells.shown(text)}; needed text", "wrong_type")
     if not text.strip():
         raise UnusableItem(f"{column} is empty", "empty_prompt")
-    return text
+    return cells.as_text(text, column)
 
 
 def _count(row: Mapping[str, Any], column: str) -> float:
@@ -290,7 +294,11 @@ class Prompts(Sequence[Prompt]):
 
 
 def load_prompts(
-    source: str | Path | list[dict[str, Any]] | Any, *, split: str = "train", config_name: str | None = None
+    source: str | Path | list[dict[str, Any]] | Any,
+    *,
+    split: str = "train",
+    config_name: str | None = None,
+    columns_as: ColumnsAs = AS_THEY_ARE,
 ) -> Prompts:
     """Read prompts for a method that makes its own images.
 
@@ -299,19 +307,20 @@ def load_prompts(
             `caption` or `text`; further columns (images, say) are not looked at.
         split: split to take.
         config_name: configuration of a hub data set.
+        columns_as: columns to leave out or to call otherwise.
 
     Returns:
         (id, prompt) pairs as a sequence; ids are the column `id`, or "row-1", "row-2", ... by line or row number.
 
     Raises:
         OSError: the source cannot be found or read.
-        ValueError: it is corrupt, has no such column, ids repeat, or no row can be used.
+        ValueError: it is corrupt, has no such column, or no row can be used.
 
     Example:
         >>> list(load_prompts([{"caption": "a cat"}]))
         [Prompt(id='row-1', prompt='a cat')]
     """
-    rows = load_rows(source, split, config_name, lines="prompt")
+    rows = columns_as.apply(load_rows(source, split, config_name, lines="prompt"))
     column = next((name for name in PROMPT if name in rows.columns), None)
     if column is None:
         hints = "".join(cells.near(name, rows.columns) for name in PROMPT[:2])
@@ -323,12 +332,9 @@ def load_prompts(
         rows = replace(rows, rows=table.select_columns([c for c in ("id", column) if c in rows.columns]))
     prompts: list[Prompt] = []
     dropped: list[Dropped] = []
-    for number, row, name, usable_id in named(rows):
+    for number, row, name, state in named(rows):
         try:
-            if not usable_id:
-                raise UnusableItem(
-                    f"id is {cells.shown(row.get('id'))}; needed text or an integer", "wrong_type"
-                )
+            check_id(row, state)
             prompts.append(Prompt(name, _caption(row, column)))
         except UnusableItem as error:
             dropped.append(Dropped(number, name, error.reason, str(error)))

@@ -1,23 +1,32 @@
-"""One reader a file format: JSON lines, JSON, CSV, parquet -> rows, and their numbers where these are not 1, 2, 3, ...
+"""One reader a file format: JSON lines, JSON, CSV, TSV, parquet -> rows, and their numbers where these are not 1, 2, 3, ...
 
-Read directly and not through `datasets`, which takes seconds to import and loses line numbers for messages.
+Read directly and not through `datasets`, which takes seconds to import and loses line numbers for messages. Every file
+may be compressed (`compression.py`).
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-# CSV cells of these columns are text, whatever they look like; "[...]" is read as messages only if it is messages
+from prefopt.sources.chat_text import messages_in
+from prefopt.sources.compression import opened, read_bytes, size_of_plain
+
+# CSV cells of these columns are text, whatever they look like, unless they spell messages
 TEXT_COLUMNS = frozenset({"prompt", "caption", "text", "chosen", "rejected", "completion"})
 # columns that name image files; `datasets` makes an image out of each "*file_name" of an image folder
 FILE_COLUMNS = frozenset({"image", "chosen_image", "rejected_image"}) | {
     f"{side}file_name" for side in ("", "image_", "chosen_", "rejected_", "chosen_image_", "rejected_image_")
 }
 PLAIN_COLUMNS = frozenset({"id", "source"}) | FILE_COLUMNS
+
+TOO_DEEP = "lists or objects nested too deeply to be read; flatten them, or leave the row out"
 
 Read = tuple[list[dict[str, Any]], list[int] | None]
 
@@ -27,13 +36,15 @@ def read_jsonl(path: Path) -> Read:
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
     # bytes, because text mode would also break lines at a lone carriage return
-    with path.open("rb") as file:
+    with opened(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except RecursionError:
+                raise ValueError(f"{where}: {TOO_DEEP}") from None
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{where}: not UTF-8 at byte {error.start} of the line; save the file as UTF-8"
@@ -43,6 +54,8 @@ def read_jsonl(path: Path) -> Read:
                 raise ValueError(
                     f"{where}: not valid JSON ({at}): {_excerpt(error.doc, error.pos)}. Each line must be one JSON object"
                 ) from None
+            except ValueError as error:  # an integer of thousands of digits
+                raise ValueError(f"{where}: {error}") from None
             if not isinstance(row, dict):
                 raise ValueError(
                     f"{where}: a JSON {_json_type(row)}; each line must be one JSON object {{...}}"
@@ -54,13 +67,15 @@ def read_jsonl(path: Path) -> Read:
 
 def read_json(path: Path) -> Read:
     """A JSON array of objects; a file that does not start with "[" is read as JSON lines."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         start = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
         if not start.startswith(b"["):
             rows, _ = read_jsonl(path)
             return rows, None
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = json.loads(read_bytes(path).decode("utf-8-sig"))
+    except RecursionError:
+        raise ValueError(f"{path}: {TOO_DEEP}") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     except json.JSONDecodeError as error:
@@ -68,21 +83,23 @@ def read_json(path: Path) -> Read:
             f"{path}, line {error.lineno}: not valid JSON ({error.msg} at column {error.colno}): "
             f"{_excerpt(error.doc, error.pos)}"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     for number, row in enumerate(content, 1):
         if not isinstance(row, dict):
             raise ValueError(f"{path}, row {number}: a JSON {_json_type(row)}; needed an object {{...}}")
     return content, None
 
 
-def read_csv(path: Path) -> Read:
-    """CSV with a header line; messages, votes and other structured cells hold JSON, an empty cell is no value."""
+def read_csv(path: Path, delimiter: str = ",") -> Read:
+    """CSV or TSV with a header line; messages, votes and other structured cells hold JSON, an empty cell is no value."""
     rows: list[dict[str, Any]] = []
     limit = csv.field_size_limit(
         min(sys.maxsize, 2**31 - 1)
     )  # the default of 128 KB is less than one long chat
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
+        with opened(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True, delimiter=delimiter)
             try:
                 header = list(reader.fieldnames or [])
                 if twice := [name for name in header if header.count(name) > 1]:
@@ -112,21 +129,14 @@ def read_csv(path: Path) -> Read:
 def _cell(column: str, text: str) -> Any:
     """The value of a CSV cell."""
     if column in TEXT_COLUMNS:
-        if text.lstrip().startswith("["):
-            try:
-                value = json.loads(text)
-            except json.JSONDecodeError:
-                return text
-            if isinstance(value, list) and value and all(isinstance(m, dict) and "role" in m for m in value):
-                return value
-        return text
+        return messages_in(text) or text
     if not text.strip():
         return None
     if column in PLAIN_COLUMNS:
         return text
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         if text.lower() in ("true", "false"):  # as pandas writes them
             return text.lower() == "true"
         try:
@@ -140,12 +150,13 @@ def read_parquet(path: Path) -> Read:
     import pyarrow
     import pyarrow.parquet
 
-    if not path.stat().st_size:
+    if not size_of_plain(path):
         return [], None
+    source = path if size_of_plain(path) is not None else pyarrow.BufferReader(read_bytes(path))
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(source) as file:
             return [row for batch in file.iter_batches() for row in batch.to_pylist()], None
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, PermissionError):
             raise
         raise ValueError(
@@ -158,14 +169,20 @@ def read_lines(path: Path, column: str) -> Read:
     """Plain text, one value of `column` a line; blank lines are skipped but counted."""
     try:
         # not splitlines, which also breaks at characters that a prompt may hold
-        lines = path.read_text("utf-8-sig").split("\n")
+        lines = read_bytes(path).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
     found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
     return [{column: line} for _, line in found], [number for number, _ in found]
 
 
-READERS = {"jsonl": read_jsonl, "json": read_json, "csv": read_csv, "parquet": read_parquet}
+READERS: dict[str, Callable[[Path], Read]] = {
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "csv": read_csv,
+    "tsv": partial(read_csv, delimiter="\t"),
+    "parquet": read_parquet,
+}
 
 
 # -- words for messages --------------------------------------------------------------------------------------

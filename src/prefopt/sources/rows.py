@@ -3,7 +3,7 @@
     prompt, chosen, rejected      a pair; strings or message lists; without `prompt`, the shared start is the prompt
     prompt, completion, label     a single sample, desirable (true) or not (false)
 
-Optional for pairs: `label` "win" | "tie" | "lose", `is_tie`, `votes` [win, lose, tie] counts, `target` shares; for
+The prompt may also stand in the columns of other tools' layouts (`layouts.py`). Optional for pairs: `label` "win" | "tie" | "lose", `is_tie`, `votes` [win, lose, tie] counts, `target` shares; for
 both: `id`, `weight`, `tools`, `chat_template_kwargs`. Columns are TRL's where TRL has them.
 
 A row that cannot be used is dropped with a reason and listed. What is wrong with *all* rows is an error.
@@ -19,8 +19,10 @@ from typing import Any, Literal
 from prefopt.comparisons import LOSE, WIN, Item, UnusableItem
 from prefopt.sources import cells
 from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, judgement, trait_hints
+from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, load_rows
 from prefopt.sources.hints import describe
+from prefopt.sources.layouts import PromptColumns, prompt_columns
 from prefopt.sources.report import Hint
 
 Schema = Literal["paired", "unpaired"]
@@ -46,6 +48,7 @@ def load_comparisons(
     config_name: str | None = None,
     columns: Sequence[str] = (),
     optional: Iterable[str] = (),
+    columns_as: ColumnsAs = AS_THEY_ARE,
 ) -> Comparisons:
     """Read a data set of text comparisons.
 
@@ -55,6 +58,7 @@ def load_comparisons(
         config_name: configuration of a hub data set.
         columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
         optional: further such columns, read where the data has them; `Objective.columns` names those of an objective.
+        columns_as: columns to leave out or to call otherwise.
 
     Returns:
         Examples, dropped rows and report.
@@ -68,7 +72,8 @@ def load_comparisons(
         >>> load_comparisons(rows).report.comparisons["wins"]
         1
     """
-    return to_comparisons(load_rows(source, split, config_name), columns, optional)
+    rows = columns_as.apply(load_rows(source, split, config_name))
+    return to_comparisons(rows, columns, optional)
 
 
 def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[str] = ()) -> Comparisons:
@@ -76,6 +81,7 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
     optional = tuple(optional)
     columns = (*columns, *(name for name in optional if name in rows.columns and name not in columns))
     schema = detect_schema(rows)
+    prompts = prompt_columns(rows.columns)
     parse = _paired if schema == "paired" else _unpaired
     arrow = rows.kind in ("datasets", "parquet")
     media = [name for name in rows.columns if name in MEDIA_COLUMNS]
@@ -84,15 +90,21 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
         if filled := [name for name in media if row.get(name) not in (None, [], "")]:
             raise ValueError(_text_only(rows, number, f"column {filled[0]!r} is filled"))
         try:
-            return parse(row, arrow, traits)
+            return parse(row, prompts, arrow, traits)
         except cells.NotText as error:
             raise ValueError(_text_only(rows, number, str(error))) from None
 
     examples, dropped, origins, traits = collect(rows, parse_text, columns)
+    unread = column_hints(rows, (*COLUMNS[schema], *prompts.names, *optional), (*columns, *media))
+    refuse_repeated_prompts(rows, traits["prompt_repeated"], len(examples))
+    absent = sum(drop.reason == "no_prompt" for drop in dropped)
+    if 2 * absent >= len(rows):  # what the others share is chance then
+        raise ValueError(f"{absent} of {len(rows)} rows of {rows.source} have no prompt: {prompts.missing}")
     notes = [
-        *column_hints(rows, (*COLUMNS[schema], *optional), (*columns, *media)),
+        *([Hint("note", prompts.note)] if prompts.note else []),
+        *unread,
         *trait_hints(traits),
-        *_implicit_hints(traits),
+        *_text_hints(traits),
     ]
     return Comparisons(
         examples=examples,
@@ -100,6 +112,16 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
         report=describe(rows.source, len(rows), examples, dropped, origins, notes),
         origins=origins,
     )
+
+
+def refuse_repeated_prompts(rows: Rows, repeated: int, used: int) -> None:
+    """Raise ValueError where every row's texts begin with the prompt that stands beside them."""
+    if repeated == used:
+        raise ValueError(
+            f"{rows.source}: in all {used} rows the completions begin with the prompt, so the model would read it twice "
+            "and be trained on it. Cut it from the completions; or, for pairs, leave the column out "
+            "(ignore_columns=[prompt]): then what both sides share is the prompt"
+        )
 
 
 def detect_schema(rows: Rows) -> Schema:
@@ -111,7 +133,7 @@ def detect_schema(rows: Rows) -> Schema:
     columns = rows.columns
     if "chosen" in columns and "rejected" in columns:
         return "paired"
-    if {"prompt", "completion", "label"} <= set(columns):
+    if {"completion", "label"} <= set(columns) and prompt_columns(columns).parts:
         return "unpaired"
     if "candidates" in columns:
         raise ValueError(
@@ -132,26 +154,35 @@ def detect_schema(rows: Rows) -> Schema:
     raise ValueError(
         f"{rows.source} has the columns {', '.join(columns)}; needed chosen and rejected, with prompt, for pairs, or "
         f"prompt, completion and label for single samples. Missing: {', '.join(absent)}{hints}"
-        f"{'' if hints else '. Rename the columns that hold them'}"
+        f"{'' if hints else '. Name the columns that hold them, for example rename_columns={query: prompt, better: chosen}'}"
     )
 
 
+CUT_OFF = (
+    ", which would be trained on: cut them from the completions, or leave the column prompt out "
+    "(ignore_columns=[prompt]): then the messages that both sides share are the prompt"
+)
 # -- one row -------------------------------------------------------------------------------------------------
 
 
-def _paired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed:
+def _paired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:
     chosen = cells.as_sample(row.get("chosen"), "chosen", arrow)
     rejected = cells.as_sample(row.get("rejected"), "rejected", arrow)
     if type(chosen) is not type(rejected):
         raise UnusableItem(
             "one side is text and the other a list of messages; needed the same for both", "wrong_type"
         )
+    traits["json_text"] += isinstance(row["chosen"], str) and not isinstance(chosen, str)
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         if cells.is_empty(side):
             raise UnusableItem(f"{name} is empty", "empty_side")
     if chosen == rejected:
         raise UnusableItem("chosen and rejected are the same: nothing to learn", "identical_sides")
-    prompt, chosen, rejected = _split_prompt(row.get("prompt"), chosen, rejected, arrow, traits)
+    prompt, chosen, rejected = _split_prompt(row, prompts, arrow, chosen, rejected, traits)
+    prompt = prompts.with_system(prompt, row)
+    traits["prompt_repeated"] += repeats(prompt, chosen) and repeats(prompt, rejected)
+    for name, side in (("chosen", chosen), ("rejected", rejected)):
+        _check_turns(name, side)
     condition = _condition(prompt, row, arrow)
     outcome, scores = judgement(row, traits)
     if outcome == LOSE:
@@ -161,34 +192,57 @@ def _paired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed
     return Parsed((Item(condition, chosen), Item(condition, rejected)), outcome, *scores)
 
 
-def _unpaired(row: Mapping[str, Any], arrow: bool, traits: Counter[str]) -> Parsed:
+def _unpaired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:
     completion = cells.as_sample(row.get("completion"), "completion", arrow)
     if cells.is_empty(completion):
         raise UnusableItem("completion is empty", "empty_side")
-    prompt = cells.as_sample(row.get("prompt"), "prompt", arrow)
+    prompt = prompts.read(row, arrow)
+    if prompt is None:
+        raise UnusableItem(f"{prompts.parts[0]} is absent", "missing_value")
     if type(prompt) is not type(completion):
         raise UnusableItem("one of prompt and completion is text, the other a list of messages", "wrong_type")
     if row.get("label") is None:
         raise UnusableItem("label is absent; needed true or false", "missing_value")
+    if isinstance(prompt, list) and completion[: len(prompt)] == prompt:
+        raise UnusableItem(f"completion begins with the prompt's own messages{CUT_OFF}", "prompt_repeated")
+    _check_turns("completion", completion)
+    traits["json_text"] += isinstance(row["completion"], str) and not isinstance(completion, str)
+    traits["prompt_repeated"] += repeats(prompt, completion)
     outcome = WIN if cells.as_flag(row["label"], "label") else LOSE
-    return Parsed((Item(_condition(prompt, row, arrow), completion),), outcome)
+    condition = _condition(prompts.with_system(prompt, row), row, arrow)
+    return Parsed((Item(condition, completion),), outcome)
 
 
 def _split_prompt(
-    prompt: Any, chosen: Any, rejected: Any, arrow: bool, traits: Counter[str]
+    row: Mapping[str, Any],
+    prompts: PromptColumns,
+    arrow: bool,
+    chosen: Any,
+    rejected: Any,
+    traits: Counter[str],
 ) -> tuple[str | list[dict[str, Any]], Any, Any]:
     """The prompt and both sides without it; a prompt that is not given is what both sides start with.
 
     Some data sets repeat the prompt's text beside whole conversations; there too the conversations decide.
     """
+    prompt = prompts.read(row, arrow)
     if prompt is not None:
-        prompt = cells.as_sample(prompt, "prompt", arrow)
         if type(prompt) is type(chosen):
+            if (
+                isinstance(prompt, list)
+                and prompt
+                and chosen[: len(prompt)] == rejected[: len(prompt)] == prompt
+            ):
+                raise UnusableItem(
+                    f"both sides begin with the prompt's own messages{CUT_OFF}", "prompt_repeated"
+                )
             return prompt, chosen, rejected
         if isinstance(chosen, str):
             raise UnusableItem("prompt is a list of messages but chosen and rejected are text", "wrong_type")
     n = cells.shared_start(chosen, rejected)
-    if n == 0 and not isinstance(chosen, str):
+    if n == 0 and isinstance(chosen, str):
+        raise UnusableItem(prompts.missing, "no_prompt")
+    if n == 0:
         given = "prompt is text but chosen and rejected" if prompt is not None else "chosen and rejected"
         raise UnusableItem(
             f"{given} are messages that share no first message, so there is no prompt", "empty_prompt"
@@ -201,14 +255,31 @@ def _split_prompt(
     return prompt, chosen, rejected
 
 
+def _check_turns(name: str, side: str | list[dict[str, Any]]) -> None:
+    if not isinstance(side, str) and (role := side[0]["role"]) in ("user", "system", "developer"):
+        raise UnusableItem(
+            f"{name} begins with a message of the role {role!r}, but a completion is what the model says: move such "
+            "messages to the prompt, or mend the role",
+            "wrong_role",
+        )
+
+
+def repeats(prompt: str | list[dict[str, Any]], side: str | list[dict[str, Any]]) -> bool:
+    """Whether a text begins with the prompt beside it; not told of prompts of a letter or two."""
+    if not isinstance(prompt, str) or not isinstance(side, str):
+        return False
+    text = prompt.strip()
+    return len(text) > 2 and side.lstrip().startswith(text)
+
+
 def _condition(prompt: str | list[dict[str, Any]], row: Mapping[str, Any], arrow: bool) -> dict[str, Any]:
     if not isinstance(prompt, str) and cells.is_empty(prompt):
         raise UnusableItem("prompt holds no message with text", "empty_prompt")
     condition: dict[str, Any] = {"prompt": prompt}
     for name, kind in (("tools", list), ("chat_template_kwargs", dict)):
-        value = cells.as_json(row.get(name), name, kind)
+        value = cells.as_json(row.get(name), name, kind, arrow)
         if value is not None:
-            condition[name] = cells.without_nones(value) if arrow else value
+            condition[name] = value
     return condition
 
 
@@ -222,8 +293,17 @@ def _text_only(rows: Rows, number: int, found: str) -> str:
     )
 
 
-def _implicit_hints(traits: Counter[str]) -> list[Hint]:
+def _text_hints(traits: Counter[str]) -> list[Hint]:
     hints = []
+    if n := traits["prompt_repeated"]:
+        hints.append(
+            Hint(
+                "warn",
+                f"{n} row(s): the completions begin with the prompt, which the model then reads twice; cut it from them",
+            )
+        )
+    if n := traits["json_text"]:
+        hints.append(Hint("note", f"{n} row(s): messages written as JSON text were read as messages"))
     if n := traits["implicit_text"]:
         hints.append(
             Hint(

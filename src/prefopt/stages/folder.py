@@ -26,7 +26,9 @@ Reward = Callable[[Any, Any], float]
 FREE = frozenset({"resume", "overwrite", "output_dir", "run_name", "report_to"})
 # the configuration goes last: while it is there, nothing is begun beside remains of another run
 OURS = (*dict.fromkeys(("stages", "stages.json", *record.OURS[::-1], "config.yaml")),)
-ONE_RUN: dict[str, Any] = {"columns": [], "max_examples": None, "split": "train"}
+ONE_RUN: dict[str, Any] = {
+    "columns": [], "max_examples": None, "split": "train", "eval_split": None, "rename_columns": {}, "ignore_columns": [],
+}  # fmt: skip
 """Keys that have been heeded when a stage's rows were written."""
 
 

@@ -17,7 +17,7 @@ from prefopt.sources.text_prompts import load_text_prompts
 from prefopt.stages.folder import Reward, read_rows, write_rows
 from prefopt.stages.labels import Prompt, room_for_answers
 from prefopt.stages.seeds import choose_seeds
-from prefopt.training.data import hold_out, load_source, prompt_key, suit, world_of
+from prefopt.training.data import hold_out, load_judged, load_source, prompt_key, suit, world_of
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,14 @@ def split_data(config: TrainConfig, objective: Objective) -> Parts:
     everything = load_source(config.data, config, config.split, load_comparisons)
     rest = everything
     held: list[Example] = []
-    if config.eval_data is None and world_of(config.data) is None:
+    if config.eval_data is not None:
+        if world_of(config.eval_data) is None:
+            held = load_judged(config, load_comparisons).examples
+    elif world_of(config.data) is None:
         rest, apart = hold_out(everything, config.eval_size, config.seed)
         held = apart.examples
+    if held and held[0].comparisons[0].second is None:
+        raise ConfigError(f"eval_data={config.eval_data} holds single labelled samples: give pairs")
     if rest.examples and rest.examples[0].comparisons[0].second is None:
         raise ConfigError(
             f"{config.method} begins with pairs, but {config.data} holds single labelled samples: give rows with "
@@ -99,12 +104,8 @@ def split_data(config: TrainConfig, objective: Objective) -> Parts:
 def material_of(config: TrainConfig, folder: Path) -> Material:
     """What `Parts.write` has written."""
     held_out = folder / "held_out.jsonl"
-    if config.eval_data is not None:
-        judged: str | None = config.eval_data
-    elif world_of(config.data) is not None:
-        judged = config.data
-    else:
-        judged = str(held_out) if held_out.exists() else None
+    source = config.eval_data or config.data
+    judged = source if world_of(source) is not None else str(held_out) if held_out.exists() else None
     rows = read_rows(folder / "prompts.jsonl")
     return Material(
         folder / "labelled.jsonl",

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from prefopt.config import TrainConfig, read_yaml
+from prefopt.config import TRAINING_ROWS, TrainConfig, read_yaml
 from prefopt.methods import Method
 from prefopt.report.charts import line_chart
 from prefopt.report.drawing import Series
@@ -25,6 +25,7 @@ COLUMNS = {
     "answer_words": ("words an answer", "{:.1f}"),
     "reward": ("reward", "{:.3f}"),
     "rewards/accuracies": ("held-out accuracy", "{:.3f}"),
+    "training_accuracies": ("accuracy on training rows", "{:.3f}"),
     "displacement": ("chosen less likely", "{:.0%}"),
     "kl": ("KL, nats", "{:.2f}"),
     "sample_length": ("tokens a sample", "{:.1f}"),
@@ -128,15 +129,11 @@ def cell(row: Mapping[str, Any], name: str) -> str:
 
 def shown(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics of a run that a summary of rounds shows."""
-    names = (
-        "eval_reward",
-        "eval_rewards/accuracies",
-        "eval_displacement",
-        "eval_kl",
-        "eval_sample_length",
-        "eval_sample_repetition",
-    )
-    kept = {name.removeprefix("eval_"): metrics[name] for name in names if name in metrics}
-    if "start_eval_reward" in metrics:
-        kept["start_reward"] = metrics["start_eval_reward"]
+    names = ("reward", "rewards/accuracies", "displacement", "kl", "sample_length", "sample_repetition")
+    split = TRAINING_ROWS if any(name.startswith(TRAINING_ROWS) for name in metrics) else "eval"
+    kept = {name: metrics[f"{split}_{name}"] for name in names if f"{split}_{name}" in metrics}
+    if split == TRAINING_ROWS and "rewards/accuracies" in kept:
+        kept["training_accuracies"] = kept.pop("rewards/accuracies")
+    if f"start_{split}_reward" in metrics:
+        kept["start_reward"] = metrics[f"start_{split}_reward"]
     return kept

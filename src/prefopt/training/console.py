@@ -28,20 +28,28 @@ class Console:
         """One line."""
         self.rich.print(text, markup=False, soft_wrap=True)
 
-    def data(self, report: Mapping[str, Any], train: int, held_out: int) -> None:
-        """Counts of the data, and its warnings."""
+    def data(
+        self, report: Mapping[str, Any], train: int, held_out: int, not_held_out: str | None = None
+    ) -> None:
+        """Counts of the data, and what was found in it."""
         counts = ", ".join(f"{n} {kind}" for kind, n in report["comparisons"].items() if n)
         dropped = ", ".join(f"{n} {reason}" for reason, n in report["dropped"].items())
         self.say(f"data: {report['source']}: {counts}; {train} examples to train on, {held_out} held out")
+        if not_held_out is not None:
+            self.hint("warn", not_held_out)
         if dropped:
             self.say(f"  dropped (listed in dropped.jsonl): {dropped}")
         cut = report["truncated"]
         if any(cut.values()):
             self.say(f"  truncated: {', '.join(f'{n} {side}' for side, n in cut.items())}")
         for hint in report["hints"]:
-            if hint["level"] == "warn":
-                self.rich.print("  [yellow]warning:[/yellow] ", end="")
-                self.say(hint["text"])
+            self.hint(hint["level"], hint["text"])
+
+    def hint(self, level: str, text: str) -> None:
+        """A warning, or a note."""
+        style, word = ("yellow", "warning") if level == "warn" else ("cyan", "note")
+        self.rich.print(f"  [{style}]{word}:[/] ", end="")
+        self.say(text)
 
     def first_pair(self, pair: Mapping[str, Any]) -> None:
         """The first example decoded; scored tokens stand out."""
@@ -106,11 +114,12 @@ class Console:
             left = seconds_per_step * (steps - step)
             self.say(f"step {step}/{steps}  {numbers}  {left:.0f} s left")
 
-    def evaluation(self, step: int, values: Mapping[str, float]) -> None:
-        """Held-out numbers."""
+    def evaluation(self, step: int, values: Mapping[str, float], split: str = "held-out") -> None:
+        """Numbers of held-out rows, or of training rows where nothing is held out."""
         shown = ("loss", "rewards/accuracies", "rewards/margins", "reward", "kl", "displacement")
         numbers = "  ".join(f"{name.split('/')[-1]} {values[name]:.4g}" for name in shown if name in values)
-        self.say(f"evaluation after step {step}:  {numbers}")
+        on = "" if split == "held-out" else ", on training rows"
+        self.say(f"evaluation after step {step}{on}:  {numbers}")
 
     def finished(self, folder: Path, metrics: Mapping[str, float]) -> None:
         """Where things are."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from prefopt.comparisons import Encoded
-from prefopt.config import ConfigError, TrainConfig
+from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig
 from prefopt.modalities.base import Sampler, Setup
 from prefopt.training import checkpoint, memory
 from prefopt.training.checks import check_start_value, rehearse_longest
@@ -67,7 +67,7 @@ class Course:
     @property
     def judged_split(self) -> str:
         """Its name in the record."""
-        return "held-out" if self.setup.data.held_out else "training"
+        return "held-out" if self.setup.data.not_held_out is None else "training"
 
     def identity(self) -> dict[str, Any]:
         """What a resumed run must share with the one it continues."""
@@ -174,7 +174,7 @@ class Course:
         self.console.training(loop.step, loop.feed.steps, line, pace)
 
     def evaluate(self, label: str) -> None:
-        """Held-out metrics, margins at both ends of the run, and samples."""
+        """Metrics of what is held out (of training rows, and called so, where nothing is), margins and samples."""
         loop = self.loop
         found: dict[str, float] = {}
         if self.judged:
@@ -182,11 +182,12 @@ class Course:
             if label in ("before", "after"):
                 self.record.margins(label, margins, self.judged_split)
         found |= self.sampler.take(loop.step, label)
-        line = {f"eval_{k}": v for k, v in found.items()}
-        self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, "eval", line)
+        split = "eval" if self.setup.data.not_held_out is None else TRAINING_ROWS
+        line = {f"{split}_{k}": v for k, v in found.items()}
+        self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, split, line)
         if label != "before":
             loop.accelerator.log(line, step=loop.step)
-        self.console.evaluation(loop.step, found)
+        self.console.evaluation(loop.step, found, self.judged_split)
 
     def save_checkpoint(self) -> None:
         """All that an exact resume needs."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ import numpy as np
 from prefopt.comparisons import Encoded, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.objectives.base import Objective
+from prefopt.sources.columns import ColumnsAs
+from prefopt.sources.files import evaluation_split
 from prefopt.sources.hints import method_hints
+from prefopt.sources.overlap import overlap_hints, rows_in_common
 from prefopt.sources.report import Dropped, Hint
 from prefopt.sources.rows import Comparisons
 from prefopt.sources.ties import apply_ties_policy
@@ -32,6 +36,8 @@ class Split:
     prompts: list[dict[str, Any]]
     """Conditions for sampling, from the held-out rows where there are any, each once."""
     hints: list[Hint]
+    not_held_out: str | None = None
+    """Why nothing is held out; None where something is."""
 
 
 @dataclass
@@ -44,6 +50,7 @@ class PreparedData:
         report: data report as JSON values.
         dropped: rows that could not be used.
         fingerprint: digest of all encoded examples in order.
+        not_held_out: why `prompts`, and what evaluations look at, are training rows; None where they are held out.
     """
 
     train: list[Encoded[Any]]
@@ -52,6 +59,7 @@ class PreparedData:
     report: dict[str, Any]
     dropped: list[Dropped] = field(default_factory=list)
     fingerprint: str = ""
+    not_held_out: str | None = None
 
 
 def world_of(source: str) -> Any:
@@ -80,31 +88,76 @@ def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparis
         ConfigError, ValueError, OSError: see the sources; always before any model runs.
     """
     everything = load_source(config.data, config, config.split, load)
+    hints: list[Hint] = []
+    shared = 0
     if config.eval_data is not None:
-        split = "test" if world_of(config.eval_data) else "train"
-        train, held_out = everything, load_source(config.eval_data, config, split, load)
+        train, held_out = everything, load_judged(config, load)
+        shared = rows_in_common(train.examples, held_out.examples)
+        hints += overlap_hints(train.examples, held_out.examples, shared)
     elif world_of(config.data) is not None:
         train, held_out = everything, load_source(config.data, config, "test", load)
     else:
         train, held_out = hold_out(everything, config.eval_size, config.seed)
+    why = None if held_out.examples else nothing_held_out(config, everything)
+    if held_out.examples and shared == len(held_out):
+        why = "nothing is held out: every row of eval_data is also trained on"
     prompts = {prompt_key(e): dict(e.items[0].condition) for e in held_out.examples or train.examples}
     decided = objective.has_tie_term or config.ties is not None
-    hints = method_hints(everything.report, config.method, objective.has_tie_term, objective.unpaired)
+    hints += method_hints(everything.report, config.method, objective.has_tie_term, objective.unpaired)
     return Split(
         train=suit(train, objective, config),
         held_out=suit(held_out, objective, config, keep_ties=True) if held_out.examples else held_out,
         prompts=list(prompts.values()),
         hints=[hint for hint in hints if not (decided and "no tie term" in hint.text)],
+        not_held_out=why,
     )
 
 
+def nothing_held_out(config: TrainConfig, everything: Comparisons) -> str:
+    """Why a run is judged by rows that it trains on, in a sentence."""
+    rows = len(everything)
+    if config.eval_size == 0:
+        why = "eval_size=0"
+    elif config.eval_size < 1 and round(config.eval_size * rows) == 0:
+        why = f"eval_size={config.eval_size:g} of {rows} rows is less than one"
+    else:
+        why = f"all {rows} rows answer one prompt, and a prompt is never on both sides"
+    return f"nothing is held out ({why}): what evaluations measure is measured on training rows"
+
+
+def load_judged(config: TrainConfig, load: Callable[..., Comparisons]) -> Comparisons:
+    """The comparisons that `eval_data` names: its test or validation split, unless another is asked for."""
+    source = str(config.eval_data)
+    if world_of(source) is not None:
+        return load_source(source, config, "test", load)
+    trained = config.split if same_source(source, config.data) else None
+    split = config.eval_split or evaluation_split(source, config.data_config, trained)
+    return load_source(source, config, split, load, judged=True)
+
+
+def same_source(one: str, other: str) -> bool:
+    """Whether two names of sources mean the same."""
+    return one == other or Path(one).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
+def columns_as(config: TrainConfig, judged: bool = False) -> ColumnsAs:
+    """How the configuration wants columns to be taken; held-out data need not have them all."""
+    return ColumnsAs(config.rename_columns, config.ignore_columns, where_there=judged)
+
+
 def load_source(
-    source: str, config: TrainConfig, split: str, load: Callable[..., Comparisons]
+    source: str, config: TrainConfig, split: str, load: Callable[..., Comparisons], judged: bool = False
 ) -> Comparisons:
-    """Comparisons of a file, folder, hub id or world."""
+    """Comparisons of a file, folder, hub id, object in memory, or world."""
     world = world_of(source)
     if world is None:
-        comparisons = load(source, split=split, config_name=config.data_config, columns=config.columns)
+        comparisons = load(
+            source,
+            split=split,
+            config_name=config.data_config,
+            columns=config.columns,
+            columns_as=columns_as(config, judged),
+        )
     else:
         test = split == "test"
         rows = world.comparisons(

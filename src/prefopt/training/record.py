@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prefopt.config import ConfigError, TrainConfig, dump
+from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig, dump
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
 
@@ -226,8 +226,8 @@ def last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     out: dict[str, float] = {}
     for line in history:
         out |= {k: v for k, v in line.items() if k not in ("split",)}
-    first = next((line for line in history if line["split"] == "eval"), {})
-    out |= {f"start_{k}": v for k, v in first.items() if k.startswith("eval_")}
+    first = next((line for line in history if line["split"] in ("eval", TRAINING_ROWS)), {})
+    out |= {f"start_{k}": v for k, v in first.items() if k.startswith(("eval_", f"{TRAINING_ROWS}_"))}
     return out
 
 

@@ -238,6 +238,7 @@ def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]
             "fingerprint": setup.data.fingerprint,
             "examples": len(setup.data.train),
             "eval_examples": len(setup.data.held_out),
+            "not_held_out": setup.data.not_held_out,
         },
         "machine": {
             "device": str(accelerator.device),
