@@ -173,6 +173,30 @@ def test_exif_orientation(orientation: int, format: str) -> None:
     assert ImageRef(data).size == expected.size == ((24, 16) if orientation < 5 else (16, 24))
 
 
+TURNED = {  # where the 0th row and the 0th column of a stored image are to be seen (TIFF 6.0, tag 274)
+    1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+    7: lambda x: x.swapaxes(0, 1)[::-1, ::-1], 8: lambda x: x.swapaxes(0, 1)[::-1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["TIFF", "TIFF lzw", "PNG", "WEBP"])
+def test_every_orientation_is_applied_once(orientation: int, format: str) -> None:
+    """Against turns by hand: Pillow itself turns some formats while it loads them."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    name, _, compression = format.partition(" ")
+    options = {"compression": "tiff_lzw"} if compression else {"lossless": True} if name == "WEBP" else {}
+    data = encoded(RGB, name, exif=exif, **options)
+    expected = TURNED[orientation](noise())
+    assert np.array_equal(pixels(data), expected)
+    assert ImageRef(data).size == expected.shape[1::-1]
+    opened = as_ref(Image.open(io.BytesIO(data)), "image")
+    assert np.array_equal(np.asarray(decode(opened)), expected)
+    assert opened.size == expected.shape[1::-1]
+
+
 def test_damaged_exif_does_not_spoil_the_pixels() -> None:
     data = encoded(RGB, "WEBP", lossless=True, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff nonsense")
     with warnings.catch_warnings():

@@ -13,6 +13,8 @@ from prefopt.evaluation.judges import Duel, Judge, ScorerJudge, ServerJudge
 from prefopt.generation.base import Generator, Prompt, Request, Settings, last_turn
 from prefopt.generation.journal import collect
 from prefopt.generation.server import ServerGenerator, check_server
+from prefopt.sources.chat_text import messages_in
+from prefopt.sources.compression import content_suffix
 from prefopt.sources.files import SUFFIXES, load_rows
 from prefopt.sources.text_prompts import load_text_prompts
 
@@ -47,7 +49,7 @@ def read_prompts(source: str, limit: int | None = None) -> list[Prompted]:
         texts = world.prompts(limit or WORLD_PROMPTS, "test")
         return [Prompted(f"test-{k}", [{"role": "user", "content": text}]) for k, text in enumerate(texts)]
     rows = load_text_prompts(source, limit)
-    return [Prompted(name, row["prompt"], row.get("chosen")) for name, row in rows]
+    return [Prompted(name, row["prompt"], spelled_out(row.get("chosen"))) for name, row in rows]
 
 
 def text_world(name: str) -> Any:
@@ -102,15 +104,15 @@ def read_answers(path: str, prompts: Sequence[Prompted]) -> dict[str, str]:
     by_prompt: dict[str, str] = {}
     by_id: dict[str, str] = {}
     for number, row in rows:
-        answer = row.get(column)
+        answer, prompt = spelled_out(row.get(column)), spelled_out(row.get("prompt"))
         if isinstance(answer, list) and answer:
             answer = answer[-1].get("content")
         if not isinstance(answer, str):
             raise ValueError(
                 f"{path}, {rows.place} {number}: {column} is {answer!r}; needed text or messages"
             )
-        if row.get("prompt") is not None:
-            by_prompt.setdefault(json.dumps(row["prompt"], sort_keys=True), answer)
+        if prompt is not None:
+            by_prompt.setdefault(json.dumps(prompt, sort_keys=True), answer)
         elif row.get("id") is not None:
             by_id.setdefault(str(row["id"]), answer)
     found = {p.id: by_prompt.get(json.dumps(p.prompt, sort_keys=True), by_id.get(p.id)) for p in prompts}
@@ -123,9 +125,14 @@ def read_answers(path: str, prompts: Sequence[Prompted]) -> dict[str, str]:
     return {name: answer for name, answer in found.items() if answer is not None}
 
 
+def spelled_out(value: Any) -> Any:
+    """The messages that a JSON text holds; anything else as it is."""
+    return messages_in(value) or value if isinstance(value, str) else value
+
+
 def is_file(source: str) -> bool:
     """Whether a side is a file of answers rather than a model."""
-    return Path(source).suffix.lower() in SUFFIXES
+    return content_suffix(Path(source)) in SUFFIXES
 
 
 def check_side(source: str, prompts: Sequence[Prompted]) -> None:

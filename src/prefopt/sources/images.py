@@ -99,6 +99,8 @@ class ImageRef:
             return self.source
         if isinstance(self.source, Cell):
             return self.source.read()
+        if self.source.exists() and not self.source.is_file():  # a pipe would be waited for
+            raise UnusableItem(f"{self.source}: it is no regular file", "missing_image")
         try:
             return self.source.read_bytes()
         except OSError as error:
@@ -110,7 +112,7 @@ class ImageRef:
         """Digest, format and size, from one look at the bytes; raises `UnusableItem` as `decode` does."""
         data = self.read()
         image = _open(data, self.name)
-        width, height = image.size
+        width, height = _stored_size(image)
         if _orientation(image) > 4:  # lies on its side
             width, height = height, width
         return Facts(
@@ -355,11 +357,19 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the file holds them; of a TIFF that lies on its side, `size` is upright already."""
+    tags: Any = getattr(image, "tag_v2", None)
+    return image.size if tags is None else (int(tags[256]), int(tags[257]))
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
-    orientation = _orientation(image)
     image.load()
+    orientation = _orientation(
+        image
+    )  # after loading: of a TIFF, Pillow has applied it by then, and taken it out
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         over = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over)

@@ -150,9 +150,10 @@ def read_parquet(path: Path) -> Read:
     import pyarrow
     import pyarrow.parquet
 
-    if not size_of_plain(path):
+    size = size_of_plain(path)
+    if size == 0:
         return [], None
-    source = path if size_of_plain(path) is not None else pyarrow.BufferReader(read_bytes(path))
+    source = path if size is not None else pyarrow.BufferReader(read_bytes(path))
     try:
         with pyarrow.parquet.ParquetFile(source) as file:
             return [row for batch in file.iter_batches() for row in batch.to_pylist()], None

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prefopt.comparisons import UnusableItem
+from prefopt.sources.cells import is_empty, shown
 from prefopt.sources.files import load_rows
+from prefopt.sources.layouts import KNOWN, prompt_columns
 
 
 def load_text_prompts(source: str, limit: int | None = None) -> list[tuple[str, Mapping[str, Any]]]:
     """Rows with a prompt, by name.
 
     Args:
-        source: file with a column `prompt` (text or messages), or `id` too; a .txt file, one prompt a line; a hub id.
+        source: file with a column `prompt` (text or messages) or those of `layouts.KNOWN`, and `id` perhaps; a .txt
+            file, one prompt a line; a hub id.
         limit: take only the first so many.
 
     Returns:
@@ -20,30 +24,37 @@ def load_text_prompts(source: str, limit: int | None = None) -> list[tuple[str, 
 
     Raises:
         OSError: the source cannot be read.
-        ValueError: no column `prompt`, a row without one, or an id twice.
+        ValueError: no column of prompts, a row without one, or an id twice.
 
     Example:
         >>> load_text_prompts([{"prompt": "Hi"}])    # type: ignore[arg-type]
         [('prompt-1', {'prompt': 'Hi'})]
     """
     rows = load_rows(source, lines="prompt")
-    if "prompt" not in rows.columns:
+    columns = prompt_columns(rows.columns)
+    if not columns.parts:
         raise ValueError(
-            f"{source} has the columns {', '.join(rows.columns)}; needed prompt (text or messages)"
+            f"{source} has the columns {', '.join(rows.columns)}; needed prompt (text or messages), or one of "
+            f"{', '.join(known[0] for known in KNOWN[1:])}"
         )
+    arrow = rows.kind in ("datasets", "parquet")
     found: dict[str, Mapping[str, Any]] = {}
     for number, row in rows:
-        prompt = row.get("prompt")
-        if not prompt or not isinstance(prompt, str | list):
-            raise ValueError(
-                f"{source}, {rows.place} {number}: prompt is {prompt!r}; needed text or a list of messages"
-            )
+        try:
+            prompt = columns.read(row, arrow)
+            if not prompt or is_empty(prompt):
+                raise UnusableItem(
+                    f"{columns.parts[0]} is {shown(prompt)}; needed text or a list of messages"
+                )
+            prompt = columns.with_system(prompt, row)
+        except UnusableItem as error:
+            raise ValueError(f"{source}, {rows.place} {number}: {error}") from None
         name = str(row["id"]) if row.get("id") is not None else f"prompt-{number}"
         if name in found:
             raise ValueError(
                 f"{source}, {rows.place} {number}: the id {name!r} is there twice; make ids unique"
             )
-        found[name] = row
+        found[name] = {**row, "prompt": prompt}
         if len(found) == limit:
             break
     return list(found.items())

@@ -93,7 +93,8 @@ def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparis
     if config.eval_data is not None:
         train, held_out = everything, load_judged(config, load)
         shared = rows_in_common(train.examples, held_out.examples)
-        hints += overlap_hints(train.examples, held_out.examples, shared)
+        if shared < len(held_out):
+            hints += overlap_hints(train.examples, held_out.examples, shared)
     elif world_of(config.data) is not None:
         train, held_out = everything, load_source(config.data, config, "test", load)
     else:
