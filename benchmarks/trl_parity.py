@@ -50,6 +50,7 @@ class Case:
         options: prefopt's keys.
         trl: fields of `DPOConfig`, or of `KTOConfig` where method is "kto".
         rewards: False where the two tools mean different things by a reward; docs/parity.md says which.
+        merging: prompts end in a space, which the tokenizer joins with the first word of some completions.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     trl: dict[str, Any] = field(default_factory=dict)
     rewards: bool = True
+    merging: bool = False
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -73,11 +75,12 @@ def case(
     beta: float = 0.1,
     trl: dict[str, Any] | None = None,
     rewards: bool = True,
+    merging: bool = False,
     **options: Any,
 ) -> Case:
     """A case whose beta is the same in both tools."""
     both = {"loss_type": [name], "beta": beta, **(trl or {})}
-    return Case(name, method, {"beta": beta, **options}, both, rewards)
+    return Case(name, method, {"beta": beta, **options}, both, rewards, merging)
 
 
 def f_divergence(name: str, **options: Any) -> Case:
@@ -92,6 +95,7 @@ def f_divergence(name: str, **options: Any) -> Case:
 SIGMOID = {"loss_type": ["sigmoid"]}
 CASES = [
     case("sigmoid", "dpo"),
+    case("sigmoid, merged boundaries", "dpo", trl=SIGMOID, merging=True),
     case("hinge", "hinge"),
     case("ipo", "ipo"),
     case("exo_pair", "exo", label_smoothing=1e-3, trl={"label_smoothing": 1e-3}),
@@ -121,7 +125,23 @@ CASES = [
 ]
 
 
-def make_inputs(folder: Path) -> list[dict[str, str]]:
+def joining_tokenizer(texts: list[str]) -> Any:
+    """A space is a part of the word behind it, but stands alone before a digit, as in Llama 3's tokenizer."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    split = pre_tokenizers.Split(Regex(r" ?[a-z]+|[0-9]| "), "isolated")
+    pieces = sorted({piece for text in texts for piece, _ in split.pre_tokenize_str(text)})
+    inner = Tokenizer(
+        models.WordLevel({p: n for n, p in enumerate(["<unk>", "<s>", "</s>", "<pad>", *pieces])}, "<unk>")
+    )
+    inner.pre_tokenizer, inner.decoder = split, decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+def make_inputs(folder: Path, merging: bool) -> list[dict[str, str]]:
     """Save model and rows; one full batch a step, each row once."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -135,11 +155,23 @@ def make_inputs(folder: Path) -> list[dict[str, str]]:
     def text(low: int, high: int) -> str:
         return " ".join(rng.choices(words, k=rng.randint(low, high)))
 
+    def completion() -> str:
+        if (
+            merging
+        ):  # behind the prompt's space; half of them begin with a digit, which that space is not joined to
+            return rng.choice(["", f"{rng.randrange(10)} "]) + text(2, 12)
+        return " " + text(2, 12)
+
     rows = [
-        {"prompt": text(2, 8), "chosen": " " + text(2, 12), "rejected": " " + text(2, 12)}
+        {"prompt": text(2, 8) + " " * merging, "chosen": completion(), "rejected": completion()}
         for _ in range(STEPS * BATCH)
     ]
-    tokenizer = train_tokenizer((t for row in rows for t in row.values()), 200)
+    if merging:
+        tokenizer = joining_tokenizer(
+            [row["prompt"] + row[side] for row in rows for side in ("chosen", "rejected")]
+        )
+    else:
+        tokenizer = train_tokenizer((t for row in rows for t in row.values()), 200)
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -202,8 +234,8 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
 def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[str, float]]:
     """What TRL's trainer logs, a mapping a step, on the rows in prefopt's order.
 
-    KTO's z0 needs each prompt with another row's completion. prefopt takes the next row's, TRL the previous one's within
-    the batch. One batch of all rows, in reverse order for TRL, gives both the same ones.
+    KTO's z0 needs each prompt with another prompt's completion. prefopt takes the next one in the order of prompts, TRL
+    the previous row's within the batch. One batch of all rows, sorted backwards for TRL, gives both the same ones.
     """
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
@@ -215,7 +247,7 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[s
     schedule = Schedule(len(rows), BATCH, 1, 1, 1.0, STEPS, SEED)
     ordered: list[Any] = [rows[i] for step in range(STEPS) for i in schedule.examples(step)]
     if kto:
-        ordered = labelled(rows)[::-1]
+        ordered = sorted(labelled(rows), key=lambda row: json.dumps({"prompt": row["prompt"]}), reverse=True)
     config = (KTOConfig if kto else DPOConfig)(
         output_dir=str(folder / "trl"),
         train_sampling_strategy="sequential",
@@ -327,10 +359,14 @@ def main() -> int:
         folder = Path(name)
         os.environ["PREFOPT_CACHE"] = str(folder / "cache")
         with quiet():
-            rows = make_inputs(folder)
+            inputs = {merging: folder / f"merging-{merging}" for merging in (False, True)}
+            for inside in inputs.values():
+                inside.mkdir()
+            rows = {merging: make_inputs(inside, merging) for merging, inside in inputs.items()}
         for one in chosen:
             with quiet():
-                found = differences(one, run_prefopt(one, folder), run_trl(one, folder, rows))
+                inside = inputs[one.merging]
+                found = differences(one, run_prefopt(one, inside), run_trl(one, inside, rows[one.merging]))
             results.append((one, found))
             verdict = "[green]pass[/green]" if passed(found) else "[red]MISS[/red]"
             table.add_row(one.name, one.method, *(cell(found[name]) for name in COMPARED), verdict)
