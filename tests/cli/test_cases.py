@@ -152,6 +152,23 @@ def test_rows_that_hold_no_pairs_of_a_prompt_name_their_columns(tiny_model, tmp_
         assert "rename_columns=" in said
 
 
+def test_texts_beside_a_column_that_could_be_the_prompt(tiny_model, tmp_path):
+    """All sides begin alike by chance, which must not be taken for the prompt."""
+    path = tmp_path / "rows.jsonl"
+    rows = [
+        {"query": f"add {n} and 1", "chosen": f"It is {n + 1}.", "rejected": f"It is {n}."} for n in range(5)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for code, said in (command("check", str(path)), train(path, tiny_model, tmp_path / "run")):
+        assert code == 1
+        assert "'query' could be one" in said
+        assert "rename_columns={query: prompt}" in said
+    assert command("check", str(path), "--rename-columns", "query:prompt")[0] == 0
+    code, said = command("check", str(path), "--ignore-columns", "query")
+    assert code == 0
+    assert "the start that both texts share was taken" in said
+
+
 # -- what is held out ----------------------------------------------------------------------------------------------
 
 

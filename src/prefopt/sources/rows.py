@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,8 +96,11 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
             raise ValueError(_text_only(rows, number, str(error))) from None
 
     examples, dropped, origins, traits = collect(rows, parse_text, columns)
-    unread = column_hints(rows, (*COLUMNS[schema], *prompts.names, *optional), (*columns, *media))
+    known = (*COLUMNS[schema], *prompts.names, *optional)
+    unread = column_hints(rows, known, (*columns, *media))
     refuse_repeated_prompts(rows, traits["prompt_repeated"], len(examples))
+    if traits["implicit_text"]:
+        refuse_unread_prompts(rows, [name for name in rows.columns if name not in (*known, *columns, *media)])
     absent = sum(drop.reason == "no_prompt" for drop in dropped)
     if 2 * absent >= len(rows):  # what the others share is chance then
         raise ValueError(f"{absent} of {len(rows)} rows of {rows.source} have no prompt: {prompts.missing}")
@@ -122,6 +126,22 @@ def refuse_repeated_prompts(rows: Rows, repeated: int, used: int) -> None:
             "and be trained on it. Cut it from the completions; or, for pairs, leave the column out "
             "(ignore_columns=[prompt]): then what both sides share is the prompt"
         )
+
+
+def refuse_unread_prompts(rows: Rows, unread: Sequence[str]) -> None:
+    """Raise ValueError where a column of sentences, most of them different, stands beside texts without a prompt.
+
+    What both texts share would be taken for the prompt: a few words, by chance.
+    """
+    for name in unread:
+        texts = [row.get(name) for _, row in islice(rows, 1000)]
+        words = [text for text in texts if isinstance(text, str) and len(text.split()) > 1]
+        if len(set(words)) > len(texts) / 2:
+            raise ValueError(
+                f"{rows.source} has no column of prompts, but {name!r} could be one (the columns are "
+                f"{', '.join(rows.columns)}). If it is: rename_columns={{{name}: prompt}}; if not, leave it out with "
+                f"ignore_columns=[{name}], and the start that both texts share is the prompt"
+            )
 
 
 def detect_schema(rows: Rows) -> Schema:
