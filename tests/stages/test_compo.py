@@ -209,7 +209,7 @@ def test_a_tied_head_gets_weights_of_its_own(architecture, data, own_cache, tmp_
     assert {n for n in own if not torch.equal(own[n], theirs[n])} == set()
     assert not torch.equal(before.get_output_embeddings().weight, after.get_output_embeddings().weight)
     # the reloaded model says what the trained one said at the end
-    assert column(tmp_path / "run", "eval_rewards/margins")[-1] == pytest.approx(
+    assert column(tmp_path / "run", "train_rows_rewards/margins")[-1] == pytest.approx(
         margins_by_hand(tied, saved, ROWS[:3]), abs=1e-4
     )
 
