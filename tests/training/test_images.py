@@ -92,7 +92,7 @@ def test_method(name, sd, images_file, own_cache, tmp_path):
         if "rewards/accuracies" in result.history[1]:
             # equal errors count one half, though rounding never leaves them quite equal
             assert column(result, "rewards/accuracies")[0] == 0.5
-            assert column(result, "eval_rewards/accuracies")[0] == 0.5
+            assert column(result, "train_rows_rewards/accuracies")[0] == 0.5
             assert column(result, "rewards/accuracies")[-1] == (0 if name in FALLS else 1)
 
 
@@ -108,7 +108,7 @@ def test_references_agree(sd, images_file, own_cache, tmp_path):
 
     def losses(folder: str, **more: Any) -> list[float]:
         result = train("diffusion_dpo", sd, data, tmp_path / folder, **options, **more)
-        return [*column(result, "loss"), *column(result, "eval_loss")]
+        return [*column(result, "loss"), *column(result, "train_rows_loss")]
 
     live = losses("live", reference="live")
     assert len({round(x, 4) for x in live}) > 5  # it moves

