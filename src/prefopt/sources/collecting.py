@@ -106,6 +106,7 @@ def collect(
         else:
             traits += row_traits
             traits["repeated_id"] += state == "repeated"
+            traits["weighted"] += row.get("weight") not in (None, 1)
             examples.append(Example(name, parsed.items, (edge,)))
             source = row.get("source")
             origins[name] = Origin(
@@ -225,6 +226,8 @@ def trait_hints(traits: Counter[str]) -> list[Hint]:
         if kind == "overruled" and n:
             less, _, more = names.partition(":")
             hints.append(Hint("note", f"{n} row(s) give {more} and also {less}: {more} was used"))
+    if n := traits["weighted"]:
+        hints.append(Hint("note", f"{n} row(s) count more or less by their column weight"))
     if n := traits["repeated_id"]:
         hints.append(
             Hint(

@@ -34,7 +34,7 @@ def load_text_prompts(source: str, limit: int | None = None) -> list[tuple[str, 
     columns = prompt_columns(rows.columns)
     if not columns.parts:
         raise ValueError(
-            f"{source} has the columns {', '.join(rows.columns)}; needed prompt (text or messages), or one of "
+            f"{rows.source} has the columns {', '.join(rows.columns)}; needed prompt (text or messages), or one of "
             f"{', '.join(known[0] for known in KNOWN[1:])}"
         )
     arrow = rows.kind in ("datasets", "parquet")
@@ -48,11 +48,11 @@ def load_text_prompts(source: str, limit: int | None = None) -> list[tuple[str, 
                 )
             prompt = columns.with_system(prompt, row)
         except UnusableItem as error:
-            raise ValueError(f"{source}, {rows.place} {number}: {error}") from None
+            raise ValueError(f"{rows.source}, {rows.place} {number}: {error}") from None
         name = str(row["id"]) if row.get("id") is not None else f"prompt-{number}"
         if name in found:
             raise ValueError(
-                f"{source}, {rows.place} {number}: the id {name!r} is there twice; make ids unique"
+                f"{rows.source}, {rows.place} {number}: the id {name!r} is there twice; make ids unique"
             )
         found[name] = {**row, "prompt": prompt}
         if len(found) == limit:
