@@ -307,6 +307,63 @@ def test_values_out_of_range(key, value):
         resolve(NEEDED, {key: value})
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"max_steps": -1}, {"max_steps": None}),
+        ({"max_steps": "-1"}, {"max_steps": None}),
+        ({"resume_from_checkpoint": None}, {"resume": False}),
+        ({"report_to": None}, {"report_to": []}),
+        ({"report_to": "none"}, {"report_to": []}),
+        ({"report_to": ["none"]}, {"report_to": []}),
+        ({"report_to": False}, {"report_to": []}),
+        ({"report_to": "wandb"}, {"report_to": ["wandb"]}),
+        ({"report_to": "wandb, tensorboard"}, {"report_to": ["wandb", "tensorboard"]}),
+        ({"report_to": ["wandb", "wandb"]}, {"report_to": ["wandb"]}),
+    ],
+)
+def test_what_other_libraries_write_for_off(given, expected):
+    config, _ = resolve(NEEDED, given)
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("max_steps", 0, "or -1: by num_train_epochs"),
+        ("max_steps", -2, "or -1: by num_train_epochs"),
+        ("max_steps", 0.5, "valid integer"),
+        ("eval_steps", 0, "null: ten times a run"),
+        ("eval_steps", 0.2, "optimizer steps from one evaluation"),
+        ("save_steps", 0, "null: at the end of every epoch"),
+        ("save_steps", 0.5, "optimizer steps from one checkpoint"),
+        ("logging_steps", 0, "optimizer steps from one line"),
+        ("logging_steps", 0.1, "optimizer steps from one line"),
+        ("save_total_limit", None, "newest checkpoints to keep"),
+        ("num_train_epochs", -1, "greater than 0"),
+        ("num_train_epochs", float("inf"), "finite"),
+        ("num_train_epochs", float("nan"), "finite"),
+        ("max_grad_norm", 0, "null: no clipping"),
+        ("per_device_train_batch_tokens", 0, "greater than or equal to 1"),
+        ("per_device_train_batch_tokens", -1, "greater than or equal to 1"),
+        ("warmup_steps", 0.1, "valid integer"),
+        ("rounds", -1, "greater than or equal to 0"),
+        ("seed_epochs", 0, "greater than 0"),
+    ],
+)
+def test_values_that_would_do_nothing(key, value, words):
+    with pytest.raises(ConfigError, match=rf"^{key}\b.*{words}"):
+        resolve(NEEDED, {key: value})
+
+
+@pytest.mark.parametrize("key", ["max_steps", "lora_r", "save_steps", "num_train_epochs"])
+@pytest.mark.parametrize("value", [True, False])
+def test_a_switch_is_no_number(key, value):
+    """`--max_steps` without a value must not mean one step."""
+    with pytest.raises(ConfigError, match=f"^{key} is no switch"):
+        resolve(NEEDED, {key: value})
+
+
 def test_method_defaults_stand_below_everything(monkeypatch):
     monkeypatch.setattr(methods, "defaults", lambda name: {"lr": 0.5, "beta": 7.0})
     config, hyper = resolve(NEEDED)

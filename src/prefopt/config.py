@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from prefopt.config_keys import ImageKeys, OnlineKeys, OracleKeys, RewardKeys, RoundKeys, SplitKeys, StageKeys
+from prefopt.config_values import conventional
 
 ALIASES = {
     "model_name_or_path": "model",
@@ -48,7 +49,7 @@ class ConfigError(ValueError):
 class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, OracleKeys, BaseModel):
     """Everything that decides a run; saved, resolved, as `config.yaml`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     method: str = Field(description="method or objective name; several joined by + are summed (dpo+0.2*sft)")
     model: str = Field(description="model folder or hub id; world:text for the bundled world's model")
@@ -145,23 +146,33 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
     per_device_train_batch_size: int = Field(
         8, ge=1, description="examples in one forward pass on one device"
     )
-    per_device_train_batch_tokens: int | Literal["auto"] | None = Field(
+    per_device_train_batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         None,
         description="cut a step's examples into forward passes of at most so many tokens, longest first, instead of "
         "per_device_train_batch_size examples; auto: what fits into memory. The step's examples stay the same",
     )
     gradient_accumulation_steps: int = Field(1, ge=1)
     num_train_epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, description="stop after so many optimizer steps; overrides epochs")
+    max_steps: int | None = Field(
+        None,
+        ge=1,
+        description="stop after so many optimizer steps; overrides epochs. None, or -1: by num_train_epochs",
+    )
     seed: int = 0
 
     # evaluation, logging, checkpoints
     per_device_eval_batch_size: int = Field(16, ge=1)
-    eval_steps: int | None = Field(None, ge=1, description="None: ten times a run")
-    logging_steps: int = Field(10, ge=1)
+    eval_steps: int | None = Field(
+        None, ge=1, description="optimizer steps from one evaluation to the next; None: ten times a run"
+    )
+    logging_steps: int = Field(10, ge=1, description="optimizer steps from one line of metrics to the next")
     token_metrics: bool = Field(False, description="log entropy and mean_token_accuracy of scored tokens")
-    save_steps: int | None = Field(None, ge=1, description="None: at the end of every epoch")
-    save_total_limit: int = Field(2, ge=1)
+    save_steps: int | None = Field(
+        None,
+        ge=1,
+        description="optimizer steps from one checkpoint to the next; None: at the end of every epoch",
+    )
+    save_total_limit: int = Field(2, ge=1, description="newest checkpoints to keep")
     save_checkpoints: bool = True
     resume: bool | str = Field(
         False, description="true: from the newest checkpoint of output_dir; or a checkpoint folder"
@@ -172,7 +183,9 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
     )
     sample_max_new_tokens: int = Field(64, ge=1)
     sample_temperature: float = Field(1.0, gt=0)
-    report_to: list[str] = Field([], description="trackers by Accelerate's names: tensorboard, wandb, ...")
+    report_to: list[str] = Field(
+        [], description="trackers by Accelerate's names, one or a list: tensorboard, wandb, ...; none for none"
+    )
     run_name: str | None = None
 
 
@@ -341,13 +354,20 @@ def resolve(*layers: Mapping[str, Any]) -> tuple[TrainConfig, dict[str, Any]]:
                 f"no {key} is given: add `{key}: ...` to the file, or {key}=... on the command line"
             )
     try:
-        return TrainConfig(**training), rest
+        return TrainConfig(**conventional(training, FLAGS)), rest
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg'][0].lower()}{e['msg'][1:]} (given {briefly(e['input'])})"
-            for e in error.errors()
-        ]
-        raise ConfigError("; ".join(lines)) from error
+        raise ConfigError("; ".join(map(refusal, error.errors()))) from error
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def refusal(error: Mapping[str, Any]) -> str:
+    """One of pydantic's errors as a sentence: the key, what is wrong with its value, and what the key means."""
+    key, problem = error["loc"][0], error["msg"]
+    place = ".".join(map(str, error["loc"]))
+    meaning = TrainConfig.model_fields[key].description if key in FIELD_NAMES else None
+    text = f"{place}: {problem[0].lower()}{problem[1:]} (given {briefly(error['input'])})"
+    return text if meaning is None else f"{text}. {key}: {meaning.replace('None', 'null')}"
 
 
 def briefly(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -136,3 +137,18 @@ def test_ties_without_a_policy_are_explained(tiny_model, rows_file, own_cache, t
     rows = [*ROWS, {**ROWS[0], "label": "tie"}]
     done = prefopt(tmp_path, "train", "dpo", f"model={tiny_model}", f"data={rows_file(rows)}", *SHORT)
     assert_plain_error(done, "drop", "as_win", "soft_half")
+
+
+def test_max_steps_of_a_dumped_configuration_means_by_epochs(tiny_model, rows_file, own_cache, tmp_path):
+    """-1, which every configuration of transformers and TRL holds."""
+    data = rows_file(ROWS)
+    given = ["train", "dpo", f"model={tiny_model}", f"data={data}", "sample_prompts=0", "eval_size=2",
+             "per_device_train_batch_size=3", "num_train_epochs=2"]  # fmt: skip
+    done = prefopt(tmp_path, *given, "max_steps=-1", "output_dir=run")
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((tmp_path / "run" / "record" / "manifest.json").read_text())
+    assert (manifest["steps"], manifest["epochs"]) == (6, 2)  # 8 rows in threes, twice
+    for wrong in ("0", "-2"):
+        done = prefopt(tmp_path, *given, f"max_steps={wrong}", "output_dir=none")
+        assert_plain_error(done, "max_steps", f"given {wrong}", "-1: by num_train_epochs")
+    assert not (tmp_path / "none").exists()

@@ -24,6 +24,7 @@ from prefopt.likelihoods.transition import inference_timesteps
 from prefopt.modalities import image, image_online
 from prefopt.modalities.image_judges import LatentJudge, PixelJudge
 from prefopt.models.latent_reward import LatentRewardModel
+from prefopt.training.loop import StopRun
 from step_toy import SD
 
 PROMPTS = [f"a thing number {n}" for n in range(4)]
@@ -272,29 +273,35 @@ def test_resuming_is_exact(rounds_left, sd, prompts, red, tmp_path):
 # ---- rounds without pairs, clipping
 
 
-def test_rounds_without_a_pair_go_on_and_are_warned_of(
+def test_rounds_without_a_pair_go_on_and_a_run_of_such_rounds_fails(
     sd, prompts, own_cache, monkeypatch, tmp_path, capsys, recwarn
 ):
     judged_by(monkeypatch, lambda prompts, images: torch.ones(len(images)))
+
+    def logged(name: str) -> list[float]:
+        lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+        return [line[name] for line in lines if name in line]
+
     options: dict[str, Any] = {
         "max_steps": 12, "prompts_per_step": 1, "candidates": 2, "num_inference_steps": 2, "threshold": 0.3,
         "threshold_rule": "sigma", "save_checkpoints": True, "learning_rate": 1e-3, "lr_scheduler_type": "linear",
     }  # fmt: skip
-    result = train("spo", sd, prompts, tmp_path / "run", **options)
-    assert column(result, "learning_rate") == pytest.approx([1e-3 * (1 - k / 12) for k in range(1, 13)])
-    assert column(result, "collect/kept") == [0.0] * 12
-    assert column(result, "collect/updates") == [0.0] * 12
-    assert column(result, "loss") == []
+    with pytest.raises(StopRun, match="nothing was trained: none of the 12 steps"):
+        train("spo", sd, prompts, tmp_path / "run", **options)
+    assert logged("learning_rate") == pytest.approx([1e-3 * (1 - k / 12) for k in range(1, 13)])
+    assert logged("collect/kept") == [0.0] * 12
+    assert logged("collect/updates") == [0.0] * 12
+    assert logged("loss") == []
     text = capsys.readouterr().err
     assert text.count("fewer than 1 % of the pairs passed the threshold in 10 rounds") == 1
-    adapters = load_file(tmp_path / "run" / "model" / "pytorch_lora_weights.safetensors")
-    assert all(not v.any() for k, v in adapters.items() if "lora_B" in k or "lora.up" in k)
+    assert not (tmp_path / "run" / "model").exists()
     for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000012")
-    logged = without_times(tmp_path / "run")
-    train("spo", sd, prompts, tmp_path / "run", resume=True, **options)
-    assert without_times(tmp_path / "run") == logged
+    before = without_times(tmp_path / "run")
+    with pytest.raises(StopRun, match="nothing was trained"):
+        train("spo", sd, prompts, tmp_path / "run", resume=True, **options)
+    assert without_times(tmp_path / "run") == before
     assert not [w for w in recwarn if "lr_scheduler" in str(w.message)]  # the rate follows the rounds
 
 

@@ -129,6 +129,7 @@ class Course:
                 f"{self.record.folder / 'config.yaml'}, or start over with overwrite=true"
             )
         loop.step, loop.tokens = state["step"], state["tokens"]
+        loop.updates = state.get("updates", loop.step)  # older checkpoints do not say
         loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
         loop.feed.load_state(feed_state)
         # its functions of the step are rebuilt from the configuration, never stored
@@ -201,6 +202,7 @@ class Course:
             loop.feed.state(),
             {
                 "tokens": loop.tokens,
+                "updates": loop.updates,
                 "scheduler": {k: v for k, v in loop.scheduler.state_dict().items() if k != "lr_lambdas"},
                 "learning_rates": [g["lr"] for g in loop.optimizer.param_groups],
                 "identity": self.identity(),

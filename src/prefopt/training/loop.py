@@ -58,6 +58,7 @@ class Loop:
         rule: how examples become an update; see `updates.py`.
         batch_tokens: summed width of the items of a forward pass at most; None: examples are counted.
         step: steps taken.
+        updates: updates made; a step of a method that collects may bring several, or none.
         tokens: summed width of the items read in training so far, over all processes.
     """
 
@@ -73,6 +74,7 @@ class Loop:
     rule: Rule
     batch_tokens: int | None = None
     step: int = 0
+    updates: int = 0
     tokens: int = 0
     metrics: SumsAndCounts = field(default_factory=SumsAndCounts)
     last_grad_norm: float = math.nan
@@ -83,19 +85,24 @@ class Loop:
         """Train to the end of the feed; `after_step` logs, evaluates and saves.
 
         Raises:
-            StopRun: the loss or gradient is not finite, or nothing has a gradient for 5 updates.
+            StopRun: the loss or gradient is not finite, nothing has a gradient for 5 updates, or no step had an update.
         """
         self.model.train()
         while self.step < self.feed.steps:
-            updates = 0
+            before = self.updates
             for examples in self.feed.updates(self.step):
                 self.update(examples)
                 self.feed.updated()
-                updates += 1
-            with nullcontext() if updates and self.rule.by_gradient else without_order_warning():
+                self.updates += 1
+            with nullcontext() if self.updates > before and self.rule.by_gradient else without_order_warning():
                 self.scheduler.step()
             self.step += 1
             after_step()
+        if not self.updates:
+            raise StopRun(
+                f"nothing was trained: none of the {self.feed.steps} steps found a comparison to learn from. Lower "
+                "`threshold`, or set threshold_rule=quantile, and start over with overwrite=true"
+            )
 
     def update(self, examples: Sequence[Encoded[Any]]) -> None:
         """One update of the weights from these examples."""
