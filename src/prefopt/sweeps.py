@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import TRAINING_ROWS, ConfigError, resolve
+from prefopt.training.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def compare(
             **common, **entry.options, **given_beta, "method": entry.method, "seed": seed,
             "output_dir": str(folder / "runs" / name),
         }  # fmt: skip
-        resolve(given)
+        check_trackers(resolve(given)[0].report_to)
         jobs.append((entry, beta, seed, given))
     threads = max(1, (os.cpu_count() or 1) // workers)
     if jobs and str(common.get("model", "")).startswith("world:"):

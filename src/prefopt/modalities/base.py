@@ -22,6 +22,7 @@ from prefopt.training.data import PreparedData
 from prefopt.training.feed import Feed
 from prefopt.training.loop import Rule
 from prefopt.training.record import Record
+from prefopt.training.trackers import Trackers
 
 
 class Sampler(Protocol):
@@ -44,6 +45,7 @@ class Context:
         record: the run's folder.
         console: the terminal.
         reward: the user's reward of (condition, sample), for samples.
+        trackers: of the run.
     """
 
     config: TrainConfig
@@ -53,17 +55,19 @@ class Context:
     record: Record
     console: Console
     reward: Callable[[Any, Any], float] | None
+    trackers: Trackers
 
     def announce(
         self, data: PreparedData, first_pair: Mapping[str, Any] | None, n: tuple[int, int] | None = None
     ) -> None:
-        """Open the run's folder, and show and record the data, before anything expensive happens.
+        """Open the trackers and the run's folder, and show and record the data, before anything expensive happens.
 
         Args:
             data: what is known of it.
             first_pair: the first example as the model sees it, where that is known already.
             n: examples to train on and held out, where `data` does not hold them yet.
         """
+        self.trackers.open()
         self.record.open()
         self.record.data(data.report, data.dropped)
         self.console.data(data.report, *(n or (len(data.train), len(data.held_out))), data.not_held_out)

@@ -211,6 +211,7 @@ def assembled(
     from prefopt.training.console import Console
     from prefopt.training.record import Record
     from prefopt.training.run import assemble, build_objective, make_accelerator
+    from prefopt.training.trackers import Trackers
 
     folder = folder_of(seed, root)
     offline = method in ("lrm", "diffusion_dpo")
@@ -230,7 +231,9 @@ def assembled(
     objective = build_objective(config, hyper)
     accelerator, bf16 = make_accelerator(config, Path(config.output_dir))
     record = Record(Path(config.output_dir), config, hyper, main=True, resuming=False)
-    context = Context(config, objective, accelerator, bf16, record, Console(False), None)
+    console = Console(False)
+    trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
+    context = Context(config, objective, accelerator, bf16, record, console, None, trackers)
     setup = modalities.set_up(context)
     if change is not None:
         setup = change(context, setup)

@@ -20,6 +20,7 @@ from prefopt.config import (
 from prefopt.training import checkpoint, record
 from prefopt.training.record import finished, last_metrics
 from prefopt.training.run import RunOutcome, find_resume, run
+from prefopt.training.trackers import check_trackers
 
 Reward = Callable[[Any, Any], float]
 # what a resumed method may change: nothing that is learned depends on it
@@ -49,6 +50,7 @@ class StagedFolder:
                 f"{config.method} alternates sampling and training, and that runs in one process so far: start it "
                 "without accelerate launch or torch.distributed.run"
             )
+        check_trackers(config.report_to)
         if isinstance(config.resume, str) and config.resume not in ("true", "false"):
             raise ConfigError(
                 f"{config.method} consists of several runs: resume it with resume=true and its output_dir, not from a "

@@ -22,6 +22,7 @@ from prefopt.training.console import Console
 from prefopt.training.evaluate import evaluate
 from prefopt.training.loop import Loop
 from prefopt.training.record import Record
+from prefopt.training.trackers import Trackers
 
 # keys that a resumed run may change: they decide what is written, not what is learned
 FREE_ON_RESUME = frozenset(
@@ -47,6 +48,7 @@ class Course:
         record: the run's folder.
         console: the terminal.
         sampler: samples on fixed conditions.
+        trackers: told what is logged.
     """
 
     config: TrainConfig
@@ -55,6 +57,7 @@ class Course:
     record: Record
     console: Console
     sampler: Sampler
+    trackers: Trackers
     _began: float = field(default=0.0, init=False)
     _began_at: int = field(default=0, init=False)
 
@@ -81,16 +84,12 @@ class Course:
 
     def run(self, resume_from: Path | None) -> None:
         """Start or resume, train to the end, and leave a finished folder."""
-        config, loop, accelerator = self.config, self.loop, self.loop.accelerator
+        loop, accelerator = self.loop, self.loop.accelerator
         if resume_from is None:
             self.start()
         else:
             self.resume(resume_from)
         loop.scorer.reference.policy_moved()
-        if config.report_to:
-            accelerator.init_trackers(
-                config.run_name or "prefopt", config=config.model_dump(mode="json", exclude={"report_to"})
-            )
         self._began, self._began_at = time.perf_counter(), loop.step
         with self.console.bar(loop.feed.steps, loop.step):
             loop.fit(self.after_step)
@@ -102,6 +101,7 @@ class Course:
         )
         self.record.pages()
         self.console.finished(self.record.folder, self.record.last_metrics())
+        self.trackers.close()
         accelerator.wait_for_everyone()
         # last: it also takes down the process group, which saving a sharded model needs
         accelerator.end_training()
@@ -170,7 +170,7 @@ class Course:
                 "learning_rate": loop.scheduler.get_last_lr()[0],
             }
         self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, "train", line)
-        accelerator.log(line, step=loop.step)
+        self.trackers.log(line, loop.step)
         pace = (time.perf_counter() - self._began) / (loop.step - self._began_at)
         self.console.training(loop.step, loop.feed.steps, line, pace)
 
@@ -186,8 +186,7 @@ class Course:
         split = "eval" if self.setup.data.not_held_out is None else TRAINING_ROWS
         line = {f"{split}_{k}": v for k, v in found.items()}
         self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, split, line)
-        if label != "before":
-            loop.accelerator.log(line, step=loop.step)
+        self.trackers.log(line, loop.step)
         self.console.evaluation(loop.step, found, self.judged_split)
 
     def save_checkpoint(self) -> None:

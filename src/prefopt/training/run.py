@@ -36,6 +36,7 @@ from prefopt.training.metrics import TOKEN_METRICS
 from prefopt.training.optimizer import make_optimizer, make_scheduler
 from prefopt.training.record import Record, versions
 from prefopt.training.schedule import Schedule
+from prefopt.training.trackers import FOLDER, Trackers, check_trackers
 from prefopt.training.updates import GradientRule
 
 Prepare = Callable[[Any, torch.nn.Module, torch.optim.Optimizer], tuple[torch.nn.Module, Any]]
@@ -75,19 +76,23 @@ def run(
         StopRun: training cannot go on; the folder keeps everything up to there.
     """
     objective = build_objective(config, hyper)
+    check_trackers(config.report_to)
     name = config.output_dir.format(method=config.method.replace("+", "-"), seed=config.seed)
     folder = Path(name).expanduser()
     resume_from = find_resume(config, folder)
     accelerator, bf16 = make_accelerator(config, folder)
     main = accelerator.is_main_process
     record = Record(folder, config, hyper, main, resuming=resume_from is not None)
+    console = Console(main)
+    trackers = Trackers(config, hyper, accelerator, folder, record.resuming, console.say)
     try:
-        context = Context(config, objective, accelerator, bf16, record, Console(main), reward)
+        context = Context(config, objective, accelerator, bf16, record, console, reward, trackers)
         setup = modalities.set_up(context)
         with kept_memory(accelerator.device.type):
             course = assemble(context, setup, prepare_model)
             course.run(resume_from)
     except BaseException as error:
+        trackers.close(failed=True)
         if record.opened:
             reason = str(error) or type(error).__name__
             if isinstance(error, KeyboardInterrupt):
@@ -102,6 +107,7 @@ def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
     """Accelerate's object, and whether it runs under bf16 autocast."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import ProjectConfiguration
 
     AcceleratorState._reset_state()  # a second run in the same process may have another precision
     bf16 = config.bf16
@@ -109,7 +115,9 @@ def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
         bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     torch.manual_seed(config.seed)
     accelerator = Accelerator(
-        mixed_precision="bf16" if bf16 else "no", log_with=config.report_to or None, project_dir=str(folder)
+        mixed_precision="bf16" if bf16 else "no",
+        log_with=config.report_to or None,
+        project_config=ProjectConfiguration(str(folder), str(folder / FOLDER)),
     )
     return accelerator, bf16
 
@@ -187,7 +195,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         epochs=feed.steps / feed.steps_per_epoch,
         memory_forecast=forecast,
     )
-    return Course(config, loop, setup, record, context.console, setup.sampler(reference))
+    return Course(config, loop, setup, record, context.console, setup.sampler(reference), context.trackers)
 
 
 def items_to_score(likelihood: Likelihood, data: PreparedData, epochs: int) -> list[Any]:
