@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prefopt import shards
 from prefopt.shards import ShardCache
 
 
@@ -151,7 +150,7 @@ import numpy as np
 from prefopt import shards
 root = Path(sys.argv[1])
 cache = shards.ShardCache("things", {"model": "a"}, root)
-shards.os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)  # written, not yet renamed
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)  # written, not yet renamed
 cache.add({"00" * 16: np.zeros(3)})
 """
 
@@ -176,8 +175,8 @@ def test_full_disk_leaves_older_values(tmp_path, monkeypatch):
     def full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(shards.os, "fsync", full)
-    with pytest.raises(OSError, match=r"things cache at .*No space left.*PREFOPT_CACHE"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match=r"things cache could not .*No space left.*PREFOPT_CACHE"):
         fill(cache, range(12), seen)
     monkeypatch.undo()
     assert not list(cache.folder.glob(".*"))

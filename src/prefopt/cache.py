@@ -14,7 +14,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from prefopt.files import check_room, writing
+
 MANIFEST = "manifest.json"
+ELSEWHERE = "free some space, or point PREFOPT_CACHE at a folder that can be written"
 
 
 def cache_dir() -> Path:
@@ -37,6 +40,9 @@ def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
         folder: the place; its name should hold a hash of everything the content depends on.
         build: fills the empty folder it is given.
 
+    Raises:
+        WriteError: nothing can be written there; found before anything is built.
+
     Example:
         >>> import tempfile
         >>> place = Path(tempfile.mkdtemp()) / "greeting"
@@ -46,19 +52,20 @@ def built_once(folder: Path, build: Callable[[Path], None]) -> Path:
     """
     if is_intact(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # not tempfile.mkdtemp: its folders are private, and a cache may be shared
     temporary = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
-    temporary.mkdir()
-    try:
-        build(temporary)
-        hashes = {
-            str(p.relative_to(temporary)): _hash(p) for p in sorted(temporary.rglob("*")) if p.is_file()
-        }
-        (temporary / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
-        _publish(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    check_room(folder.parent, "the cache", ELSEWHERE)
+    with writing("the cache", folder.parent, ELSEWHERE):
+        try:
+            temporary.mkdir()
+            build(temporary)
+            hashes = {
+                str(p.relative_to(temporary)): _hash(p) for p in sorted(temporary.rglob("*")) if p.is_file()
+            }
+            (temporary / MANIFEST).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
+            _publish(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

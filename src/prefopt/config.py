@@ -184,7 +184,8 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
     sample_max_new_tokens: int = Field(64, ge=1)
     sample_temperature: float = Field(1.0, gt=0)
     report_to: list[str] = Field(
-        [], description="trackers by Accelerate's names, one or a list: tensorboard, wandb, ...; none for none"
+        [],
+        description="trackers by Accelerate's names, one or a list: tensorboard, wandb, ...; none for none",
     )
     run_name: str | None = None
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prefopt.cache import cache_dir
+from prefopt.cache import ELSEWHERE, cache_dir
+from prefopt.files import check_room, write_whole, writing
 
 
 class _Place(NamedTuple):
@@ -49,9 +48,11 @@ class ShardCache:
         self.kind = kind
         self.folder = (root or cache_dir()) / kind / name
         self.dtype = np.dtype(dtype)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._what = f"the {kind} cache"
         if not (self.folder / "identity.json").exists():
-            atomic_write(self.folder / "identity.json", (text + "\n").encode())
+            with writing(self._what, self.folder, ELSEWHERE):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / "identity.json", text + "\n", self._what, ELSEWHERE)
         self._places: dict[str, _Place] = {}
         self._read: set[str] = set()
         self.refresh()
@@ -95,7 +96,7 @@ class ShardCache:
         """Write one shard of vectors by key.
 
         Raises:
-            OSError: the disk is full or not writable; what was there is untouched.
+            WriteError: the disk is full or not writable; what was there is untouched.
         """
         from safetensors.numpy import save
 
@@ -109,13 +110,7 @@ class ShardCache:
             }
         )
         path = self.folder / f"{hashlib.blake2b(payload, digest_size=12).hexdigest()}.safetensors"
-        try:
-            atomic_write(path, payload)
-        except OSError as error:
-            raise OSError(
-                f"the {self.kind} cache at {self.folder} could not be written ({error.strerror or error}). Free some "
-                "space, or point PREFOPT_CACHE at another folder"
-            ) from error
+        write_whole(path, payload, self._what, ELSEWHERE)
         self._index(path)
 
     def fill(
@@ -141,12 +136,17 @@ class ShardCache:
             wait: barrier between processes.
             progress: wraps the list of batches, for a progress bar.
             label: of the bar.
+
+        Raises:
+            WriteError: nothing can be written there; found before anything is computed.
         """
         rank, processes = share
         # shares are of all items: what is missing differs between processes, since some may have written already
         mine = {k: wanted[k] for k in list(wanted)[rank::processes] if k not in self}
         keys = iter(mine)
         cut = list(batches(list(mine.values())))
+        if cut:  # a cache that holds everything may be read-only
+            check_room(self.folder, self._what, ELSEWHERE)
         pending: dict[str, np.ndarray] = {}
         for batch in progress(cut, label) if progress and cut else cut:
             pending |= dict(zip(islice(keys, len(batch)), compute(batch), strict=True))
@@ -159,17 +159,3 @@ class ShardCache:
         if lost := [k for k in wanted if k not in self]:
             raise RuntimeError(f"{len(lost)} values are missing from {self.folder} after computing them")
         return len(mine)
-
-
-def atomic_write(path: Path, payload: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even if the machine stops in the middle."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(payload)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import TRAINING_ROWS, ConfigError, resolve
+from prefopt.files import write_whole, writing
 from prefopt.training.trackers import check_trackers
 
 
@@ -114,9 +115,10 @@ def compare(
         entry, beta, seed, given = job
         run = Path(given["output_dir"])
         if not (finished(run) or stages_of(run)):
-            run.parent.mkdir(parents=True, exist_ok=True)
+            with writing("a run", run.parent):
+                run.parent.mkdir(parents=True, exist_ok=True)
             config = run.parent / f"{run.name}.yaml"  # the name may hold a dot (beta-0.3)
-            config.write_text(json.dumps({**given, "overwrite": True}))  # JSON is YAML
+            write_whole(config, json.dumps({**given, "overwrite": True}))  # JSON is YAML
             environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PREFOPT_QUIET": "1"}
             process = subprocess.run(
                 [sys.executable, "-m", "prefopt", "train", str(config)],
@@ -132,7 +134,7 @@ def compare(
 
     with ThreadPoolExecutor(workers) as pool:
         results = list(pool.map(one, jobs))
-    (folder / "results.json").write_text(json.dumps([asdict(r) for r in results], indent=1))
+    write_whole(folder / "results.json", json.dumps([asdict(r) for r in results], indent=1))
     return results
 
 
@@ -261,20 +263,13 @@ def write_page(summaries: Sequence[Summary], results: Sequence[Result], folder: 
         else Markup("")
     )
     path = folder / "compare.html"
-    path.write_text(
-        page(
-            "Comparison of methods",
-            [
-                Section("frontier", "Frontier", frontier),
-                Section("table", "Table", note + table),
-                Section(
-                    "command", "Command", Markup('<div class="code"><pre>{}</pre></div>').format(command)
-                ),
-            ],
-            kicker="prefopt compare",
-        ),
-        encoding="utf-8",
-    )
+    sections = [
+        Section("frontier", "Frontier", frontier),
+        Section("table", "Table", note + table),
+        Section("command", "Command", Markup('<div class="code"><pre>{}</pre></div>').format(command)),
+    ]
+    html = page("Comparison of methods", sections, kicker="prefopt compare")
+    write_whole(path, html.encode(errors="replace"), "the comparison's page")
     return path
 
 

@@ -269,7 +269,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
         raise OSError("disk full")
 
     write(tmp_path / "candidates.jsonl", CANDIDATES)
-    monkeypatch.setattr(os, "replace", broken)
+    monkeypatch.setattr(os, "fsync", broken)
     done = inside(
         tmp_path,
         "build",
@@ -282,6 +282,29 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
     assert done.exit_code == 1
     assert "disk full" in done.output
     assert os.listdir(tmp_path) == ["candidates.jsonl"]
+
+
+def test_a_file_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two commands that were given one output at the same time."""
+    write(tmp_path / "candidates.jsonl", CANDIDATES)
+    fsync = os.fsync
+
+    def other_first(handle: int) -> None:
+        (tmp_path / "p.jsonl").write_text("of the other\n")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", other_first)
+    given = ["build", "extremes-and-closest", "candidates.jsonl", "-o", "p.jsonl"]
+    done = inside(tmp_path, *given, monkeypatch=monkeypatch)
+    assert done.exit_code == 1
+    assert "File exists" in done.output
+    assert "--force" in done.output
+    assert (tmp_path / "p.jsonl").read_text() == "of the other\n"
+    assert sorted(os.listdir(tmp_path)) == ["candidates.jsonl", "p.jsonl"]
+    assert inside(tmp_path, *given, "--force", monkeypatch=monkeypatch).exit_code == 0
+    assert (tmp_path / "p.jsonl").read_text() != "of the other\n"
 
 
 def test_defining_the_commands_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def _rule(name: str) -> Callable[[Callable[..., Mined]], click.Command]:
                 mined = function(list(load_rows(candidates).rows), **options)
                 if not mined.rows:
                     raise ValueError(f"{candidates}: no pair could be made ({_counts(mined)})")
-                _write(mined, output)
+                _write(mined, output, force)
             except (ValueError, OSError, TypeError) as error:
                 raise click.ClickException(str(error)) from error
             click.echo(f"{output}: {_counts(mined)}")
@@ -67,28 +67,17 @@ def _counts(mined: Mined) -> str:
     return f"{mined.wins} wins and {mined.ties} ties from {mined.prompts} rows{dropped}"
 
 
-def _write(mined: Mined, output: Path) -> None:
+def _write(mined: Mined, output: Path, force: bool) -> None:
     """All or nothing: a file that is half written never bears the final name."""
     import json
-    import os
-    import tempfile
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            for row in mined.rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files that only their owner reads; give the modes that open() would
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, output)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    from prefopt.files import AGAIN, write_whole, writing
+
+    with writing(output.name, output.parent):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mined.rows)
+    advice = AGAIN if force else f"give another name, or --force to overwrite it; or {AGAIN}"
+    write_whole(output, lines, advice=advice, new=not force)
 
 
 _pairs = click.option(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prefopt.files import writing
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -127,7 +129,8 @@ def _check(
         hints = method_hints(report, method, objective.has_tie_term, objective.unpaired)
         report = replace(report, hints=[*report.hints, *hints])
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
+        with writing("the data report", output):
+            output.mkdir(parents=True, exist_ok=True)
         write_report(report, output / "data.json")
         write_dropped(dropped, output / "dropped.jsonl")
     if as_json:

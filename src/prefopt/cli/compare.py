@@ -49,6 +49,7 @@ def command(
 
     from prefopt import sweeps
     from prefopt.config import ConfigError, parse_overrides, read_yaml
+    from prefopt.files import writing
 
     try:
         given: dict[str, Any] = (
@@ -67,7 +68,8 @@ def command(
         numbers = [int(s) for s in seeds.split(",")] if seeds else [int(s) for s in own_seeds]
         folder = Path(output or given.pop("output_dir", "runs/compare"))
         given.pop("output_dir", None)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing("the comparison", folder):
+            folder.mkdir(parents=True, exist_ok=True)
         console = Console(stderr=True)
         total = len(entries) * max(1, len(strengths)) * len(numbers)
         with Progress(console=console) as progress:
@@ -77,9 +79,10 @@ def command(
                 workers or min(4, os.cpu_count() or 1),
                 done=lambda result: progress.advance(task),
             )  # fmt: skip
+        summaries = sweeps.summarize(results)
+        path = sweeps.write_page(summaries, results, folder, shlex.join(["prefopt", *sys.argv[1:]]))
     except (ConfigError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    summaries = sweeps.summarize(results)
     table = Table("method", "beta", "seeds", "reward", "KL", sweeps.accuracy_name(results))
     for s in summaries:
         table.add_row(
@@ -89,4 +92,4 @@ def command(
             *(sweeps.shown(s, name) for name in ("reward", "kl", "accuracy")),
         )
     Console().print(table)
-    click.echo(sweeps.write_page(summaries, results, folder, shlex.join(["prefopt", *sys.argv[1:]])))
+    click.echo(path)

@@ -78,6 +78,7 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
     from dataclasses import replace
 
     from prefopt.evaluation import contest
+    from prefopt.files import writing
     from prefopt.generation.base import Settings
 
     settings = Settings(given["max_new_tokens"], given["temperature"], given["top_p"], given["seed"])
@@ -86,7 +87,8 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
     sides = {"model": given["model"], "baseline": given["baseline"]}
     for source in sides.values():
         contest.check_side(source, prompts)
-    output.mkdir(parents=True, exist_ok=True)
+    with writing("the evaluation", output):
+        output.mkdir(parents=True, exist_ok=True)
     # noise of its own for the baseline: with the model's, the two would agree more than independent answers do
     seeds = {"model": given["seed"], "baseline": given["seed"] + 1}
     ours, theirs = (
@@ -105,9 +107,9 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
 
 def _write(path: Path, text: str) -> None:
     """Whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", errors="surrogatepass")
-    part.replace(path)
+    from prefopt.files import write_whole
+
+    write_whole(path, text.encode(errors="surrogatepass"))
 
 
 def _print(summary: dict[str, Any]) -> None:

@@ -13,5 +13,8 @@ def command(run: Path) -> None:
     """Write report.html and README.md of the run folder RUN again, finished or not."""
     from prefopt.report import write_model_card, write_report
 
-    click.echo(write_report(run))
-    click.echo(write_model_card(run))
+    try:
+        click.echo(write_report(run))
+        click.echo(write_model_card(run))
+    except OSError as error:
+        raise click.ClickException(str(error)) from error

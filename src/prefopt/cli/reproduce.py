@@ -62,7 +62,10 @@ def command(name: str, seeds: int | None, quick: bool, output: Path | None, work
     show(result, console)
     if quick:
         console.print("[yellow]--quick sizes: these verdicts mean nothing.[/]")
-    files = write(result, output or Path("reproductions") / name)
+    try:
+        files = write(result, output or Path("reproductions") / name)
+    except OSError as error:
+        raise click.ClickException(str(error)) from error
     console.print("Written:", *(f"  {path}" for path in files), sep="\n", highlight=False, soft_wrap=True)
 
 

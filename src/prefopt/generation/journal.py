@@ -15,8 +15,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from prefopt.files import append_to, writing
 from prefopt.generation.base import Generator, Request, Response, Settings
 from prefopt.sources.progress import with_bar
+
+CONTINUE = "free some space or fix the permissions, and go on with the same command"
 
 
 class Journal:
@@ -81,25 +84,25 @@ class Journal:
         """Write lines behind the others and wait until the disk has them.
 
         Raises:
-            OSError: they could not be written.
+            WriteError: they could not be written.
         """
         if not rows:
             return
         added = [dict(row) for row in rows]
         text = [json.dumps(row, ensure_ascii=False) for row in added]
         if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab", buffering=0)
-            self._file.truncate(self._whole)  # a torn end must not swallow the next line
+            with writing(self.path.name, self.path.parent, CONTINUE):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("ab", buffering=0)
+                self._file.truncate(self._whole)  # a torn end must not swallow the next line
         if self._whole == 0:
             text.insert(0, json.dumps(self.header, ensure_ascii=False))
         # one write, so that a process that dies leaves all of a batch or none: the next call then makes up the same
         # batches, and the same bits
         data = ("\n".join(text) + "\n").encode("utf-8", "surrogatepass")
-        written = 0
-        while written < len(data):
-            written += self._file.write(data[written:])
-        os.fsync(self._file.fileno())
+        with writing(f"{len(rows)} lines of {self.path.name}", self.path.parent, CONTINUE):
+            append_to(self._file.fileno(), data)
+            os.fsync(self._file.fileno())
         start = self.lines[-1][0] + 1 if self.lines else 2
         self._whole += len(data)
         self.lines.extend(enumerate(added, start))

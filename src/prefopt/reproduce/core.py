@@ -13,12 +13,15 @@ Intervals are per claim: a table of twenty claims is expected to hold one false 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from prefopt.files import write_whole, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -282,7 +285,8 @@ def write(result: Reproduction, folder: Path) -> list[Path]:
     """
     from prefopt.reproduce.page import html_page
 
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing("figures", folder):
+        folder.mkdir(parents=True, exist_ok=True)
     files = []
     for plot in result.plots:
         for kind in ("png", "svg"):
@@ -303,9 +307,9 @@ def write(result: Reproduction, folder: Path) -> list[Path]:
         "versions": versions,
     }
     data = folder / f"{result.name}.json"
-    data.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(data, json.dumps(record, indent=1, allow_nan=False) + "\n")
     page = folder / f"{result.name}.html"
-    page.write_text(html_page(result, versions), encoding="utf-8")
+    write_whole(page, html_page(result, versions))
     return [*files, data, page]
 
 
@@ -317,7 +321,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 
     with matplotlib.rc_context(STYLE):
         metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-        figure.savefig(path, dpi=160, metadata=metadata)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, dpi=160, metadata=metadata, format=path.suffix[1:])
+    write_whole(path, buffer.getvalue())
 
 
 def finite(value: Any) -> Any:

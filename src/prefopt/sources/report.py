@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from prefopt.comparisons import TIE, WIN, Comparison
+from prefopt.files import write_whole
 
 HISTOGRAM_BINS = 24
 
@@ -230,12 +231,10 @@ def message_texts(messages: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def write_report(report: DataReport, path: Path) -> None:
     """Save a report as JSON."""
-    path.write_text(
-        json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8"
-    )
+    write_whole(path, json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_dropped(dropped: Iterable[Dropped], path: Path) -> None:
     """Save dropped rows as JSON lines; an empty file says that none were dropped."""
     lines = (json.dumps(asdict(drop), ensure_ascii=False) + "\n" for drop in dropped)
-    path.write_text("".join(lines), "utf-8")
+    write_whole(path, "".join(lines))

@@ -13,6 +13,7 @@ import torch
 from prefopt.comparisons import Encoded
 from prefopt.config import ORACLE_FIELDS, SPLIT_FIELDS, TrainConfig, resolve
 from prefopt.evaluation.generation import sequence_logps
+from prefopt.files import GO_ON, write_whole
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.methods import Method
@@ -23,7 +24,7 @@ from prefopt.oracles.comparison import is_noisy
 from prefopt.sources.encoding import encode_examples
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.sources.rows import load_comparisons
-from prefopt.stages.folder import Reward, StagedFolder, write_rows, write_whole
+from prefopt.stages.folder import Reward, StagedFolder, write_rows
 from prefopt.stages.labels import loaded, source_folder
 from prefopt.stages.material import row_of, verifier
 from prefopt.stages.page import shown, write_page
@@ -57,7 +58,7 @@ def train_compo(
     folder.open()
     data = folder.stage("data")
     if pairs is not None:
-        write_whole(split, json.dumps(split_pairs(config, pairs, data), indent=1))
+        write_whole(split, json.dumps(split_pairs(config, pairs, data), indent=1), advice=GO_ON)
     found = json.loads(split.read_text("utf-8"))
     held_out = {
         "eval_data": str(data / "held_out.jsonl") if (data / "held_out.jsonl").exists() else None,
@@ -93,7 +94,8 @@ def train_compo(
         told += f" {found['dropped']:,} rows were left out; stages/data/dropped.jsonl says why."
     write_page(folder.path, config, method, summary, told)
     # says that all is there
-    write_whole(folder.path / "stages.json", json.dumps({"split": found, "stages": summary}, indent=1))
+    told_all = json.dumps({"split": found, "stages": summary}, indent=1)
+    write_whole(folder.path / "stages.json", told_all, advice=GO_ON)
     return RunOutcome(folder.path, outcome.metrics, outcome.history)
 
 

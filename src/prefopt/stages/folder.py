@@ -17,6 +17,7 @@ from prefopt.config import (
     dump,
     read_yaml,
 )
+from prefopt.files import GO_ON, replace_folder, write_whole, writing
 from prefopt.training import checkpoint, record
 from prefopt.training.record import finished, last_metrics
 from prefopt.training.run import RunOutcome, find_resume, run
@@ -86,9 +87,9 @@ class StagedFolder:
         """Make the folder; only now, and only with overwrite=true, what a former run wrote in it goes.
 
         Raises:
-            ConfigError: it cannot be written.
+            WriteError: it cannot be written.
         """
-        try:
+        with writing("the run", self.path, "give another output_dir, free some space or fix the permissions"):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.resuming:
                 for name in OURS if self.config.overwrite else ():
@@ -96,15 +97,12 @@ class StagedFolder:
                     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
                 write_whole(self.path / "config.yaml", dump(self.config, self.hyper))
             (self.path / "stages").mkdir(exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write to {self.path}: {error.strerror}. Give another output_dir, or fix its permissions"
-            ) from error
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
         path = self.path / "stages" / name
-        path.mkdir(parents=True, exist_ok=True)
+        with writing(f"stage {name}", path, GO_ON):
+            path.mkdir(parents=True, exist_ok=True)
         return path
 
     def run(self, name: str, reward: Reward | None, hyper: Mapping[str, Any], **changes: Any) -> RunOutcome:
@@ -132,11 +130,11 @@ class StagedFolder:
 
     def take_model(self, source: Path) -> None:
         """Make a stage's model the method's own: linked where the file system can, copied where it cannot."""
-        partial, target = self.path / ".model.partial", self.path / "model"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial, copy_function=_link)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(partial, target)
+
+        def fill(place: Path) -> None:
+            shutil.copytree(source, place, copy_function=_link)
+
+        replace_folder(self.path / "model", fill, "the trained model")
 
 
 def _link(source: str, target: str) -> str:
@@ -153,18 +151,9 @@ def outcome_of(folder: Path) -> RunOutcome:
     return RunOutcome(folder, last_metrics(history), history)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())
-    os.replace(partial, path)
-
-
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), advice=GO_ON)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

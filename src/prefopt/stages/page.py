@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from prefopt.config import TRAINING_ROWS, TrainConfig, read_yaml
+from prefopt.files import GO_ON, write_whole
 from prefopt.methods import Method
 from prefopt.report.charts import line_chart
 from prefopt.report.drawing import Series
@@ -50,10 +51,10 @@ def write_page(
         method.summary, told, config.model, config.data
     )
     html = page(f"{method.title}: all stages", sections, header=header, kicker=f"prefopt train {method.name}")
-    (folder / "report.html").write_text(html, encoding="utf-8")
+    write_whole(folder / "report.html", html.encode(errors="replace"), "the report", GO_ON)
     last = folder / "stages" / str(rows[-1]["stage"]) / "run"
     card = whole_card((last / "README.md").read_text("utf-8"), last, folder, config, told)
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_whole(folder / "README.md", card.encode(errors="replace"), "the model card", GO_ON)
 
 
 def whole_card(card: str, last: Path, folder: Path, config: TrainConfig, told: str) -> str:

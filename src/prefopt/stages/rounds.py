@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from prefopt.config import ConfigError, TrainConfig, refuse_keys
+from prefopt.files import GO_ON, write_whole
 from prefopt.generation.base import last_turn
 from prefopt.generation.server import check_server
 from prefopt.methods import Method
@@ -24,7 +25,7 @@ from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.sources.annotation import annotate, least_confident, pair_rows
 from prefopt.sources.worst_case import UNMOVED, worst_case
 from prefopt.stages import labels
-from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows, write_whole
+from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows
 from prefopt.stages.judging import Judge, RewardJudge, the_judge
 from prefopt.stages.labels import Prompt
 from prefopt.stages.material import Material, material_of, split_data, verifier, written
@@ -70,7 +71,9 @@ def train_in_rounds(
     if material.dropped:
         told += f" {material.dropped:,} rows or prompts were left out; stages/data/dropped.jsonl says why."
     write_page(folder.path, config, method, summary, told)
-    write_whole(folder.path / "stages.json", json.dumps(summary, indent=1))  # says that all is there
+    write_whole(
+        folder.path / "stages.json", json.dumps(summary, indent=1), advice=GO_ON
+    )  # says that all is there
     return RunOutcome(folder.path, outcome.metrics, outcome.history)
 
 
@@ -167,7 +170,7 @@ class Rounds:
         if config.accumulate:
             rows = self.earlier(number) + rows
             found["trained_pairs"] = len(rows)
-        write_whole(stage / "round.json", json.dumps(found, indent=1))
+        write_whole(stage / "round.json", json.dumps(found, indent=1), advice=GO_ON)
         write_rows(stage / "pairs.jsonl", rows)
 
     def labelled(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from prefopt.files import WriteError, replace_folder
 
 
 class CheckpointError(RuntimeError):
@@ -83,10 +84,9 @@ def save(
     final = folder / f"step-{step:08d}"
     if not main:
         return final
-    partial = folder / f".step-{step:08d}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+
+    def fill(partial: Path) -> None:
+        partial.mkdir()
         files = {
             "weights.safetensors": weights,
             "optimizer.safetensors": states,
@@ -97,18 +97,11 @@ def save(
             save_file(tensors, partial / name)
         digests = {name: _digest(partial / name) for name in files}
         (partial / "state.json").write_text(json.dumps({"step": step, **extra, "files": digests}, indent=1))
-        for path in partial.iterdir():
-            _flush(path)
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        _flush(folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise CheckpointError(
-            f"the checkpoint of step {step} could not be written to {folder}: {error.strerror or error}. Earlier "
-            "checkpoints are intact: free some space or fix the permissions, and go on with resume=true"
-        ) from error
+
+    try:
+        replace_folder(final, fill, f"the checkpoint of step {step}")
+    except WriteError as error:
+        raise CheckpointError(str(error)) from error
     for old in sorted(folder.glob("step-*"))[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -117,14 +110,6 @@ def save(
 def _digest(path: Path) -> dict[str, Any]:
     with path.open("rb") as f:
         return {"size": path.stat().st_size, "blake2b": hashlib.file_digest(f, "blake2b").hexdigest()}
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ import torch
 
 from prefopt.comparisons import Encoded
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig
+from prefopt.files import replace_folder
 from prefopt.modalities.base import Sampler, Setup
 from prefopt.training import checkpoint, memory
 from prefopt.training.checks import check_start_value, rehearse_longest
@@ -220,8 +219,4 @@ class Course:
         state = {name: checkpoint.whole(value) for name, value in held.items()} if sharded else None
         if not self.loop.accelerator.is_main_process:
             return
-        partial = folder.with_name(".model.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        self.setup.save(partial, state)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        replace_folder(folder, lambda place: self.setup.save(place, state), "the trained model")

@@ -94,7 +94,9 @@ class Loop:
                 self.update(examples)
                 self.feed.updated()
                 self.updates += 1
-            with nullcontext() if self.updates > before and self.rule.by_gradient else without_order_warning():
+            with (
+                nullcontext() if self.updates > before and self.rule.by_gradient else without_order_warning()
+            ):
                 self.scheduler.step()
             self.step += 1
             after_step()

@@ -7,6 +7,7 @@ record/{manifest,data,first_pair,margins,samples,timesteps}.json
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import math
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig, dump
+from prefopt.files import GO_ON, append_whole, write_whole, writing
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
 
@@ -30,6 +32,7 @@ OURS = (
     "model",
     "checkpoints",
     "record",
+    "trackers",
 )
 
 
@@ -56,7 +59,7 @@ class Record:
         """Create or take over the folder; an old run in it is removed only now, if so configured.
 
         Raises:
-            ConfigError: the folder cannot be written.
+            WriteError: the folder cannot be written.
         """
         self.opened = True
         if self.main:
@@ -79,19 +82,17 @@ class Record:
 
     def _make_folder(self) -> None:
         folder = self.folder
-        try:
+        with writing("the run", folder, "give another output_dir, free some space or fix the permissions"):
             folder.mkdir(parents=True, exist_ok=True)
-            if not self.resuming and self.config.overwrite:
-                for name in OURS:  # only what a run writes: anything else in the folder is the user's
-                    path = folder / name
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            # only what a run writes: anything else in the folder is the user's. A run that is resumed without a checkpoint
+            # starts over, and its lines with it
+            gone = OURS if self.config.overwrite else ("metrics.jsonl",) if self.config.resume else ()
+            for name in () if self.resuming else gone:
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             (folder / "record").mkdir(exist_ok=True)
             if not self.resuming:
-                (folder / "config.yaml").write_text(dump(self.config, self.hyper), encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write to {folder}: {error.strerror}. Give another output_dir, or fix its permissions"
-            ) from error
+                write_whole(folder / "config.yaml", dump(self.config, self.hyper))
         if self.resuming:
             for name in ("manifest", "samples", "margins", "timesteps"):
                 path = folder / "record" / f"{name}.json"
@@ -104,7 +105,7 @@ class Record:
         self._memory[name] = value
         if self.main:
             path = self.folder / "record" / f"{name}.json"
-            path.write_text(json.dumps(plain(value), indent=1, ensure_ascii=False), encoding="utf-8")
+            write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False), advice=GO_ON)
 
     def read(self, name: str) -> Any:
         """A record written before."""
@@ -178,9 +179,12 @@ class Record:
         if self.main:
             from PIL import Image
 
-            (self.folder / path.parent).mkdir(exist_ok=True)
             pixels_HWC = image_CHW.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
-            Image.fromarray(pixels_HWC.numpy()).save(self.folder / path)
+            buffer = io.BytesIO()
+            Image.fromarray(pixels_HWC.numpy()).save(buffer, "PNG")
+            with writing("an image", self.folder, GO_ON):
+                (self.folder / path.parent).mkdir(exist_ok=True)
+            write_whole(self.folder / path, buffer.getvalue(), advice=GO_ON)
         return path.as_posix()
 
     def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
@@ -188,8 +192,7 @@ class Record:
         line = {"step": step, "epoch": round(epoch, 4), "split": split, **plain(values)}
         self.history.append(line)
         if self.main:
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as f:
-                f.write(json.dumps(line) + "\n")
+            append_whole(self.folder / "metrics.jsonl", json.dumps(line) + "\n", "a line of metrics.jsonl")
 
     def rewind(self, step: int) -> None:
         """On resume: forget log lines after the checkpoint's step, which will be written again."""
@@ -206,7 +209,7 @@ class Record:
                 lines.append(line)
         self.history = lines
         if self.main:
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines), advice=GO_ON)
 
     def last_metrics(self) -> dict[str, float]:
         """See the function."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
@@ -97,8 +98,9 @@ def run(
             reason = str(error) or type(error).__name__
             if isinstance(error, KeyboardInterrupt):
                 reason = "interrupted; go on with resume=true"
-            record.manifest(status=f"stopped: {reason}")
-            record.pages()
+            with contextlib.suppress(OSError):  # a full disk has no room for this either
+                record.manifest(status=f"stopped: {reason}")
+                record.pages()
         raise
     return RunOutcome(folder, record.last_metrics(), record.history)
 
