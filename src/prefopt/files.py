@@ -12,6 +12,7 @@ from pathlib import Path
 
 GO_ON = "free some space or fix the permissions, and go on with resume=true"
 AGAIN = "free some space or fix the permissions, and run the command again"
+PAGES = "free some space or fix the permissions, and write the pages again with `prefopt report FOLDER`"
 
 
 class WriteError(OSError):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefopt.files import write_whole
+from prefopt.files import PAGES, write_whole
 from prefopt.report.facts import accuracy
 from prefopt.report.findings import findings
 from prefopt.report.format import duration, finite, number, percent, plain
@@ -46,7 +46,7 @@ def write_model_card(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     path = run.folder / "README.md"
-    write_whole(path, model_card(run).encode(errors="replace"), "the model card")
+    write_whole(path, model_card(run).encode(errors="replace"), "the model card", PAGES)
     return path
 
 

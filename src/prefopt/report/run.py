@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from prefopt.config import TEXT_FIELDS
-from prefopt.files import write_whole
+from prefopt.files import PAGES, write_whole
 from prefopt.report import charts
 from prefopt.report.curves import curve_groups, diagnostics
 from prefopt.report.findings import findings
@@ -56,7 +56,7 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run = read_run(run_dir)
     path = run.folder / "report.html"
-    write_whole(path, run_page(run).encode(errors="replace"), "the report")
+    write_whole(path, run_page(run).encode(errors="replace"), "the report", PAGES)
     return path
 
 

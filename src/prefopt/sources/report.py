@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from prefopt.comparisons import TIE, WIN, Comparison
-from prefopt.files import write_whole
+from prefopt.files import AGAIN, write_whole
 
 HISTOGRAM_BINS = 24
 
@@ -234,7 +234,7 @@ def write_report(report: DataReport, path: Path) -> None:
     write_whole(path, json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_dropped(dropped: Iterable[Dropped], path: Path) -> None:
-    """Save dropped rows as JSON lines; an empty file says that none were dropped."""
+def write_dropped(dropped: Iterable[Dropped], path: Path, advice: str = AGAIN) -> None:
+    """Save dropped rows as JSON lines; an empty file says that none were dropped. `advice`: where they cannot be."""
     lines = (json.dumps(asdict(drop), ensure_ascii=False) + "\n" for drop in dropped)
-    write_whole(path, "".join(lines))
+    write_whole(path, "".join(lines), advice=advice)

@@ -188,7 +188,7 @@ def split_pairs(config: TrainConfig, pairs: Pairs, folder: Path) -> dict[str, An
     used = noisy[: config.noisy_pairs]
     write_rows(folder / "clean.jsonl", (rows[k] for k in clean))
     write_rows(folder / "noisy.jsonl", (rows[k] for k in used))
-    write_dropped(pairs.dropped, folder / "dropped.jsonl")
+    write_dropped(pairs.dropped, folder / "dropped.jsonl", GO_ON)
     if pairs.held_out:
         write_rows(folder / "held_out.jsonl", pairs.held_out)
     return {

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefopt.comparisons import WIN, Example
 from prefopt.config import ConfigError, TrainConfig
+from prefopt.files import GO_ON
 from prefopt.objectives.base import Objective
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.sources.rows import load_comparisons
@@ -51,7 +52,7 @@ class Parts:
         write_rows(folder / "labelled.jsonl", map(row_of, self.labelled))
         if self.held_out:
             write_rows(folder / "held_out.jsonl", map(row_of, self.held_out))
-        write_dropped(self.dropped, folder / "dropped.jsonl")
+        write_dropped(self.dropped, folder / "dropped.jsonl", GO_ON)
         write_rows(folder / "prompts.jsonl", ({"id": name, **condition} for name, condition in self.prompts))
 
 

@@ -127,7 +127,7 @@ class Record:
         """The data report and the rows that could not be used."""
         self.json("data", dict(report))
         if self.main:
-            write_dropped(dropped, self.folder / "dropped.jsonl")
+            write_dropped(dropped, self.folder / "dropped.jsonl", GO_ON)
 
     def margins(self, when: str, margins: Mapping[str, list[float]], split: str) -> None:
         """Distribution of reward margins before or after."""
