@@ -21,6 +21,7 @@ from typing import Any
 
 from prefopt.config import TRAINING_ROWS, ConfigError, resolve
 from prefopt.files import write_whole, writing
+from prefopt.locking import FolderLock
 from prefopt.training.trackers import check_trackers
 
 
@@ -31,6 +32,9 @@ class Entry:
     method: str
     options: Mapping[str, Any]
     label: str
+
+
+Job = tuple[Entry, float | None, int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def compare(
         ConfigError: a configuration is wrong (found before any run starts), or a run failed.
     """
     strengths: list[float | None] = list(betas) or [None]
-    jobs = []
+    jobs: list[Job] = []
     for entry, beta, seed in itertools.product(entries, strengths, seeds):
         given_beta = {} if beta is None else {"beta": beta}
         strength = "default" if beta is None else f"{beta:g}"
@@ -103,6 +107,18 @@ def compare(
         }  # fmt: skip
         check_trackers(resolve(given)[0].report_to)
         jobs.append((entry, beta, seed, given))
+    with FolderLock(folder, "comparison", "give another --output"):
+        return run_all(jobs, common, folder, workers, done)
+
+
+def run_all(
+    jobs: Sequence[Job],
+    common: Mapping[str, Any],
+    folder: Path,
+    workers: int,
+    done: Callable[[Result], None],
+) -> list[Result]:
+    """The runs of a comparison; see `compare`."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     if jobs and str(common.get("model", "")).startswith("world:"):
         from prefopt.training.data import world_of
@@ -111,7 +127,7 @@ def compare(
 
     from prefopt.training.record import finished  # which loads torch
 
-    def one(job: tuple[Entry, float | None, int, dict[str, Any]]) -> Result:
+    def one(job: Job) -> Result:
         entry, beta, seed, given = job
         run = Path(given["output_dir"])
         if not (finished(run) or stages_of(run)):

@@ -78,31 +78,40 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
     from dataclasses import replace
 
     from prefopt.evaluation import contest
-    from prefopt.files import writing
     from prefopt.generation.base import Settings
+    from prefopt.locking import FolderLock
 
     settings = Settings(given["max_new_tokens"], given["temperature"], given["top_p"], given["seed"])
     prompts = contest.read_prompts(given["data"], given["limit"])
-    judge = contest.the_judge(given["judge"], prompts, output / "judge.journal.jsonl")
     sides = {"model": given["model"], "baseline": given["baseline"]}
-    for source in sides.values():
-        contest.check_side(source, prompts)
-    with writing("the evaluation", output):
-        output.mkdir(parents=True, exist_ok=True)
-    # noise of its own for the baseline: with the model's, the two would agree more than independent answers do
-    seeds = {"model": given["seed"], "baseline": given["seed"] + 1}
-    ours, theirs = (
-        contest.answers(
-            source, prompts, replace(settings, seed=seeds[side]), output / f"{side}.journal.jsonl", batch_size
+    lock = FolderLock(output, "evaluation", "give another --output")
+    try:
+        if output.exists():  # before its journals are read
+            lock.take()
+        judge = contest.the_judge(given["judge"], prompts, output / "judge.journal.jsonl")
+        for source in sides.values():
+            contest.check_side(source, prompts)
+        lock.take()
+        # noise of its own for the baseline: with the model's, the two would agree more than independent answers do
+        seeds = {"model": given["seed"], "baseline": given["seed"] + 1}
+        ours, theirs = (
+            contest.answers(
+                source,
+                prompts,
+                replace(settings, seed=seeds[side]),
+                output / f"{side}.journal.jsonl",
+                batch_size,
+            )
+            for side, source in sides.items()
         )
-        for side, source in sides.items()
-    )
-    found, rows = contest.contest(prompts, ours, theirs, judge, given["seed"])
-    displaced = contest.displacement(given["model"], given["baseline"], prompts, batch_size)
-    summary = {"settings": given, **found, "displacement": displaced}
-    _write(output / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    _write(output / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    return summary
+        found, rows = contest.contest(prompts, ours, theirs, judge, given["seed"])
+        displaced = contest.displacement(given["model"], given["baseline"], prompts, batch_size)
+        summary = {"settings": given, **found, "displacement": displaced}
+        _write(output / "answers.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        _write(output / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
+        return summary
+    finally:
+        lock.release()
 
 
 def _write(path: Path, text: str) -> None:

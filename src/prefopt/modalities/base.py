@@ -67,6 +67,7 @@ class Context:
             first_pair: the first example as the model sees it, where that is known already.
             n: examples to train on and held out, where `data` does not hold them yet.
         """
+        self.record.claim()
         self.trackers.open()
         self.record.open()
         self.record.data(data.report, data.dropped)

@@ -52,51 +52,51 @@ def train_compo(
     first_keys, first_hyper = first_stage(config, hyper)
     oracle_hyper = taken_by(method.name, hyper)
     verify = reward or verifier(config)
-    folder = StagedFolder(config, hyper)
-    split = folder.path / "stages" / "data" / "split.json"
-    pairs = None if folder.resuming and split.exists() else read_pairs(config, oracle_hyper)
-    folder.open()
-    data = folder.stage("data")
-    if pairs is not None:
-        write_whole(split, json.dumps(split_pairs(config, pairs, data), indent=1), advice=GO_ON)
-    found = json.loads(split.read_text("utf-8"))
-    held_out = {
-        "eval_data": str(data / "held_out.jsonl") if (data / "held_out.jsonl").exists() else None,
-        "eval_size": 0,
-    }
-    summary: list[dict[str, Any]] = []
-    outcome: RunOutcome | None = None
-    model = config.model
-    if found["clean"]:
-        outcome = folder.run(
-            "clean",
-            verify,
-            first_hyper,
-            data=str(data / "clean.jsonl"),
-            label_noise=0.0,
-            **held_out,
-            **first_keys,
+    with StagedFolder(config, hyper) as folder:
+        split = folder.path / "stages" / "data" / "split.json"
+        pairs = None if folder.resuming and split.exists() else read_pairs(config, oracle_hyper)
+        folder.open()
+        data = folder.stage("data")
+        if pairs is not None:
+            write_whole(split, json.dumps(split_pairs(config, pairs, data), indent=1), advice=GO_ON)
+        found = json.loads(split.read_text("utf-8"))
+        held_out = {
+            "eval_data": str(data / "held_out.jsonl") if (data / "held_out.jsonl").exists() else None,
+            "eval_size": 0,
+        }
+        summary: list[dict[str, Any]] = []
+        outcome: RunOutcome | None = None
+        model = config.model
+        if found["clean"]:
+            outcome = folder.run(
+                "clean",
+                verify,
+                first_hyper,
+                data=str(data / "clean.jsonl"),
+                label_noise=0.0,
+                **held_out,
+                **first_keys,
+            )
+            model = str(outcome.output_dir / "model")
+            summary.append({"stage": "clean", "pairs": found["clean"], **shown(outcome.metrics)})
+        if found["noisy"]:
+            outcome = folder.run(
+                "noisy", verify, oracle_hyper, **oracle_keys(config, model, data / "noisy.jsonl"), **held_out
+            )
+            summary.append({"stage": "noisy", "pairs": found["noisy"], **shown(outcome.metrics)})
+        assert outcome is not None, "reading refuses empty data"
+        folder.take_model(outcome.output_dir / "model")
+        told = (
+            f"{found['clean']:,} clear pairs; {found['noisy_found']:,} doubtful ones (log-probabilities under the reference "
+            f"within {found['split_margin']:g} nats), of which {found['noisy']:,} were asked about."
         )
-        model = str(outcome.output_dir / "model")
-        summary.append({"stage": "clean", "pairs": found["clean"], **shown(outcome.metrics)})
-    if found["noisy"]:
-        outcome = folder.run(
-            "noisy", verify, oracle_hyper, **oracle_keys(config, model, data / "noisy.jsonl"), **held_out
-        )
-        summary.append({"stage": "noisy", "pairs": found["noisy"], **shown(outcome.metrics)})
-    assert outcome is not None, "reading refuses empty data"
-    folder.take_model(outcome.output_dir / "model")
-    told = (
-        f"{found['clean']:,} clear pairs; {found['noisy_found']:,} doubtful ones (log-probabilities under the reference "
-        f"within {found['split_margin']:g} nats), of which {found['noisy']:,} were asked about."
-    )
-    if found["dropped"]:
-        told += f" {found['dropped']:,} rows were left out; stages/data/dropped.jsonl says why."
-    write_page(folder.path, config, method, summary, told)
-    # says that all is there
-    told_all = json.dumps({"split": found, "stages": summary}, indent=1)
-    write_whole(folder.path / "stages.json", told_all, advice=GO_ON)
-    return RunOutcome(folder.path, outcome.metrics, outcome.history)
+        if found["dropped"]:
+            told += f" {found['dropped']:,} rows were left out; stages/data/dropped.jsonl says why."
+        write_page(folder.path, config, method, summary, told)
+        # says that all is there
+        told_all = json.dumps({"split": found, "stages": summary}, indent=1)
+        write_whole(folder.path / "stages.json", told_all, advice=GO_ON)
+        return RunOutcome(folder.path, outcome.metrics, outcome.history)
 
 
 def first_stage(config: TrainConfig, hyper: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

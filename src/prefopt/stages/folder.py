@@ -7,7 +7,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from prefopt.config import (
     ONLINE_FIELDS,
@@ -18,6 +19,7 @@ from prefopt.config import (
     read_yaml,
 )
 from prefopt.files import GO_ON, replace_folder, write_whole, writing
+from prefopt.locking import FolderLock
 from prefopt.training import checkpoint, record
 from prefopt.training.record import finished, last_metrics
 from prefopt.training.run import RunOutcome, find_resume, run
@@ -35,14 +37,15 @@ ONE_RUN: dict[str, Any] = {
 
 
 class StagedFolder:
-    """Where the stages of one method live.
+    """Where the stages of one method live; held against other runs while entered.
 
     Args:
         config: of the whole method.
         hyper: the objective's hyper-parameters.
 
     Raises:
-        ConfigError: the folder holds another run, or the run to resume was configured otherwise; nothing was touched.
+        ConfigError, ValueError: on entering: the folder holds another run, or one is at work there, or the run to resume
+            was configured otherwise; nothing was touched.
     """
 
     def __init__(self, config: TrainConfig, hyper: Mapping[str, Any]) -> None:
@@ -61,7 +64,22 @@ class StagedFolder:
         self.path = Path(name).expanduser()
         self.config, self.hyper = config, dict(hyper)
         self.resuming = config.resume in (True, "true")
-        self._check()
+        self.lock = FolderLock(self.path)
+
+    def __enter__(self) -> Self:
+        try:
+            if self.path.exists():
+                self.lock.take()
+            self._check()
+        except BaseException:
+            self.lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.lock.release()
 
     def _check(self) -> None:
         find_resume(self.config, self.path)  # refuses what an ordinary run refuses
@@ -87,8 +105,13 @@ class StagedFolder:
         """Make the folder; only now, and only with overwrite=true, what a former run wrote in it goes.
 
         Raises:
+            ConfigError, ValueError: another run has or had it meanwhile.
             WriteError: it cannot be written.
         """
+        if not self.lock.held:
+            self.lock.take()
+            if (self.path / "config.yaml").exists():
+                raise ConfigError(f"another run has just written to {self.path}: give another output_dir")
         with writing("the run", self.path, "give another output_dir, free some space or fix the permissions"):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.resuming:

@@ -54,27 +54,31 @@ def train_in_rounds(
     judge = the_judge(config, method, verify)
     if verify is None and isinstance(judge, RewardJudge):
         verify = judge.reward
-    folder = StagedFolder(config, hyper)
-    data = folder.path / "stages" / "data"
-    parts = None if folder.resuming and written(data) else split_data(config, objective)
-    folder.open()
-    if parts is not None:
-        parts.write(folder.stage("data"))
-    material = material_of(config, data)
-    rounds = Rounds(folder, material, objective, judge, verify)
-    outcome = rounds.first_run(hyper)
-    for number in range(1, config.rounds + 1):
-        outcome = rounds.round(number, outcome, hyper)
-    folder.take_model(outcome.output_dir / "model")
-    summary = rounds.summary
-    told = f"{summary[0]['pairs']:,} labelled pairs, then {config.rounds} round{'s' * (config.rounds != 1)}."
-    if material.dropped:
-        told += f" {material.dropped:,} rows or prompts were left out; stages/data/dropped.jsonl says why."
-    write_page(folder.path, config, method, summary, told)
-    write_whole(
-        folder.path / "stages.json", json.dumps(summary, indent=1), advice=GO_ON
-    )  # says that all is there
-    return RunOutcome(folder.path, outcome.metrics, outcome.history)
+    with StagedFolder(config, hyper) as folder:
+        data = folder.path / "stages" / "data"
+        parts = None if folder.resuming and written(data) else split_data(config, objective)
+        folder.open()
+        if parts is not None:
+            parts.write(folder.stage("data"))
+        material = material_of(config, data)
+        rounds = Rounds(folder, material, objective, judge, verify)
+        outcome = rounds.first_run(hyper)
+        for number in range(1, config.rounds + 1):
+            outcome = rounds.round(number, outcome, hyper)
+        folder.take_model(outcome.output_dir / "model")
+        summary = rounds.summary
+        told = (
+            f"{summary[0]['pairs']:,} labelled pairs, then {config.rounds} round{'s' * (config.rounds != 1)}."
+        )
+        if material.dropped:
+            told += (
+                f" {material.dropped:,} rows or prompts were left out; stages/data/dropped.jsonl says why."
+            )
+        write_page(folder.path, config, method, summary, told)
+        write_whole(
+            folder.path / "stages.json", json.dumps(summary, indent=1), advice=GO_ON
+        )  # says that all is there
+        return RunOutcome(folder.path, outcome.metrics, outcome.history)
 
 
 def check_rounds(config: TrainConfig, objective: Objective) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig, dump
 from prefopt.files import GO_ON, append_whole, write_whole, writing
+from prefopt.locking import FolderLock
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
 
@@ -45,15 +46,36 @@ class Record:
         hyper: objective hyper-parameters.
         main: whether this process writes.
         resuming: keep what is there.
+        lock: of the folder; None where nobody else can know of it.
     """
 
     def __init__(
-        self, folder: Path, config: TrainConfig, hyper: Mapping[str, Any], main: bool, resuming: bool
+        self,
+        folder: Path,
+        config: TrainConfig,
+        hyper: Mapping[str, Any],
+        main: bool,
+        resuming: bool,
+        lock: FolderLock | None = None,
     ) -> None:
+        self.lock = lock
         self.folder, self.config, self.hyper, self.main, self.resuming = folder, config, hyper, main, resuming
         self.history: list[dict[str, Any]] = []
         self.opened = False
         self._memory: dict[str, Any] = {}
+
+    def claim(self) -> None:
+        """Make the folder and hold it against other runs.
+
+        Raises:
+            ConfigError, ValueError: another run has or had it meanwhile.
+            WriteError: it cannot be written.
+        """
+        if self.lock is None or self.lock.held or not self.main:
+            return
+        self.lock.take()
+        if (self.folder / "config.yaml").exists():
+            raise ConfigError(f"another run has just written to {self.folder}: give another output_dir")
 
     def open(self) -> None:
         """Create or take over the folder; an old run in it is removed only now, if so configured.

@@ -18,6 +18,7 @@ import torch
 from prefopt import methods, modalities
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.base import Likelihood
+from prefopt.locking import FolderLock
 from prefopt.modalities.base import Context, Setup
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import trainable_parameters
@@ -80,13 +81,19 @@ def run(
     check_trackers(config.report_to)
     name = config.output_dir.format(method=config.method.replace("+", "-"), seed=config.seed)
     folder = Path(name).expanduser()
+    lock = FolderLock(folder)
+    lock.look()  # by every process, before any of them can hold it: making the accelerator brings them together
     resume_from = find_resume(config, folder)
     accelerator, bf16 = make_accelerator(config, folder)
     main = accelerator.is_main_process
-    record = Record(folder, config, hyper, main, resuming=resume_from is not None)
+    record = Record(folder, config, hyper, main, resuming=resume_from is not None, lock=lock)
     console = Console(main)
     trackers = Trackers(config, hyper, accelerator, folder, record.resuming, console.say)
     try:
+        if main and folder.exists():
+            lock.take()
+            if find_resume(config, folder) != resume_from:
+                raise ConfigError(f"another run has just written to {folder}: start again")
         context = Context(config, objective, accelerator, bf16, record, console, reward, trackers)
         setup = modalities.set_up(context)
         with kept_memory(accelerator.device.type):
@@ -102,6 +109,8 @@ def run(
                 record.manifest(status=f"stopped: {reason}")
                 record.pages()
         raise
+    finally:
+        lock.release()
     return RunOutcome(folder, record.last_metrics(), record.history)
 
 
