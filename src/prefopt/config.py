@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -80,6 +81,10 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
         1024, description="most tokens of prompt and completion; the completion's end is cut"
     )
     max_examples: int | None = Field(None, ge=1, description="use only the first rows")
+    template_date: date | None = Field(
+        None,
+        description="date, as 2026-03-01, for chat templates that print today's; None: the day the run began",
+    )
     ties: Literal["drop", "as_win", "soft_half"] | None = Field(
         None, description="what ties mean to an objective without a tie term; required if there are any"
     )
@@ -206,7 +211,7 @@ IMAGE_RUN_FIELDS = IMAGE_FIELDS | REWARD_FIELDS | ONLINE_FIELDS
 SPECIAL_FIELDS = IMAGE_RUN_FIELDS | STAGED_FIELDS
 TEXT_FIELDS = frozenset(
     {
-        "max_length", "attn_implementation", "torch_compile", "batch_layout", "per_device_train_batch_tokens", "load_in_4bit",
+        "max_length", "template_date", "attn_implementation", "torch_compile", "batch_layout", "per_device_train_batch_tokens", "load_in_4bit",
         "lora_target_modules", "sample_max_new_tokens", "sample_temperature", "token_metrics",
     }
 )  # fmt: skip

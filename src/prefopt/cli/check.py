@@ -167,10 +167,13 @@ def _check(
 
 
 def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any, EncodedComparisons[Any]]:
+    from dataclasses import replace
+
     from transformers import AutoTokenizer
 
     from prefopt.likelihoods.tokens import TokenLikelihood
     from prefopt.sources.encoding import encode_examples
+    from prefopt.sources.report import Hint
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
@@ -178,7 +181,12 @@ def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any,
         raise ValueError(
             f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
         ) from error
-    return tokenizer, encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length))
+    likelihood = TokenLikelihood(tokenizer, max_length=max_length)
+    encoded = encode_examples(comparisons, likelihood)
+    if told := likelihood.clock.told:
+        hints = [*encoded.report.hints, Hint("note", told)]
+        encoded = replace(encoded, report=replace(encoded.report, hints=hints))
+    return tokenizer, encoded
 
 
 def _print_tables(console: Console, report: DataReport) -> None:

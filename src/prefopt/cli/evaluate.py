@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from pathlib import Path
@@ -34,7 +35,7 @@ import click
 )  # fmt: skip
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/evaluation"),
-    show_default=True, help="Folder for evaluation.json, answers.jsonl and the journals.",
+    show_default=True, help="Folder for evaluation.json, answers.jsonl, the journals, and the date that chat templates print.",
 )  # fmt: skip
 def command(
     model: str,
@@ -75,16 +76,19 @@ def command(
 
 
 def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str, Any]:
+    from contextlib import ExitStack
     from dataclasses import replace
 
     from prefopt.evaluation import contest
     from prefopt.generation.base import Settings
+    from prefopt.likelihoods.clock import dated
     from prefopt.locking import FolderLock
 
     settings = Settings(given["max_new_tokens"], given["temperature"], given["top_p"], given["seed"])
     prompts = contest.read_prompts(given["data"], given["limit"])
     sides = {"model": given["model"], "baseline": given["baseline"]}
     lock = FolderLock(output, "evaluation", "give another --output")
+    stack = ExitStack()
     try:
         if output.exists():  # before its journals are read
             lock.take()
@@ -92,6 +96,7 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
         for source in sides.values():
             contest.check_side(source, prompts)
         lock.take()
+        stack.enter_context(dated(day_of(output)))
         # noise of its own for the baseline: with the model's, the two would agree more than independent answers do
         seeds = {"model": given["seed"], "baseline": given["seed"] + 1}
         ours, theirs = (
@@ -111,7 +116,22 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
         _write(output / "evaluation.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
         return summary
     finally:
+        stack.close()
         lock.release()
+
+
+def day_of(output: Path) -> datetime.date:
+    """The day on which an evaluation began: chat templates that print the date print it also when it is continued."""
+    from prefopt.files import write_whole
+    from prefopt.likelihoods.clock import today
+
+    path = output / "date.txt"
+    if not path.exists():
+        write_whole(path, f"{today()}\n")
+    try:
+        return datetime.date.fromisoformat(path.read_text("utf-8").strip())
+    except ValueError as error:
+        raise ValueError(f"{path} holds no date ({error}): delete it") from None
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from prefopt.comparisons import Encoded, Item, UnusableItem
 from prefopt.likelihoods.attention import rows_of
 from prefopt.likelihoods.base import ItemScores
 from prefopt.likelihoods.capability import Ability, ability_of, causal_lm
+from prefopt.likelihoods.clock import Clock
 from prefopt.likelihoods.flex import Attention, choose, try_flex
 from prefopt.likelihoods.forward import balances_experts, experts_loss, scoring_forward
 from prefopt.likelihoods.head import MEASURES, Finish, measures, token_logp
@@ -56,6 +57,7 @@ class TokenLikelihood:
             )
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.clock = Clock()
         self.pad_token_id: int = next(
             (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None),
             0,  # never attended to, never scored: any id serves
@@ -110,10 +112,11 @@ class TokenLikelihood:
             return tokenizer(prompt)["input_ids"], tokenizer(prompt + ended)["input_ids"]
         self._need_template()
         whole = [*prompt, *as_messages(sample)]
-        return (
-            render(tokenizer, condition, prompt, tokenize=True, generation_prompt=True),
-            render(tokenizer, condition, whole, tokenize=True),
-        )
+        with self.clock.stands():
+            return (
+                render(tokenizer, condition, prompt, tokenize=True, generation_prompt=True),
+                render(tokenizer, condition, whole, tokenize=True),
+            )
 
     def _need_template(self) -> None:
         if not self.tokenizer.chat_template:
@@ -128,7 +131,8 @@ class TokenLikelihood:
         if isinstance(prompt, str):
             return list(self.tokenizer(prompt)["input_ids"])
         self._need_template()
-        return list(render(self.tokenizer, condition, prompt, tokenize=True, generation_prompt=True))
+        with self.clock.stands():
+            return list(render(self.tokenizer, condition, prompt, tokenize=True, generation_prompt=True))
 
     @property
     def special_tokens(self) -> dict[int, str]:
@@ -141,7 +145,9 @@ class TokenLikelihood:
         """What the chat template does to an item that nobody would expect, as `rendering.ODDITIES` says it."""
         if isinstance(item.condition["prompt"], str):
             return []
-        return [ODDITIES[name] for name in oddities(self.tokenizer, item.condition, as_messages(item.sample))]
+        with self.clock.stands():
+            found = oddities(self.tokenizer, item.condition, as_messages(item.sample))
+        return [ODDITIES[name] for name in found]
 
     def align(self, samples: Sequence[EncodedText]) -> list[EncodedText]:
         """Score items under one prompt from one place: the first token that any of them differs in.

@@ -60,6 +60,9 @@ def set_up(context: Context) -> Setup:
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
     data = prepare(config, objective, likelihood)
+    if likelihood.clock.asked:
+        context.record.dated(likelihood.clock.day)
+        context.console.say(likelihood.clock.told)
     context.announce(data, first_pair(data.train[0], tokenizer))
 
     lora = lora_settings(config)

@@ -53,6 +53,7 @@ def train_compo(
     oracle_hyper = taken_by(method.name, hyper)
     verify = reward or verifier(config)
     with StagedFolder(config, hyper) as folder:
+        config = folder.config
         split = folder.path / "stages" / "data" / "split.json"
         pairs = None if folder.resuming and split.exists() else read_pairs(config, oracle_hyper)
         folder.open()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from prefopt.config import (
     read_yaml,
 )
 from prefopt.files import GO_ON, replace_folder, write_whole, writing
+from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
 from prefopt.training import checkpoint, record
 from prefopt.training.record import finished, last_metrics
@@ -65,12 +68,20 @@ class StagedFolder:
         self.config, self.hyper = config, dict(hyper)
         self.resuming = config.resume in (True, "true")
         self.lock = FolderLock(self.path)
+        self._day = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
             if self.path.exists():
                 self.lock.take()
-            self._check()
+            before = self._check()
+            # one date for all stages, also for those of a later day
+            began = before.get("template_date")
+            day = self.config.template_date or (
+                today() if began is None else datetime.date.fromisoformat(str(began))
+            )
+            self.config = self.config.model_copy(update={"template_date": day})
+            self._day.enter_context(dated(day))
         except BaseException:
             self.lock.release()
             raise
@@ -79,21 +90,25 @@ class StagedFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._day.close()
         self.lock.release()
 
-    def _check(self) -> None:
+    def _check(self) -> dict[str, Any]:
+        """Refuse what cannot be gone on with; returns the configuration that the method was begun with."""
         find_resume(self.config, self.path)  # refuses what an ordinary run refuses
         if not self.resuming:
-            return
+            return {}
         # through JSON, since YAML knows no tuples
-        before = read_yaml(self.path / "config.yaml")
+        before: dict[str, Any] = json.loads(json.dumps(read_yaml(self.path / "config.yaml"), default=str))
         now = json.loads(json.dumps(self._values(), default=str))
-        keys = (before.keys() | now.keys()) - FREE
+        free = FREE if self.config.template_date is not None else FREE | {"template_date"}
+        keys = (before.keys() | now.keys()) - free
         if changed := sorted(k for k in keys if before.get(k) != now.get(k)):
             raise ConfigError(
                 f"{self.path} was begun with other {', '.join(changed)}: resume with its config.yaml, or start over "
                 "with overwrite=true"
             )
+        return before
 
     def _values(self) -> dict[str, Any]:
         import yaml

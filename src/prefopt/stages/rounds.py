@@ -55,6 +55,7 @@ def train_in_rounds(
     if verify is None and isinstance(judge, RewardJudge):
         verify = judge.reward
     with StagedFolder(config, hyper) as folder:
+        config = folder.config
         data = folder.path / "stages" / "data"
         parts = None if folder.resuming and written(data) else split_data(config, objective)
         folder.open()

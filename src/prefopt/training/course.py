@@ -26,7 +26,7 @@ from prefopt.training.trackers import Trackers
 # keys that a resumed run may change: they decide what is written, not what is learned
 FREE_ON_RESUME = frozenset(
     {
-        "output_dir", "run_name", "report_to", "resume", "overwrite", "logging_steps", "eval_steps", "save_steps",
+        "output_dir", "run_name", "template_date", "report_to", "resume", "overwrite", "logging_steps", "eval_steps", "save_steps",
         "save_total_limit", "token_metrics", "save_checkpoints", "per_device_eval_batch_size", "sample_prompts",
         "sample_max_new_tokens", "sample_temperature", "gradient_checkpointing",
         # these are known by what they come to: fingerprints, the number of steps and their size
@@ -201,6 +201,7 @@ class Course:
             {
                 "tokens": loop.tokens,
                 "updates": loop.updates,
+                "template_date": self.record.date,
                 "scheduler": {k: v for k, v in loop.scheduler.state_dict().items() if k != "lr_lambdas"},
                 "learning_rates": [g["lr"] for g in loop.optimizer.param_groups],
                 "identity": self.identity(),

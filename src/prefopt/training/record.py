@@ -77,6 +77,15 @@ class Record:
         if (self.folder / "config.yaml").exists():
             raise ConfigError(f"another run has just written to {self.folder}: give another output_dir")
 
+    @property
+    def date(self) -> str | None:
+        """The date that the chat template prints, if it prints one, as text."""
+        return None if self.config.template_date is None else self.config.template_date.isoformat()
+
+    def dated(self, day: datetime.date) -> None:
+        """Note the date that the chat template printed: it is part of the configuration from now on."""
+        self.config = self.config.model_copy(update={"template_date": day})
+
     def open(self) -> None:
         """Create or take over the folder; an old run in it is removed only now, if so configured.
 

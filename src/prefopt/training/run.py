@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import math
 import os
 import platform
@@ -18,6 +19,7 @@ import torch
 from prefopt import methods, modalities
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.base import Likelihood
+from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
 from prefopt.modalities.base import Context, Setup
 from prefopt.models.identity import fingerprint
@@ -89,11 +91,13 @@ def run(
     record = Record(folder, config, hyper, main, resuming=resume_from is not None, lock=lock)
     console = Console(main)
     trackers = Trackers(config, hyper, accelerator, folder, record.resuming, console.say)
+    stack = contextlib.ExitStack()
     try:
         if main and folder.exists():
             lock.take()
             if find_resume(config, folder) != resume_from:
                 raise ConfigError(f"another run has just written to {folder}: start again")
+        stack.enter_context(dated(day_of(config, resume_from, accelerator)))
         context = Context(config, objective, accelerator, bf16, record, console, reward, trackers)
         setup = modalities.set_up(context)
         with kept_memory(accelerator.device.type):
@@ -110,8 +114,23 @@ def run(
                 record.pages()
         raise
     finally:
+        stack.close()
         lock.release()
     return RunOutcome(folder, record.last_metrics(), record.history)
+
+
+def day_of(config: TrainConfig, resume_from: Path | None, accelerator: Any) -> datetime.date:
+    """The date of a run, for chat templates that print one: as configured, as it began, or today, alike everywhere."""
+    day = config.template_date
+    if day is None and resume_from is not None:
+        began = checkpoint.read_state(resume_from).get("template_date")
+        day = None if began is None else datetime.date.fromisoformat(began)
+    day = day or today()
+    if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list
+
+        (day,) = broadcast_object_list([day])
+    return day
 
 
 def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:

@@ -58,7 +58,10 @@ def told_to_trackers(config: TrainConfig, hyper: Mapping[str, Any]) -> dict[str,
 
     values: dict[str, Any] = yaml.safe_load(dump(config, hyper))
     values.pop("report_to", None)
-    return {k: v if isinstance(v, bool | int | float | str) else json.dumps(v) for k, v in values.items()}
+    return {
+        k: v if isinstance(v, bool | int | float | str) else json.dumps(v, default=str)
+        for k, v in values.items()
+    }
 
 
 class Trackers:
