@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -10,11 +11,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import prefopt
 from prefopt.config import resolve
+from prefopt.likelihoods import forward
+from prefopt.training.loop import Loop
 from prefopt.training.record import Record
 
 ROWS = [
@@ -43,9 +48,11 @@ def train(method: str, model: Path, data: Path, folder: Path, **more: object) ->
     return prefopt.train(method, model=model, data=data, output_dir=str(folder), **{**OPTIONS, **more})
 
 
-def train_and_kill(method: str, model: Path, data: Path, folder: Path, checkpoint: str) -> None:
+def train_and_kill(
+    method: str, model: Path, data: Path, folder: Path, checkpoint: str, **more: object
+) -> None:
     """SIGKILL as soon as the checkpoint is there."""
-    arguments = [f"{k}={v}" for k, v in OPTIONS.items()]
+    arguments = [f"{k}={v}" for k, v in {**OPTIONS, **more}.items()]
     process = subprocess.Popen(
         [sys.executable, "-m", "prefopt", "train", method, f"model={model}", f"data={data}",
          f"output_dir={folder}", *arguments],
@@ -129,6 +136,70 @@ def test_resume_lora(tiny_model, rows_file, own_cache, tmp_path):
     os.remove(path)
     train("dpo_rk", tiny_model, data, tmp_path / "run", resume=True, **lora)
     assert path.read_bytes() == expected
+
+
+DROPOUT = {"use_peft": True, "lora_r": 2, "lora_dropout": 0.3, "reference": "cached"}
+
+
+@pytest.mark.parametrize("more", [{}, {"gradient_checkpointing": True}, {"batch_layout": "plain"}], ids=str)
+@pytest.mark.parametrize("method", ["dpo_rk", "kto"])
+def test_resume_with_dropout(method, more, tiny_model, rows_file, own_cache, tmp_path):
+    """Dropout draws in training alone, not in the checks that only a fresh run makes."""
+    data = rows_file(ROWS)
+    given = {**DROPOUT, **more}
+    train(method, tiny_model, data, tmp_path / "run", **given)
+    path = tmp_path / "run" / "model" / "adapter_model.safetensors"
+    expected, logged = path.read_bytes(), lines(tmp_path / "run")
+    for name in ("step-00000014", "step-00000012"):
+        shutil.rmtree(tmp_path / "run" / "checkpoints" / name)
+    os.remove(path)
+    train(method, tiny_model, data, tmp_path / "run", resume=True, **given)
+    assert path.read_bytes() == expected
+    assert lines(tmp_path / "run") == logged
+
+
+def test_killed_with_dropout(tiny_model, rows_file, own_cache, tmp_path):
+    """SIGKILL in the middle, and the rest in another process."""
+    data = rows_file(ROWS)
+    train("dpo", tiny_model, data, tmp_path / "straight", **DROPOUT)
+    train_and_kill("dpo", tiny_model, data, tmp_path / "killed", "step-00000006", **DROPOUT)
+    train("dpo", tiny_model, data, tmp_path / "killed", resume=True, **DROPOUT)
+    one, other = (tmp_path / name / "model" / "adapter_model.safetensors" for name in ("straight", "killed"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_recomputed_activations_see_the_same_dropout(tiny_model, rows_file, own_cache, tmp_path, monkeypatch):
+    # what spares the last layer some places, and so some draws, is for kept activations only
+    monkeypatch.setattr(forward, "balances_experts", lambda model: True)
+    data = rows_file(ROWS)
+    found = {}
+    for name, more in {
+        "kept": {}, "recomputed": {"gradient_checkpointing": True}, "none": {"lora_dropout": 0.0}, "seed": {"seed": 1},
+    }.items():  # fmt: skip
+        result = train("dpo", tiny_model, data, tmp_path / name, **{**DROPOUT, "max_steps": 5, **more})
+        found[name] = [line["grad_norm"] for line in result.history if "grad_norm" in line]
+    assert found["recomputed"] == pytest.approx(found["kept"], rel=1e-5)
+    assert found["none"] != pytest.approx(found["kept"], rel=1e-2)
+    assert found["seed"] != pytest.approx(found["kept"], rel=1e-2)
+
+
+def test_every_pass_draws_its_own(tiny_model):
+    """By seed, step, update of the step, micro-batch and process."""
+
+    def draw(seed: int, step: int, part: int, micro_batch: int, process: int) -> float:
+        loop = SimpleNamespace(
+            config=SimpleNamespace(seed=seed),
+            step=step,
+            part=part,
+            accelerator=SimpleNamespace(process_index=process),
+        )
+        Loop.count_randomness(loop, micro_batch)
+        return float(torch.rand(()))
+
+    places = list(itertools.product(range(3), repeat=5))
+    drawn = [draw(*place) for place in places]
+    assert len(set(drawn)) == len(places)
+    assert [draw(*place) for place in places] == drawn
 
 
 def test_resume_with_other_sample_prompts(tiny_model, rows_file, own_cache, tmp_path):

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -60,6 +61,7 @@ class Loop:
         step: steps taken.
         updates: updates made; a step of a method that collects may bring several, or none.
         tokens: summed width of the items read in training so far, over all processes.
+        part: updates that this step has had before the present one.
     """
 
     config: TrainConfig
@@ -76,6 +78,7 @@ class Loop:
     step: int = 0
     updates: int = 0
     tokens: int = 0
+    part: int = 0
     metrics: SumsAndCounts = field(default_factory=SumsAndCounts)
     last_grad_norm: float = math.nan
     _grad_norms: list[Tensor] = field(default_factory=list)
@@ -89,14 +92,13 @@ class Loop:
         """
         self.model.train()
         while self.step < self.feed.steps:
-            before = self.updates
+            self.part = 0
             for examples in self.feed.updates(self.step):
                 self.update(examples)
                 self.feed.updated()
+                self.part += 1
                 self.updates += 1
-            with (
-                nullcontext() if self.updates > before and self.rule.by_gradient else without_order_warning()
-            ):
+            with nullcontext() if self.part and self.rule.by_gradient else without_order_warning():
                 self.scheduler.step()
             self.step += 1
             after_step()
@@ -105,6 +107,15 @@ class Loop:
                 f"nothing was trained: none of the {self.feed.steps} steps found a comparison to learn from. Lower "
                 "`threshold`, or set threshold_rule=quantile, and start over with overwrite=true"
             )
+
+    def count_randomness(self, micro_batch: int) -> None:
+        """Give a forward pass random numbers of its own (dropout is all that draws any).
+
+        They follow from the run's seed and from where in the run the pass stands, so nothing depends on how many were
+        drawn before: resuming is exact. Recomputed activations get the same ones from torch's checkpointing.
+        """
+        place = (self.config.seed, 13, self.step, self.part, micro_batch, self.accelerator.process_index)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def update(self, examples: Sequence[Encoded[Any]]) -> None:
         """One update of the weights from these examples."""

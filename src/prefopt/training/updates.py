@@ -26,6 +26,7 @@ class GradientRule:
         mine = shares(loop.cut(examples), accelerator.process_index, accelerator.num_processes)
         for k, batch in enumerate(mine):
             last = k == len(mine) - 1
+            loop.count_randomness(k)
             with nullcontext() if last else accelerator.no_sync(model):
                 # a process without work scores one example of no weight, to take part in the synchronisation
                 with accelerator.autocast():
