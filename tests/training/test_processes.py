@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import prefopt
+from prefopt.training import leaving
 from training.image_runs import QUIET, pair, train
 
 ROWS = [
@@ -79,11 +80,11 @@ def arguments(model: Path, data: Path, folder: Path, **more: object) -> list[str
     return [f"{k}={v}" for k, v in given.items()]
 
 
-def two_processes(*rest: str) -> None:
+def two_processes(*rest: str, count: int = 2) -> None:
     # `accelerate launch --cpu --num_processes 2` without MPI starts one process; torch's launcher starts both, and
     # Accelerate finds them in the environment
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port()),
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count), "--master_port", str(free_port()),
          *rest],
         capture_output=True, text=True, timeout=200,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
@@ -116,6 +117,66 @@ def test_two_processes(method, tiny_model, rows_file, own_cache, tmp_path):
                *arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2, **more))  # fmt: skip
     assert_same_run(alone, tmp_path / "two")
     assert manifest(tmp_path / "two")["machine"]["processes"] == 2
+
+
+@pytest.mark.slow
+def test_three_processes_part_without_a_quarrel(tiny_model, rows_file, own_cache, tmp_path):
+    """Who is through first must not hang up on the others; one folder serves all three."""
+    data = rows_file(ROWS)
+    for _ in range(4):
+        given = arguments(
+            tiny_model, data, tmp_path / "three", per_device_train_batch_size=1, overwrite="true"
+        )
+        two_processes("-m", "prefopt", "train", "dpo_rk", *given, count=3)
+    assert manifest(tmp_path / "three")["machine"]["processes"] == 3
+
+
+class Parting:
+    """An accelerator whose connections break at the end."""
+
+    num_processes, process_index = 3, 1
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def wait_for_everyone(self) -> None:
+        self.asked.append("wait")
+        raise RuntimeError("Connection closed by peer")
+
+    def end_training(self) -> None:
+        self.asked.append("end")
+        raise RuntimeError("Connection reset by peer")
+
+
+def test_a_broken_connection_is_no_failure_of_a_run_that_has_finished():
+    parting = Parting()
+    leaving.leave(parting)
+    assert parting.asked == ["wait", "end"]
+
+
+THROUGH = """
+import sys, time
+import torch.distributed as dist
+from prefopt.training.leaving import everyone_is_through
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=3)
+time.sleep(float(sys.argv[3]))
+began = time.time()
+everyone_is_through(int(sys.argv[2]), 3)
+print(began, time.time(), flush=True)
+dist.destroy_process_group()
+"""
+
+
+def test_nobody_is_through_before_all_are(tmp_path):
+    given = [sys.executable, "-c", THROUGH, str(tmp_path / "store")]
+    each = [
+        subprocess.Popen([*given, str(rank), str(0.5 * rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(3)
+    ]
+    times = [list(map(float, process.communicate(timeout=120)[0].split())) for process in each]
+    assert all(process.returncode == 0 for process in each)
+    last = max(came for came, _ in times)
+    assert all(left >= last for _, left in times)
 
 
 def test_sharded(tiny_model, rows_file, own_cache, tmp_path):

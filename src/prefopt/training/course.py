@@ -19,6 +19,7 @@ from prefopt.training import checkpoint, memory
 from prefopt.training.checks import check_start_value, rehearse_longest
 from prefopt.training.console import Console
 from prefopt.training.evaluate import evaluate
+from prefopt.training.leaving import leave
 from prefopt.training.loop import Loop
 from prefopt.training.record import Record
 from prefopt.training.trackers import Trackers
@@ -101,9 +102,7 @@ class Course:
         self.record.pages()
         self.console.finished(self.record.folder, self.record.last_metrics())
         self.trackers.close()
-        accelerator.wait_for_everyone()
-        # last: it also takes down the process group, which saving a sharded model needs
-        accelerator.end_training()
+        leave(accelerator)  # last: saving a sharded model needs the process group
 
     def start(self) -> None:
         """Checks, and the values before the first step."""

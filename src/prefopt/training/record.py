@@ -33,7 +33,6 @@ OURS = (
     "model",
     "checkpoints",
     "record",
-    "trackers",
 )
 
 

@@ -95,10 +95,10 @@ class Trackers:
         Raises:
             ConfigError: one cannot be started (no account, no server, no disk space).
         """
+        if self.accelerator.is_main_process and not self.resuming and self.config.overwrite:
+            shutil.rmtree(self.folder, ignore_errors=True)  # curves of the run that is replaced
         if not self.config.report_to:
             return
-        if self.accelerator.is_main_process and not self.resuming and self.config.overwrite:
-            shutil.rmtree(self.folder, ignore_errors=True)
         try:
             self.accelerator.init_trackers(
                 self.config.run_name or "prefopt",
