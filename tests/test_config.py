@@ -33,6 +33,7 @@ KEYS = [
     "data_config",
     "max_length",
     "max_examples",
+    "template_date",
     "ties",
     "columns",
     "label_noise",
