@@ -99,7 +99,9 @@ class ImageRef:
             return self.source
         if isinstance(self.source, Cell):
             return self.source.read()
-        if self.source.exists() and not (self.source.is_file() or self.source.is_dir()):  # a pipe would be waited for
+        if self.source.exists() and not (
+            self.source.is_file() or self.source.is_dir()
+        ):  # a pipe would be waited for
             raise UnusableItem(f"{self.source}: it is no regular file", "missing_image")
         try:
             return self.source.read_bytes()
