@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from prefopt import methods
 from prefopt.comparisons import Encoded
@@ -21,13 +21,14 @@ from prefopt.modalities.text_mismatched import with_mismatched
 from prefopt.modalities.text_oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text_samples import TextSampler
 from prefopt.models.loading import (
-    LoadedModel,
     LoraSettings,
     adapter_base,
     load_model,
     load_tokenizer,
     trainable_parameters,
 )
+from prefopt.models.saving import save_model
+from prefopt.models.sources import check_causal
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
@@ -57,6 +58,7 @@ def set_up(context: Context) -> Setup:
         except RuntimeError as error:
             raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
+    check_causal(source, trained=True, adapters=config.use_peft)
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
     data = prepare(config, objective, likelihood)
@@ -137,7 +139,7 @@ def set_up(context: Context) -> Setup:
         sampler=lambda reference: TextSampler(
             config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
         ),
-        save=lambda folder, state: save(folder, policy, tokenizer, state),
+        save=lambda folder, state: save_model(folder, policy, tokenizer, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
     )
 
@@ -242,13 +244,3 @@ def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
             }
         )
     return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}
-
-
-def save(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[str, Tensor] | None) -> None:
-    """The trained model (or adapter) with its tokenizer, as `save_pretrained` leaves them."""
-    model: Any = policy.model
-    options: dict[str, Any] = {} if state is None else {"state_dict": state}
-    if policy.adapter:
-        options["selected_adapters"] = [policy.adapter]
-    model.save_pretrained(folder, **options)
-    tokenizer.save_pretrained(folder)

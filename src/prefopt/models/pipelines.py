@@ -359,11 +359,7 @@ def text_identity(loaded: LoadedPipeline) -> str:
 
 
 def _digest(modules: dict[str, Any], rules: list[Any]) -> str:
-    """Of weights, configurations and whatever else counts."""
-    configs = {}
-    for name, module in modules.items():
-        values = module.config if isinstance(module.config, dict) else module.config.to_dict()
-        volatile = ("transformers_version", "architectures", "dtype", "torch_dtype")
-        configs[name] = {k: v for k, v in values.items() if not k.startswith("_") and k not in volatile}
-    text = json.dumps([fingerprint(nn.ModuleDict(modules)), configs, rules], sort_keys=True, default=str)
+    """Of models with their configurations, and whatever else counts."""
+    known = {name: fingerprint(module) for name, module in modules.items()}
+    text = json.dumps([known, rules], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
