@@ -72,7 +72,9 @@ def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
-        told = re.findall(r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", str(error))
+        told = re.findall(
+            r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", str(error)
+        )
         shapes = [(name, there.split(", "), here.split(", ")) for name, there, here in told]
         check_report(source, model, mismatched=shapes)
         raise

@@ -8,6 +8,7 @@ kind, settings and the factor of each layer. Dropout is left out, since it is of
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -62,7 +63,9 @@ def saved_fingerprint(folder: Path) -> str:
     Covers weights, tokenizer, templates, configurations, and the base model of an adapter.
     """
     digest = hashlib.blake2b(f"{VERSION}".encode(), digest_size=16)
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".txt")):
+    for path in sorted(
+        p for p in folder.iterdir() if p.suffix in (".safetensors", ".json", ".jinja", ".txt")
+    ):
         digest.update(f"{path.name}|".encode())
         if path.name in ("config.json", "adapter_config.json"):
             values = plain(json.loads(path.read_text("utf-8")), IRRELEVANT - {"torch_dtype", "dtype"})
@@ -126,7 +129,7 @@ def active_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, tensor in tensors.items():
         parts = name.split(".")
         owner = next(
-            (i for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
+            (i for i, (a, b) in enumerate(itertools.pairwise(parts))
              if a in holders and b in adapters.peft_config),
             None,
         )  # fmt: skip

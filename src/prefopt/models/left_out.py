@@ -45,14 +45,18 @@ def left_out(source: str, model: Any) -> list[str]:
     modules = {name for name, _ in model.named_modules()}
     names = {name for file in weight_files(source) for name in shapes_of(file)}
     found = [name for name in names if any(pattern.search(name) for pattern in skipped)]
-    return sorted(name for name in found if not COMPUTED.search(name) and not _has_place(name, modules, model))
+    return sorted(
+        name for name in found if not COMPUTED.search(name) and not _has_place(name, modules, model)
+    )
 
 
 def _has_place(name: str, modules: set[str], model: nn.Module) -> bool:
     """Whether the model has the module that a tensor would belong to, whatever older files call its parts."""
     parent = name.rpartition(".")[0]
     prefix = getattr(model, "base_model_prefix", "")
-    return parent in modules or f"{prefix}.{parent}" in modules or parent.removeprefix(f"{prefix}.") in modules
+    return (
+        parent in modules or f"{prefix}.{parent}" in modules or parent.removeprefix(f"{prefix}.") in modules
+    )
 
 
 def write_left_out(folder: Path, source: str, names: Sequence[str]) -> None:
@@ -76,7 +80,9 @@ def write_left_out(folder: Path, source: str, names: Sequence[str]) -> None:
         places = json.loads(index.read_text("utf-8"))["weight_map"]
     else:
         (folder / WEIGHTS).rename(folder / "model-00001-of-00002.safetensors")
-        places = dict.fromkeys(shapes_of(folder / "model-00001-of-00002.safetensors"), "model-00001-of-00002.safetensors")
+        places = dict.fromkeys(
+            shapes_of(folder / "model-00001-of-00002.safetensors"), "model-00001-of-00002.safetensors"
+        )
     tensors = {name: tensor for name, tensor in tensors.items() if name not in places}
     last = "model-left-out.safetensors" if index.exists() else "model-00002-of-00002.safetensors"
     save_file(tensors, folder / last, metadata={"format": "pt"})

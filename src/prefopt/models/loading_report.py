@@ -13,12 +13,13 @@ from torch import nn
 SHOWN = 4
 
 
-def load_whole(kind: Any, source: str | Path, **options: Any) -> Any:
+def load_whole(kind: Any, source: str | Path, *, part: bool = False, **options: Any) -> Any:
     """`kind.from_pretrained(source)`, refused unless every weight is there and has its place.
 
     Args:
         kind: a class of transformers or diffusers, or an auto class.
         source: folder or hub id.
+        part: whether the model is meant to be a part of what the files hold (one tower of a CLIP).
         options: of `from_pretrained`.
 
     Raises:
@@ -35,7 +36,7 @@ def load_whole(kind: Any, source: str | Path, **options: Any) -> Any:
         source,
         model,
         missing=set(report["missing_keys"]) - buffers,
-        unexpected=report["unexpected_keys"],
+        unexpected=() if part else report["unexpected_keys"],
         mismatched=report["mismatched_keys"],
     )
     return model
@@ -67,8 +68,7 @@ def check_report(
         found.append(f"it lacks {listed(missing)}, which would start as random numbers")
     if shapes:
         found.append(
-            "; ".join(shapes[:SHOWN])
-            + (f"; and {len(shapes) - SHOWN} more" if len(shapes) > SHOWN else "")
+            "; ".join(shapes[:SHOWN]) + (f"; and {len(shapes) - SHOWN} more" if len(shapes) > SHOWN else "")
         )
     if unexpected:
         found.append(
@@ -120,7 +120,9 @@ def _no_table() -> Iterator[None]:
 
     def wanted(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        return "LOAD REPORT" not in text and "newly initialized" not in text and "were not used when" not in text
+        return (
+            "LOAD REPORT" not in text and "newly initialized" not in text and "were not used when" not in text
+        )
 
     loggers = [logging.getLogger(f"{name}.modeling_utils") for name in ("transformers", "diffusers.models")]
     for logger in loggers:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import nn
 from prefopt.models.denoiser import Family, adapters_off, add_lora
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
+from prefopt.models.loading_report import load_whole
 
 FAMILIES: dict[str, Family] = {
     "StableDiffusionPipeline": "sd",
@@ -284,17 +286,33 @@ def _from_files(folder: Path, dtype: torch.dtype, present: dict[str, Any]) -> An
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # torch_dtype is an old name, but the one every version knows
+        # one by one: the pipeline's own loading keeps to itself which weights were not there
+        models = _models(folder, dtype, leave_out=(absent | present).keys())
         pipe = DiffusionPipeline.from_pretrained(
             folder,
             use_safetensors=True,
             torch_dtype={"vae": torch.float32, "default": dtype},
-            **(absent | present),
+            **(absent | present | models),
         )
     pipe.set_progress_bar_config(disable=True)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module) and name not in present:
             part.requires_grad_(False).eval()
     return pipe
+
+
+def _models(folder: Path, dtype: torch.dtype, leave_out: Collection[str]) -> dict[str, nn.Module]:
+    """The networks of a pipeline, whole."""
+    found: dict[str, nn.Module] = {}
+    for name, (library, kind) in component_classes(folder).items():
+        if name in leave_out or library not in ("diffusers", "transformers"):
+            continue
+        component = getattr(importlib.import_module(library), kind, None)
+        if isinstance(component, type) and issubclass(component, nn.Module):
+            own = torch.float32 if name == "vae" else dtype
+            options = {"dtype" if library == "transformers" else "torch_dtype": own}
+            found[name] = load_whole(component, folder / name, **options)
+    return found
 
 
 def free(loaded: LoadedPipeline, *groups: str) -> None:

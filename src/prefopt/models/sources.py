@@ -148,7 +148,7 @@ def refuse_remote_code(source: str, values: Mapping[str, Any], loader: str = "Au
         return
     if {loader, "AutoConfig"} & set(values.get("auto_map") or {}):
         raise ValueError(remote_code_message(source, kind))
-    if kind not in CONFIG_MAPPING:
+    if kind is not None and kind not in CONFIG_MAPPING:
         from transformers import __version__
 
         raise ValueError(
