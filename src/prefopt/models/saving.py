@@ -7,8 +7,10 @@ did change; see `CHANGED`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[st
     if policy.adapter:
         options |= {"selected_adapters": [policy.adapter], "save_embedding_layers": policy.own_embeddings}
         _name_base(model.peft_config[policy.adapter], policy.source)
-    model.save_pretrained(folder, **options)
+    with _plain_generation(model):
+        model.save_pretrained(folder, **options)
     if not policy.adapter:
         source = whole_model(policy.source)
         if policy.left_out:
@@ -78,6 +81,22 @@ def restore_configuration(folder: Path, source: str, model: Any) -> None:
     generation = file_of(source, "generation_config.json")
     if generation is not None:
         shutil.copyfile(generation, folder / "generation_config.json")
+    elif getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Settings of generation that transformers will save, where the checkpoint's will not do: its file is copied later."""
+    held = getattr(model, "generation_config", None)
+    if held is None:
+        yield
+        return
+    model.generation_config = type(held)()
+    try:
+        yield
+    finally:
+        model.generation_config = held
 
 
 def _untied(source: str, model: Any) -> bool:
