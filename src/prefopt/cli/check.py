@@ -164,18 +164,21 @@ def _check(
 
 
 def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any, EncodedComparisons[Any]]:
-    from transformers import AutoTokenizer
-
     from prefopt.likelihoods.tokens import TokenLikelihood
+    from prefopt.models.tokenizers import check_places, load_tokenizer
     from prefopt.sources.encoding import encode_examples
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = load_tokenizer(model, alone=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
         ) from error
-    return tokenizer, encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length))
+    encoded = encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length))
+    check_places(
+        tokenizer, model, lambda: (i for e in encoded.examples for item in e.items for i in item.ids)
+    )
+    return tokenizer, encoded
 
 
 def _print_tables(console: Console, report: DataReport) -> None:

@@ -29,6 +29,7 @@ from prefopt.models.loading import (
 )
 from prefopt.models.saving import save_model
 from prefopt.models.sources import check_causal
+from prefopt.models.tokenizers import check_places, check_reference
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
@@ -62,7 +63,19 @@ def set_up(context: Context) -> Setup:
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
     data = prepare(config, objective, likelihood)
+    used = partial(used_ids, data)
+    check_places(tokenizer, source, used)
+    reference_source = (
+        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
+    )
+    untold = None
+    if objective.needs_reference and reference_source != source:
+        check_causal(reference_source)
+        untold = check_reference(source, reference_source, tokenizer, used)
     context.announce(data, first_pair(data.train[0], tokenizer))
+    if untold is not None:
+        context.record.check("reference's tokenizer", "note", untold)
+        context.console.say(untold)
 
     lora = lora_settings(config)
     # bf16 weights round away updates at usual learning rates, so full fine-tuning keeps float32 weights
@@ -86,9 +99,6 @@ def set_up(context: Context) -> Setup:
             )
     if not config.load_in_4bit:
         model.to(accelerator.device)
-    reference_source = (
-        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
-    )
 
     def load_reference() -> nn.Module:
         return load_model(
@@ -221,6 +231,17 @@ def prompted(
     """Encoded examples behind a name of their prompt, equal for equal prompts."""
     prompt_of = {example.id: prompt_key(example) for example in comparisons}
     return [(prompt_of[e.id], e) for e in examples]
+
+
+def used_ids(data: PreparedData) -> set[int]:
+    """Every token id that the model will be given."""
+    found: set[int] = set()
+    for example in (*data.train, *data.held_out):
+        for item in (*example.items, *example.aside):
+            found.update(item.ids)
+            if item.reference is not None:
+                found.update(item.reference.ids)
+    return found
 
 
 def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:

@@ -310,7 +310,7 @@ def _models(folder: Path, dtype: torch.dtype, leave_out: Collection[str]) -> dic
         component = getattr(importlib.import_module(library), kind, None)
         if isinstance(component, type) and issubclass(component, nn.Module):
             own = torch.float32 if name == "vae" else dtype
-            options = {"dtype" if library == "transformers" else "torch_dtype": own}
+            options: dict[str, Any] = {"dtype" if library == "transformers" else "torch_dtype": own}
             found[name] = load_whole(component, folder / name, **options)
     return found
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefopt.models.adapters import adapter_shapes, is_embedding
@@ -19,14 +20,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+FILES = (
+    "tokenizer*.json", "tokenizer.model*", "vocab.*", "merges.txt", "spiece.model", "sentencepiece*.model", "tekken.json",
+    "*.tiktoken",
+)  # fmt: skip
+"""What a folder with a tokenizer holds one of."""
+
+
+def load_tokenizer(source: str, alone: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or hub id; falls back to an adapter's base model.
+
+    Args:
+        source: folder or hub id.
+        alone: whether a tokenizer without a model will do.
 
     Raises:
         FileNotFoundError: no model there.
         ValueError, OSError, KeyError: no tokenizer, or one that needs code of its own.
     """
-    check_source(source)
+    if not alone:
+        check_source(source)
     try:
         return _load(source)
     except (OSError, ValueError, KeyError):
@@ -39,17 +52,65 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 def _load(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
+    bare = OSError(
+        f"{source} holds no tokenizer: needed tokenizer.json, or the files of another kind of tokenizer, beside the model, "
+        "as tokenizer.save_pretrained(folder) writes them"
+    )
+    folder = Path(source).expanduser()
+    if folder.is_dir() and not any(list(folder.glob(pattern)) for pattern in FILES):
+        raise bare
     try:
         # not None, the default: it asks on the terminal whether to run the code
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except ValueError as error:
         if "trust_remote_code" in str(error):
             raise ValueError(remote_code_message(f"the tokenizer of {source}")) from None
         raise
+    if len(tokenizer.get_vocab()) <= len(tokenizer.get_added_vocab()):
+        raise bare  # some classes make up an empty one
+    return tokenizer
+
+
+def check_reference(
+    source: str, reference: str, tokenizer: Any, used: Callable[[], Iterable[int]]
+) -> str | None:
+    """Refuse a reference to which the policy's token ids mean something else.
+
+    Args:
+        source: folder or hub id of the policy.
+        reference: of the reference.
+        tokenizer: the policy's.
+        used: gives the ids that both will score.
+
+    Returns:
+        A note where the reference comes without a tokenizer, so that only sizes could be compared.
+
+    Raises:
+        ValueError: see `check_same_ids`; or the reference has too few embeddings.
+    """
+    if reference == source:
+        return None
+    places = embedding_rows(reference)
+    try:
+        other = load_tokenizer(reference)
+    except (OSError, ValueError, KeyError):
+        highest = max(tokenizer.get_vocab().values())
+        if places is not None and highest >= places:
+            raise ValueError(
+                f"{reference} has no tokenizer, and embeddings for {places} ids, while the tokenizer of {source} makes ids "
+                f"up to {highest}: both models score the same ids; give a reference of the same vocabulary"
+            ) from None
+        return f"{reference} has no tokenizer: whether token ids mean the same to it could not be compared"
+    check_same_ids(tokenizer, other, (source, reference), used, places)
+    return None
 
 
 def check_same_ids(
-    one: Any, other: Any, names: tuple[str, str], used: Iterable[int] = (), places: int | None = None
+    one: Any,
+    other: Any,
+    names: tuple[str, str],
+    used: Callable[[], Iterable[int]] = tuple,
+    places: int | None = None,
 ) -> None:
     """Refuse two tokenizers whose ids mean different things: a model's scores of the other's ids say nothing.
 
@@ -59,7 +120,7 @@ def check_same_ids(
         one: tokenizer whose ids are scored.
         other: tokenizer of the model that scores them too.
         names: of both models, for the error.
-        used: ids that will be scored for certain.
+        used: gives the ids that will be scored for certain.
         places: rows of the second model's embedding.
 
     Raises:
@@ -67,8 +128,9 @@ def check_same_ids(
     """
     mine, theirs = ({i: token for token, i in x.get_vocab().items()} for x in (one, other))
     differ = sorted(i for i in mine.keys() & theirs.keys() if mine[i] != theirs[i])
-    beyond = set() if places is None else {i for i in mine if i >= places}
-    lacking = sorted(i for i in (beyond | set(used)) - theirs.keys() if i in mine)
+    missing = mine.keys() - theirs.keys()
+    scored = set(used()) if missing else set()
+    lacking = sorted(i for i in missing if i in scored or (places is not None and i >= places))
     found = []
     if differ:
         i = differ[0]
@@ -85,25 +147,27 @@ def check_same_ids(
         )
 
 
-def check_places(tokenizer: Any, source: str, used: Iterable[int]) -> None:
+def check_places(tokenizer: Any, source: str, used: Callable[[], Iterable[int]]) -> None:
     """Refuse token ids that the model has no embedding for.
 
     Args:
         tokenizer: the model's.
         source: folder or hub id of the model.
-        used: ids that it will be given.
+        used: gives the ids that it will be given.
 
     Raises:
         ValueError: there are such ids.
     """
     places = embedding_rows(source)
-    beyond = sorted(i for i in {*used} if places is not None and i >= places)
+    if places is None or max(tokenizer.get_vocab().values(), default=0) < places:
+        return
+    beyond = sorted(i for i in set(used()) if i >= places)
     if beyond:
         tokens = listed([f"{tokenizer.convert_ids_to_tokens(i)!r} (id {i})" for i in beyond])
         raise ValueError(
             f"the tokenizer of {source} makes {tokens} of this data, and the model has embeddings for ids below {places}: "
             "enlarge it (model.resize_token_embeddings(len(tokenizer)), then train these tokens) and save both, or take "
-            "the tokens out of the tokenizer or the data"
+            "these tokens out of the tokenizer or the data"
         )
 
 
