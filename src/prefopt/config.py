@@ -117,7 +117,7 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
         None, description="None: peft's default for the architecture"
     )
     load_in_4bit: bool = Field(
-        False, description="QLoRA: quantized base weights (needs the qlora extra and a GPU)"
+        False, description="QLoRA: quantized base weights under adapters (needs the qlora extra)"
     )
 
     # reference
@@ -153,7 +153,7 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
     gradient_accumulation_steps: int = Field(1, ge=1)
     num_train_epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(None, description="stop after so many optimizer steps; overrides epochs")
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32, description="of data order, hold-out, samples and initial adapters")
 
     # evaluation, logging, checkpoints
     per_device_eval_batch_size: int = Field(16, ge=1)

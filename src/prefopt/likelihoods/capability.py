@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from prefopt.likelihoods.attention import can_mask
 from prefopt.likelihoods.layout import UNLIMITED, Sharing
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
+from prefopt.models.quantized import computes_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -129,6 +130,11 @@ def ability_of(
         model.train(training)
 
 
+def tolerance_of(model: nn.Module) -> float:
+    """What rounding may do to a model's log-probabilities, per token: that of the coarsest numbers it computes in."""
+    return max(TOLERANCE.get(kind, 0.1) for kind in computes_in(model))
+
+
 def _try_out(
     model: nn.Module,
     inner: PreTrainedModel,
@@ -137,7 +143,7 @@ def _try_out(
 ) -> Ability:
     config: Any = inner.config.get_text_config()
     parameter = next(p for p in model.parameters() if p.is_floating_point())
-    tolerance, on_cpu = TOLERANCE.get(parameter.dtype, 0.1), parameter.device.type == "cpu"
+    tolerance, on_cpu = tolerance_of(model), parameter.device.type == "cpu"
     found = Ability(
         hidden=getattr(config, "hidden_size", None) or 1024,
         longest=getattr(config, "max_position_embeddings", None) or UNLIMITED,

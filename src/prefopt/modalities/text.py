@@ -27,6 +27,7 @@ from prefopt.models.loading import (
     load_tokenizer,
     trainable_parameters,
 )
+from prefopt.models.quantized import check_installed
 from prefopt.models.saving import save_model
 from prefopt.models.sources import check_causal
 from prefopt.models.tokenizers import check_places, check_reference
@@ -60,6 +61,7 @@ def set_up(context: Context) -> Setup:
             raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
     check_causal(source, trained=True, adapters=config.use_peft)
+    check_four_bit(config, source)
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
     data = prepare(config, objective, likelihood)
@@ -102,7 +104,11 @@ def set_up(context: Context) -> Setup:
 
     def load_reference() -> nn.Module:
         return load_model(
-            reference_source, dtype=dtype, attn_implementation=attention.name, trainable=False
+            reference_source,
+            dtype=dtype,
+            load_in_4bit=config.load_in_4bit,
+            attn_implementation=attention.name,
+            trainable=False,
         ).model
 
     densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
@@ -152,6 +158,21 @@ def set_up(context: Context) -> Setup:
         save=lambda folder, state: save_model(folder, policy, tokenizer, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
     )
+
+
+def check_four_bit(config: TrainConfig, source: str) -> None:
+    """Raise ConfigError if weights cannot be quantized, or nothing would be left to train."""
+    if not config.load_in_4bit:
+        return
+    if not config.use_peft and adapter_base(source) is None:
+        raise ConfigError(
+            "load_in_4bit=true quantizes the weights, which cannot be trained then: set use_peft=true, which trains "
+            "adapters on them, or leave load_in_4bit out"
+        )
+    try:
+        check_installed()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def alike(one: str, other: str) -> bool:

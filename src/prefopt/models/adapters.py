@@ -37,9 +37,8 @@ def add_lora(model: Any, lora: LoraSettings) -> nn.Module:
     from peft import LoraConfig, get_peft_model
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
-    targets = lora.target_modules
-    if targets is None and model.config.model_type not in DEFAULT_TARGETS:
-        targets = "all-linear"
+    # given by name: peft, left to itself, looks for those of a mixture of experts after it has missed them
+    targets = lora.target_modules or DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
     wrapped: nn.Module = get_peft_model(
         model,
         LoraConfig(

@@ -18,6 +18,7 @@ from prefopt.models.adapters import LoraSettings, add_lora, load_adapter
 from prefopt.models.dropout import disable_dropout
 from prefopt.models.left_out import left_out
 from prefopt.models.loading_report import load_whole
+from prefopt.models.quantized import four_bit_config, ready_for_adapters
 from prefopt.models.sources import adapter_base, check_source
 from prefopt.models.tokenizers import load_tokenizer
 
@@ -29,10 +30,8 @@ __all__ = [
     "add_lora",
     "check_source",
     "disable_dropout",
-    "four_bit_config",
     "load_model",
     "load_tokenizer",
-    "ready_for_adapters",
     "resolve_dtype",
     "trainable_parameters",
 ]
@@ -145,9 +144,8 @@ def load_model(
             f"{' '.join(str(error).split())[:200]}. Its place is base_model_name_or_path in adapter_config.json"
         ) from error
     disable_dropout(model)  # before adapters are added: their own dropout is the user's choice
+    ready_for_adapters(model)
     loaded = LoadedModel(model=model, source=source, left_out=left_out(base or source, model))
-    if load_in_4bit:
-        ready_for_adapters(model)
     if base is not None:
         loaded.model, loaded.own_embeddings = load_adapter(model, source, trainable)
         loaded.adapter = "default"
@@ -163,25 +161,6 @@ def load_model(
         loaded.model.requires_grad_(False)
     loaded.model.eval()
     return loaded
-
-
-def four_bit_config() -> Any:
-    """NF4 quantization with bf16 compute, as QLoRA's authors use it."""
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-
-
-def ready_for_adapters(model: Any) -> None:
-    """Freeze quantized weights, and what is not quantized becomes float32."""
-    from peft import prepare_model_for_kbit_training
-
-    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:

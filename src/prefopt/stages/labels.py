@@ -201,6 +201,10 @@ def loaded(config: TrainConfig, source: str) -> Any:
     # as `modalities.text` loads it
     dtype = "float32" if config.dtype == "auto" and not config.use_peft else config.dtype
     network: Any = load_model(
-        source, dtype=dtype, attn_implementation=config.attn_implementation, trainable=False
+        source,
+        dtype=dtype,
+        load_in_4bit=config.load_in_4bit,
+        attn_implementation=config.attn_implementation,
+        trainable=False,
     ).model
     return network.to("cuda" if torch.cuda.is_available() else "cpu")
