@@ -12,6 +12,7 @@ from torch import nn
 from prefopt import methods
 from prefopt.comparisons import Encoded
 from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.likelihoods.capability import check_looks_back
 from prefopt.likelihoods.compiling import check_compiler, compile_parts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
@@ -103,14 +104,18 @@ def set_up(context: Context) -> Setup:
         model.to(accelerator.device)
 
     def load_reference() -> nn.Module:
-        return load_model(
+        frozen = load_model(
             reference_source,
             dtype=dtype,
             load_in_4bit=config.load_in_4bit,
             attn_implementation=attention.name,
             trainable=False,
         ).model
+        if reference_source != source:
+            check_looks_back(frozen)
+        return frozen
 
+    check_looks_back(model)
     densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
     if config.reference_model is not None and not alike(source, reference_source):
         densest = "plain"  # what is found of the policy need not hold for another architecture

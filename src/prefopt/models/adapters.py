@@ -17,6 +17,9 @@ WEIGHTS = "adapter_model.safetensors"
 EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_embeddings")
 
 
+ANOTHERS = "Give the adapter with the model that it was trained on, or save it again with save_pretrained"
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
     """Low-rank adapters through peft; names and defaults are peft's and TRL's."""
@@ -75,13 +78,15 @@ def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
             r"size mismatch for (\S+): .*?torch\.Size\(\[(.*?)\]\).*?torch\.Size\(\[(.*?)\]\)", str(error)
         )
         shapes = [(name, there.split(", "), here.split(", ")) for name, there, here in told]
-        check_report(source, model, mismatched=shapes)
+        check_report(source, model, mismatched=shapes, todo=ANOTHERS)
         raise
     needed = set(get_peft_model_state_dict(wrapped, save_embedding_layers=False))
     mapping = getattr(model, "_checkpoint_conversion_mapping", None) or {}
     there = {_renamed(name, mapping) for name in held}
-    own_embeddings = (there - needed) & set(_ends(model))
-    check_report(source, wrapped, missing=needed - there, unexpected=there - needed - own_embeddings)
+    own_embeddings = (there - needed) & set(_ends(wrapped.get_base_model()))
+    check_report(
+        source, model, missing=needed - there, unexpected=there - needed - own_embeddings, todo=ANOTHERS
+    )
     if trainable:
         check_only_lora(wrapped)
         check_untied(wrapped)
@@ -108,7 +113,7 @@ def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
 
 def is_embedding(name: str) -> bool:
     """Whether a tensor of an adapter's file is an embedding or head of the model, whole."""
-    *path, last = name.split(".")
+    *path, last = name.replace(".base_layer.", ".").split(".")
     return last == "weight" and bool(path) and path[-1] in EMBEDDINGS
 
 
@@ -120,16 +125,18 @@ def _resize(model: Any, source: str, held: Mapping[str, tuple[int, ...]]) -> Non
         return
     tied = model.get_input_embeddings().weight is getattr(model.get_output_embeddings(), "weight", None)
     if not tied:
-        check_report(source, model, missing=set(names) - held.keys())
+        without = {name for name in names if ".base_layer." not in name and name not in held}
+        check_report(source, model, missing=without, todo=ANOTHERS)
     model.resize_token_embeddings(rows.pop(), mean_resizing=False)
 
 
 def _ends(model: Any) -> list[str]:
-    """What the weights of embedding and head are called in an adapter's file."""
+    """What the weights of embedding and head are called in an adapter's file, under an adapter or not."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     modules = [(name, getattr(module, "original_module", module)) for name, module in model.named_modules()]
     found = [name for name, module in modules if any(module is end for end in ends)]
-    return [f"base_model.model.{name}.weight" for name in found if not name.endswith("original_module")]
+    found = [name.removesuffix(".original_module") for name in found]
+    return [f"base_model.model.{name}{part}.weight" for name in found for part in ("", ".base_layer")]
 
 
 def _renamed(name: str, mapping: Mapping[str, str]) -> str:

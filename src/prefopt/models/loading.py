@@ -19,7 +19,7 @@ from prefopt.models.dropout import disable_dropout
 from prefopt.models.left_out import left_out
 from prefopt.models.loading_report import load_whole
 from prefopt.models.quantized import four_bit_config, ready_for_adapters
-from prefopt.models.sources import adapter_base, check_source
+from prefopt.models.sources import adapter_base, check_causal, check_source
 from prefopt.models.tokenizers import load_tokenizer
 
 __all__ = [
@@ -121,7 +121,7 @@ def load_model(
     from transformers import AutoModelForCausalLM
     from transformers import logging as transformers_logging
 
-    check_source(source)
+    check_causal(source, trained=trainable, adapters=lora is not None)
     transformers_logging.disable_progress_bar()  # "Loading weights" bars; ours cover what takes long
     base = adapter_base(source)
     if base is not None and lora is not None:

@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import json
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from prefopt.models.denoiser import Family, adapters_off, add_lora
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
 from prefopt.models.loading_report import load_whole
+from prefopt.models.sources import remote_code_message
 
 FAMILIES: dict[str, Family] = {
     "StableDiffusionPipeline": "sd",
@@ -181,12 +182,26 @@ def check_pipeline_source(source: str) -> Family:
             f"no pipeline folder at {source}; give a folder saved by save_pretrained, or a hub id"
         )
     with quiet():
-        name = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)["_class_name"]
+        index = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)
+    name = index["_class_name"]
+    own = [k for k, v in index.items() if isinstance(v, list | tuple) and k not in UNUSED and not _shipped(v)]
+    if isinstance(name, list) or own:  # a file beside the index, and a class in it
+        raise ValueError(remote_code_message(source))
     if name not in FAMILIES:
         raise ValueError(
             f"{source} is a {name}, which cannot be trained here; supported are {', '.join(FAMILIES)}"
         )
     return FAMILIES[name]
+
+
+def _shipped(entry: Sequence[Any]) -> bool:
+    """Whether a component's class comes with diffusers or transformers, or the entry is no component."""
+    library = entry[0] if len(entry) == 2 else None
+    if not isinstance(library, str) or library.partition(".")[0] in ("diffusers", "transformers"):
+        return True
+    from diffusers import pipelines
+
+    return hasattr(pipelines, library)
 
 
 def component_classes(folder: Path) -> dict[str, tuple[str, str]]:
