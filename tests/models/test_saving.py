@@ -11,10 +11,15 @@ import pytest
 import torch
 import transformers
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefopt
 from conftest import ROWS, save_tiny_model
+from likelihoods.architectures import ARCHITECTURES, build
+from prefopt.likelihoods.capability import check_looks_back
+from prefopt.models.loading import load_model
+from prefopt.models.saving import save_model
 
 CHANGED = {
     "llama": {"attention_dropout": 0.1, "use_cache": True, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
@@ -106,16 +111,12 @@ def test_a_new_adapter_is_found_from_any_folder(tiny_model, rows_file, own_cache
     monkeypatch.chdir(tmp_path / "here")
     saved = trained(Path("base"), rows, tmp_path / "run", use_peft=True, lora_r=2)
     monkeypatch.chdir(tmp_path)
-    from prefopt.models.loading import load_model
-
     assert load_model(str(saved)).adapter == "default"
     assert AutoModelForCausalLM.from_pretrained(saved) is not None  # transformers finds it too
 
 
 def test_dropout_is_off_wherever_a_class_keeps_it(tmp_path):
     """Also where a forward pass reads a float, and layers that are left out at random."""
-    from prefopt.models.loading import load_model
-
     sizes: dict[str, Any] = {
         "vocab_size": 50,
         "hidden_size": 32,
@@ -136,3 +137,16 @@ def test_dropout_is_off_wherever_a_class_keeps_it(tmp_path):
         with torch.no_grad():
             assert torch.equal(model(ids).logits, model(ids).logits)
             assert torch.equal(model(ids).logits, model.eval()(ids).logits)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_class_is_saved_as_it_came(name, tiny_model, tmp_path):
+    source, saved = tmp_path / "source", tmp_path / "saved"
+    model: Any = build(name, torch.float32)
+    check_looks_back(model)
+    model.save_pretrained(source)
+    save_model(saved, load_model(str(source)), AutoTokenizer.from_pretrained(tiny_model), None)
+    assert read(saved) == read(source)
+    before, after = (load_file(folder / "model.safetensors") for folder in (source, saved))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)

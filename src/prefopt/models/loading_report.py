@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import nn
 
+from prefopt.models.sources import config_values
+
 SHOWN = 4
 
 
@@ -79,7 +81,7 @@ def check_report(
     if not found:
         return
     kind = type(model).__name__
-    saved_as = saved_classes(model)
+    saved_as = saved_classes(source, model)
     if todo is not None:
         pass
     elif saved_as and kind not in saved_as:
@@ -106,12 +108,14 @@ def listed(names: Collection[str]) -> str:
     return ", ".join(ordered[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
-def saved_classes(model: nn.Module) -> list[str]:
-    """The class that a checkpoint says it was saved as."""
+def saved_classes(source: str | Path, model: nn.Module) -> list[str]:
+    """The class that a checkpoint says it was saved as; none where it is diffusers', which say it otherwise."""
     config = getattr(model, "config", None)
-    if isinstance(config, Mapping):  # of diffusers
+    if isinstance(config, Mapping):
         return []
-    return list(getattr(config, "architectures", None) or [])
+    return list(
+        config_values(str(source)).get("architectures") or getattr(config, "architectures", None) or []
+    )
 
 
 def _size(shape: Any) -> str:
