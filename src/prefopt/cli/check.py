@@ -271,8 +271,10 @@ def _print_plan(console: Console, model: str, encoded: EncodedComparisons[Any], 
     from transformers import AutoConfig
 
     from prefopt.likelihoods.savings import explain, savings
+    from prefopt.models.sources import whole_model
 
-    hidden = getattr(AutoConfig.from_pretrained(model).get_text_config(), "hidden_size", None) or 1024
+    config = AutoConfig.from_pretrained(whole_model(model), trust_remote_code=False)
+    hidden = getattr(config.get_text_config(), "hidden_size", None) or 1024
     items = [list(example.items) for example in encoded.examples]
     batches = [
         [item for part in items[i : i + batch_size] for item in part]

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from prefopt.likelihoods.attention import can_mask
 from prefopt.likelihoods.layout import UNLIMITED, Sharing
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
-from prefopt.models.quantized import computes_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -162,6 +161,13 @@ def check_looks_back(model: nn.Module) -> None:
             f"{type(inner).__name__} predicts tokens from those that follow, too, so that a completion's probability "
             "means nothing: needed a causal language model (of this class, one trained and saved with is_decoder=true)"
         )
+
+
+def computes_in(model: nn.Module) -> set[torch.dtype]:
+    """Dtypes that a model computes in, autocast aside; layers with quantized weights say theirs."""
+    stored = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    said = {getattr(module, "compute_dtype", None) for module in model.modules()}
+    return stored | {kind for kind in said if isinstance(kind, torch.dtype)}
 
 
 def tolerance_of(model: nn.Module) -> float:

@@ -57,11 +57,3 @@ def four_bit_layers(model: nn.Module) -> Iterator[Any]:
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             yield module
-
-
-def computes_in(model: nn.Module) -> set[torch.dtype]:
-    """Dtypes that products of weights are computed in, autocast aside."""
-    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
-    return kinds | {
-        layer.compute_dtype for layer in four_bit_layers(model) if layer.compute_dtype is not None
-    }

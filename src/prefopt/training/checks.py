@@ -7,7 +7,7 @@ import time
 import torch
 
 from prefopt.comparisons import collate
-from prefopt.models.quantized import computes_in
+from prefopt.likelihoods.capability import computes_in
 from prefopt.objectives.base import Sides
 from prefopt.training.loop import Loop, StopRun
 from prefopt.training.record import Record
