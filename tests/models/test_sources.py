@@ -75,6 +75,17 @@ def test_other_classes(make, name, tiny_model, rows_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_side_of_an_evaluation(tiny_model, tmp_path):
+    """Before the other side has answered."""
+    from prefopt.evaluation.contest import Prompted, check_side
+
+    folder = t5(tmp_path / "model")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
+    check_side(str(tiny_model), [Prompted("a", "Sort: fig")])
+    with pytest.raises(ValueError, match="which is no causal language model"):
+        check_side(str(folder), [Prompted("a", "Sort: fig")])
+
+
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
 def test_a_model_that_sees_what_follows(kind, tiny_model, rows_file, own_cache, tmp_path):
     """Loads as a causal language model, and each token is predicted from itself."""
