@@ -419,3 +419,9 @@ def test_a_flag_before_an_override(arguments, expected):
 def test_a_flag_given_twice(arguments):
     with pytest.raises(ConfigError, match="seed is given twice"):
         parse_overrides(arguments)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_no_generator_takes(seed):
+    with pytest.raises(ConfigError, match=rf"seed: input should be (greater|less) than .*given {seed}"):
+        resolve(NEEDED, {"seed": seed})

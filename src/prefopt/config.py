@@ -123,7 +123,7 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
         None, description="None: peft's default for the architecture"
     )
     load_in_4bit: bool = Field(
-        False, description="QLoRA: quantized base weights (needs the qlora extra and a GPU)"
+        False, description="QLoRA: quantized base weights under adapters (needs the qlora extra)"
     )
 
     # reference
@@ -163,7 +163,7 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
         ge=1,
         description="stop after so many optimizer steps; overrides epochs. None, or -1: by num_train_epochs",
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32, description="of data order, hold-out, samples and initial adapters")
 
     # evaluation, logging, checkpoints
     per_device_eval_batch_size: int = Field(16, ge=1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from prefopt.models.denoiser import adapter_parameters
 from prefopt.models.loading import LoraSettings
 from prefopt.models.pipeline_saving import write_trained
 from prefopt.models.pipeline_tensors import generate_images
-from prefopt.models.pipelines import free, load_pipeline
+from prefopt.models.pipelines import NETWORK, free, load_pipeline
 from prefopt.training.ema import EMA
 from tiny_pipelines import tiny_sd
 
@@ -105,3 +107,26 @@ def test_a_safety_checker_is_kept_unless_it_is_a_pickle(tmp_path: Path) -> None:
     ]
     saved = json.loads((tmp_path / "two/model_index.json").read_text())
     assert saved["safety_checker"] == index["safety_checker"]
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl", "sd3"])
+def test_configurations_are_the_checkpoints(kind: str, folders: Folders, tmp_path: Path) -> None:
+    """Dropout is off in training, and as it was in what is saved."""
+    source = tmp_path / "source"
+    shutil.copytree(folders(kind), source)
+    config = source / NETWORK[load_pipeline(str(source)).family] / "config.json"
+    values = json.loads(config.read_text())
+    if "dropout" in values:
+        values["dropout"] = 0.25
+    config.write_text(json.dumps(values))
+    loaded = load_pipeline(str(source))
+    assert not any(m.p for m in loaded.denoiser.modules() if isinstance(m, torch.nn.Dropout))
+    network: Any = loaded.model
+    network.enable_gradient_checkpointing()
+    write_trained(tmp_path / "model", loaded)
+    told = {"_diffusers_version", "_name_or_path"}
+    for file in sorted(path.relative_to(source) for path in source.rglob("*.json")):
+        before, after = (json.loads((folder / file).read_text()) for folder in (source, tmp_path / "model"))
+        if isinstance(before, dict):
+            before, after = ({k: v for k, v in x.items() if k not in told} for x in (before, after))
+        assert after == before, file

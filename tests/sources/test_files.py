@@ -275,3 +275,11 @@ def test_no_permission(name: str, closed: str) -> None:
                 load_rows(path)
         finally:
             os.chmod(folder, 0o700)
+
+
+def test_a_data_set_with_code_of_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "scripted"
+    folder.mkdir()
+    (folder / "scripted.py").write_text("raise SystemExit('this code was run')")
+    with pytest.raises(ValueError, match=r"makes its rows by Python code of its own.*save the rows once"):
+        load_rows(folder)

@@ -126,7 +126,9 @@ def conflicting_judges(rows: list[Any]) -> Mined:
 
 
 @_rule("all-correct")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random choices.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the random choices."
+)
 def all_correct(rows: list[Any], seed: int) -> Mined:
     """Right against wrong wins; two right answers tie where all are right. Needs `correct`."""
     from prefopt.sources import mining

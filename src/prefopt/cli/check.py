@@ -169,14 +169,13 @@ def _check(
 def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any, EncodedComparisons[Any]]:
     from dataclasses import replace
 
-    from transformers import AutoTokenizer
-
     from prefopt.likelihoods.tokens import TokenLikelihood
+    from prefopt.models.tokenizers import check_places, load_tokenizer
     from prefopt.sources.encoding import encode_examples
     from prefopt.sources.report import Hint
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = load_tokenizer(model, alone=True)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
@@ -186,6 +185,9 @@ def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any,
     if told := likelihood.clock.told:
         hints = [*encoded.report.hints, Hint("note", told)]
         encoded = replace(encoded, report=replace(encoded.report, hints=hints))
+    check_places(
+        tokenizer, model, lambda: (i for e in encoded.examples for item in e.items for i in item.ids)
+    )
     return tokenizer, encoded
 
 
@@ -279,8 +281,10 @@ def _print_plan(console: Console, model: str, encoded: EncodedComparisons[Any], 
     from transformers import AutoConfig
 
     from prefopt.likelihoods.savings import explain, savings
+    from prefopt.models.sources import whole_model
 
-    hidden = getattr(AutoConfig.from_pretrained(model).get_text_config(), "hidden_size", None) or 1024
+    config = AutoConfig.from_pretrained(whole_model(model), trust_remote_code=False)
+    hidden = getattr(config.get_text_config(), "hidden_size", None) or 1024
     items = [list(example.items) for example in encoded.examples]
     batches = [
         [item for part in items[i : i + batch_size] for item in part]

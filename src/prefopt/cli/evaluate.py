@@ -27,7 +27,13 @@ import click
 @click.option(
     "--top_p", "--top-p", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of answers and bootstrap.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 2),
+    default=0,
+    show_default=True,
+    help="Of answers and bootstrap.",
+)
 @click.option("--limit", type=click.IntRange(min=2), help="Take only the first so many prompts.")
 @click.option(
     "--batch_size", "--batch-size", type=click.IntRange(min=1), default=32, show_default=True,

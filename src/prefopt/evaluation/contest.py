@@ -150,7 +150,9 @@ def check_side(source: str, prompts: Sequence[Prompted]) -> None:
         text_world(source)
     else:
         from prefopt.models.loading import load_tokenizer
+        from prefopt.models.sources import check_causal
 
+        check_causal(source)
         if not load_tokenizer(source).chat_template and not all(isinstance(p.prompt, str) for p in prompts):
             raise ValueError(
                 f"the prompts are conversations but the tokenizer of {source} has no chat template: save one with "

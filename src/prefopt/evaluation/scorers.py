@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prefopt.evaluation.image_preprocessing import ImagePreprocessing
-from prefopt.models.loading import check_source
+from prefopt.models.loading_report import load_whole
+from prefopt.models.sources import check_source, config_values, refuse_remote_code
 
 ScoreFunction = Callable[[list[str], Tensor], Tensor]
 """From B prompts and (B, 3, H, W) images in [0, 1] to (B,) scores; higher is better."""
@@ -206,7 +207,10 @@ def clip_scorer(
     def load() -> ScoreFunction:
         from transformers import AutoModel, AutoTokenizer
 
-        model = AutoModel.from_pretrained(place, dtype=dtype, use_safetensors=True).eval().to(device)
+        refuse_remote_code(str(place), config_values(str(place)))
+        model = (
+            load_whole(AutoModel, place, part=True, dtype=dtype, trust_remote_code=False).eval().to(device)
+        )
         if not (hasattr(model, "get_image_features") and hasattr(model, "logit_scale")):
             raise ValueError(f"{place} holds a {type(model).__name__}; needed a CLIP model with both towers")
         tokenizer = AutoTokenizer.from_pretrained(tools)
@@ -257,7 +261,7 @@ def aesthetic_scorer(
 
         vision_only = AutoConfig.from_pretrained(place).model_type == "clip_vision_model"
         found = CLIPVisionModelWithProjection if vision_only else AutoModel
-        model = found.from_pretrained(place, dtype=torch.float32, use_safetensors=True).eval().to(device)
+        model = load_whole(found, place, part=vision_only, dtype=torch.float32).eval().to(device)
         vision = model.config if vision_only else model.config.vision_config
         prepare = ImagePreprocessing.of(place, vision.image_size)
         layers = [(w.to(device), None if b is None else b.to(device)) for w, b in linear_layers(file)]
@@ -375,9 +379,7 @@ def _vae(source: Any) -> Any:
     errors = []
     for subfolder in ("vae", None):
         try:
-            return AutoencoderKL.from_pretrained(
-                place, subfolder=subfolder, torch_dtype=torch.float32, use_safetensors=True
-            ).eval()
+            return load_whole(AutoencoderKL, place, subfolder=subfolder, torch_dtype=torch.float32).eval()
         except (OSError, ValueError) as error:
             errors.append(error)
     raise ValueError(

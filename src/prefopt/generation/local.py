@@ -18,7 +18,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogits
 
 from prefopt.generation.base import Request, Response, Settings, sample_seed
 from prefopt.likelihoods.flex import generating
-from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.likelihoods.tokens import TokenLikelihood, padding_within
 
 
 class LocalGenerator:
@@ -90,6 +90,12 @@ class LocalGenerator:
         if not ids:
             raise ValueError(
                 f"request {request.id!r} becomes no tokens at all; give a prompt with text in it"
+            )
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if max(ids) >= rows:
+            raise ValueError(
+                f"request {request.id!r} becomes the token {self.tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), "
+                f"and the model has embeddings for ids below {rows}: its tokenizer was enlarged, and it was not"
             )
         config = self.model.config
         limit = getattr(getattr(config, "get_text_config", lambda: config)(), "max_position_embeddings", None)
@@ -190,6 +196,7 @@ def continuations(
     configured = getattr(model.generation_config, "eos_token_id", None)
     ends = {eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
     width = max(map(len, prompts))
+    pad_token_id = padding_within(model, pad_token_id)
     ids = torch.full((len(prompts), width), pad_token_id)
     mask = torch.zeros_like(ids)
     for n, prompt in enumerate(prompts):  # generation continues at the right edge

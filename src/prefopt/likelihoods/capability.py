@@ -129,6 +129,53 @@ def ability_of(
         model.train(training)
 
 
+@torch.no_grad()
+def check_looks_back(model: nn.Module) -> None:
+    """Refuse a model whose predictions depend on what follows: a token's score would be read off the token itself.
+
+    Args:
+        model: a language model of transformers, on its device.
+
+    Raises:
+        ValueError: it looks ahead.
+    """
+    inner: Any = causal_lm(model)
+    if inner is None:
+        return
+    top = min(getattr(inner.config.get_text_config(), "vocab_size", None) or 256, 2**15) - 1
+    device = next(model.parameters()).device
+    ids_2T = torch.tensor([[min(k, top) for k in (3, 7, 5, 9, 4, 8, last)] for last in (6, 2)], device=device)
+    training = model.training
+    model.eval()
+    try:
+        logits_2TV = inner(input_ids=ids_2T, use_cache=False).logits.double()
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return  # what cannot be asked like this fails where it is asked in earnest, for a reason of its own
+    finally:
+        model.train(training)
+    before_2TV = logits_2TV[:, :-1]
+    # at every place, by far more than rounding: experts may round otherwise in other company
+    change = float((before_2TV[0] - before_2TV[1]).abs().amax(-1).min() / before_2TV.std())
+    tolerance = tolerance_of(model)
+    if change > (1e-4 if tolerance <= TOLERANCE[torch.float32] else tolerance / 5):
+        raise ValueError(
+            f"{type(inner).__name__} predicts tokens from those that follow, too, so that a completion's probability "
+            "means nothing: needed a causal language model (of this class, one trained and saved with is_decoder=true)"
+        )
+
+
+def computes_in(model: nn.Module) -> set[torch.dtype]:
+    """Dtypes that a model computes in, autocast aside; layers with quantized weights say theirs."""
+    stored = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    said = {getattr(module, "compute_dtype", None) for module in model.modules()}
+    return stored | {kind for kind in said if isinstance(kind, torch.dtype)}
+
+
+def tolerance_of(model: nn.Module) -> float:
+    """What rounding may do to a model's log-probabilities, per token: that of the coarsest numbers it computes in."""
+    return max(TOLERANCE.get(kind, 0.1) for kind in computes_in(model))
+
+
 def _try_out(
     model: nn.Module,
     inner: PreTrainedModel,
@@ -137,7 +184,7 @@ def _try_out(
 ) -> Ability:
     config: Any = inner.config.get_text_config()
     parameter = next(p for p in model.parameters() if p.is_floating_point())
-    tolerance, on_cpu = TOLERANCE.get(parameter.dtype, 0.1), parameter.device.type == "cpu"
+    tolerance, on_cpu = tolerance_of(model), parameter.device.type == "cpu"
     found = Ability(
         hidden=getattr(config, "hidden_size", None) or 1024,
         longest=getattr(config, "max_position_embeddings", None) or UNLIMITED,

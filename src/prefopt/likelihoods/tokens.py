@@ -197,6 +197,7 @@ class TokenLikelihood:
             model: a causal language model on its device.
             densest: do not try more than this.
         """
+        self.pad_token_id = padding_within(model, self.pad_token_id)
         self.ability = ability_of(
             model, lambda m, plan, ability: self._score(m, plan, (), ability).logp_NL, densest
         )
@@ -284,6 +285,14 @@ def scored_from(sample: EncodedText, start: int) -> EncodedText:
 def as_messages(sample: Any) -> list[Mapping[str, Any]]:
     """A completion as a list of messages."""
     return [sample] if isinstance(sample, Mapping) else list(sample)
+
+
+def padding_within(model: Any, pad_token_id: int) -> int:
+    """An id to pad with that the model has an embedding for; tokenizers may have been given one that it lacks."""
+    inner: Any = causal_lm(model) or model
+    embedding = getattr(inner, "get_input_embeddings", lambda: None)()
+    rows = getattr(getattr(embedding, "weight", None), "shape", (None,))[0]
+    return 0 if rows is not None and pad_token_id >= rows else pad_token_id
 
 
 def per_item(value_K: Tensor, plan: Plan) -> Tensor:

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from prefopt import methods
 from prefopt.comparisons import Encoded
 from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.likelihoods.capability import check_looks_back
 from prefopt.likelihoods.compiling import check_compiler, compile_parts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
@@ -21,13 +22,16 @@ from prefopt.modalities.text_mismatched import with_mismatched
 from prefopt.modalities.text_oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text_samples import TextSampler
 from prefopt.models.loading import (
-    LoadedModel,
     LoraSettings,
     adapter_base,
     load_model,
     load_tokenizer,
     trainable_parameters,
 )
+from prefopt.models.quantized import check_installed
+from prefopt.models.saving import save_model
+from prefopt.models.sources import check_causal
+from prefopt.models.tokenizers import check_places, check_reference
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
@@ -57,13 +61,27 @@ def set_up(context: Context) -> Setup:
         except RuntimeError as error:
             raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
+    check_causal(source, trained=True, adapters=config.use_peft)
+    check_four_bit(config, source)
     tokenizer = load_tokenizer(source)
     likelihood = TokenLikelihood(tokenizer, config.max_length)
     data = prepare(config, objective, likelihood)
     if likelihood.clock.asked:
         context.record.dated(likelihood.clock.day)
         context.console.say(likelihood.clock.told)
+    used = partial(used_ids, data)
+    check_places(tokenizer, source, used)
+    reference_source = (
+        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
+    )
+    untold = None
+    if objective.needs_reference and reference_source != source:
+        check_causal(reference_source)
+        untold = check_reference(source, reference_source, tokenizer, used)
     context.announce(data, first_pair(data.train[0], tokenizer))
+    if untold is not None:
+        context.record.check("reference's tokenizer", "note", untold)
+        context.console.say(untold)
 
     lora = lora_settings(config)
     # bf16 weights round away updates at usual learning rates, so full fine-tuning keeps float32 weights
@@ -87,15 +105,20 @@ def set_up(context: Context) -> Setup:
             )
     if not config.load_in_4bit:
         model.to(accelerator.device)
-    reference_source = (
-        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
-    )
 
     def load_reference() -> nn.Module:
-        return load_model(
-            reference_source, dtype=dtype, attn_implementation=attention.name, trainable=False
+        frozen = load_model(
+            reference_source,
+            dtype=dtype,
+            load_in_4bit=config.load_in_4bit,
+            attn_implementation=attention.name,
+            trainable=False,
         ).model
+        if reference_source != source:
+            check_looks_back(frozen)
+        return frozen
 
+    check_looks_back(model)
     densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
     if config.reference_model is not None and not alike(source, reference_source):
         densest = "plain"  # what is found of the policy need not hold for another architecture
@@ -140,9 +163,24 @@ def set_up(context: Context) -> Setup:
         sampler=lambda reference: TextSampler(
             config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
         ),
-        save=lambda folder, state: save(folder, policy, tokenizer, state),
+        save=lambda folder, state: save_model(folder, policy, tokenizer, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
     )
+
+
+def check_four_bit(config: TrainConfig, source: str) -> None:
+    """Raise ConfigError if weights cannot be quantized, or nothing would be left to train."""
+    if not config.load_in_4bit:
+        return
+    if not config.use_peft and adapter_base(source) is None:
+        raise ConfigError(
+            "load_in_4bit=true quantizes the weights, which cannot be trained then: set use_peft=true, which trains "
+            "adapters on them, or leave load_in_4bit out"
+        )
+    try:
+        check_installed()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def alike(one: str, other: str) -> bool:
@@ -224,6 +262,17 @@ def prompted(
     return [(prompt_of[e.id], e) for e in examples]
 
 
+def used_ids(data: PreparedData) -> set[int]:
+    """Every token id that the model will be given."""
+    found: set[int] = set()
+    for example in (*data.train, *data.held_out):
+        for item in (*example.items, *example.aside):
+            found.update(item.ids)
+            if item.reference is not None:
+                found.update(item.reference.ids)
+    return found
+
+
 def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
     """The first example decoded, prompt and scored tokens apart."""
     edge = example.comparisons[0]
@@ -245,13 +294,3 @@ def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
             }
         )
     return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}
-
-
-def save(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[str, Tensor] | None) -> None:
-    """The trained model (or adapter) with its tokenizer, as `save_pretrained` leaves them."""
-    model: Any = policy.model
-    options: dict[str, Any] = {} if state is None else {"state_dict": state}
-    if policy.adapter:
-        options["selected_adapters"] = [policy.adapter]
-    model.save_pretrained(folder, **options)
-    tokenizer.save_pretrained(folder)

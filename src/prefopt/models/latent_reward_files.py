@@ -21,6 +21,7 @@ import torch
 from prefopt.models.latent_features import FirstBlocks, HalfUNet
 from prefopt.models.latent_reward import JudgeConfig, LatentRewardModel
 from prefopt.models.loading import resolve_dtype
+from prefopt.models.loading_report import load_whole
 from prefopt.models.text_conditions import SUFFIXES, TextConditioner
 
 BACKBONES = {"sd": "UNet2DConditionModel", "sdxl": "UNet2DConditionModel", "sd3": "SD3Transformer2DModel"}
@@ -80,9 +81,7 @@ def load_judge(folder: Path, dtype: str = "auto") -> LatentRewardModel:
             encoders.append(None)
             tokenizers.append(None)
         else:
-            encoder = getattr(transformers, name).from_pretrained(
-                folder / f"text_encoder{suffix}", use_safetensors=True
-            )
+            encoder = load_whole(getattr(transformers, name), folder / f"text_encoder{suffix}")
             encoders.append(encoder.to(kind) if isinstance(kind, torch.dtype) else encoder)
             tokenizers.append(transformers.AutoTokenizer.from_pretrained(folder / f"tokenizer{suffix}"))
     # without weights at first: filling gigabytes with random numbers takes longer than reading them

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from prefopt.models.denoiser import Family
 from prefopt.models.loading import resolve_dtype
+from prefopt.models.loading_report import load_whole
 from prefopt.models.pipelines import FAMILIES, NETWORK, load_pipeline
 
 
@@ -85,6 +86,6 @@ def load_text_projection(source: str | Path) -> Tensor:
     """The text projection of a CLIP checkpoint, (embedding width, text width)."""
     from transformers import CLIPTextModelWithProjection
 
-    model = CLIPTextModelWithProjection.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    model = load_whole(CLIPTextModelWithProjection, source, part=True, dtype=torch.float32)
     weight: Tensor = model.text_projection.weight.detach().clone()
     return weight

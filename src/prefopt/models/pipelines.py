@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from torch import nn
 from prefopt.models.denoiser import Family, adapters_off, add_lora
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
+from prefopt.models.loading_report import load_whole
+from prefopt.models.sources import remote_code_message
 
 FAMILIES: dict[str, Family] = {
     "StableDiffusionPipeline": "sd",
@@ -179,12 +182,26 @@ def check_pipeline_source(source: str) -> Family:
             f"no pipeline folder at {source}; give a folder saved by save_pretrained, or a hub id"
         )
     with quiet():
-        name = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)["_class_name"]
+        index = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)
+    name = index["_class_name"]
+    own = [k for k, v in index.items() if isinstance(v, list | tuple) and k not in UNUSED and not _shipped(v)]
+    if isinstance(name, list) or own:  # a file beside the index, and a class in it
+        raise ValueError(remote_code_message(source))
     if name not in FAMILIES:
         raise ValueError(
             f"{source} is a {name}, which cannot be trained here; supported are {', '.join(FAMILIES)}"
         )
     return FAMILIES[name]
+
+
+def _shipped(entry: Sequence[Any]) -> bool:
+    """Whether a component's class comes with diffusers or transformers, or the entry is no component."""
+    library = entry[0] if len(entry) == 2 else None
+    if not isinstance(library, str) or library.partition(".")[0] in ("diffusers", "transformers"):
+        return True
+    from diffusers import pipelines
+
+    return hasattr(pipelines, library)
 
 
 def component_classes(folder: Path) -> dict[str, tuple[str, str]]:
@@ -284,17 +301,33 @@ def _from_files(folder: Path, dtype: torch.dtype, present: dict[str, Any]) -> An
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # torch_dtype is an old name, but the one every version knows
+        # one by one: the pipeline's own loading keeps to itself which weights were not there
+        models = _models(folder, dtype, leave_out=(absent | present).keys())
         pipe = DiffusionPipeline.from_pretrained(
             folder,
             use_safetensors=True,
             torch_dtype={"vae": torch.float32, "default": dtype},
-            **(absent | present),
+            **(absent | present | models),
         )
     pipe.set_progress_bar_config(disable=True)
     for name, part in pipe.components.items():
         if isinstance(part, nn.Module) and name not in present:
             part.requires_grad_(False).eval()
     return pipe
+
+
+def _models(folder: Path, dtype: torch.dtype, leave_out: Collection[str]) -> dict[str, nn.Module]:
+    """The networks of a pipeline, whole."""
+    found: dict[str, nn.Module] = {}
+    for name, (library, kind) in component_classes(folder).items():
+        if name in leave_out or library not in ("diffusers", "transformers"):
+            continue
+        component = getattr(importlib.import_module(library), kind, None)
+        if isinstance(component, type) and issubclass(component, nn.Module):
+            own = torch.float32 if name == "vae" else dtype
+            options: dict[str, Any] = {"dtype" if library == "transformers" else "torch_dtype": own}
+            found[name] = load_whole(component, folder / name, **options)
+    return found
 
 
 def free(loaded: LoadedPipeline, *groups: str) -> None:
@@ -359,11 +392,7 @@ def text_identity(loaded: LoadedPipeline) -> str:
 
 
 def _digest(modules: dict[str, Any], rules: list[Any]) -> str:
-    """Of weights, configurations and whatever else counts."""
-    configs = {}
-    for name, module in modules.items():
-        values = module.config if isinstance(module.config, dict) else module.config.to_dict()
-        volatile = ("transformers_version", "architectures", "dtype", "torch_dtype")
-        configs[name] = {k: v for k, v in values.items() if not k.startswith("_") and k not in volatile}
-    text = json.dumps([fingerprint(nn.ModuleDict(modules)), configs, rules], sort_keys=True, default=str)
+    """Of models with their configurations, and whatever else counts."""
+    known = {name: fingerprint(module) for name, module in modules.items()}
+    text = json.dumps([known, rules], sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

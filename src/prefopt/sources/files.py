@@ -346,6 +346,13 @@ def _load_dataset(name: str, split: str, config_name: str | None) -> Rows:
         except (ValueError, OSError):
             raise error from None
         raise ValueError(f"unknown split {split!r}: {name} has {', '.join(map(repr, there))}") from None
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} makes its rows by Python code of its own, which neither datasets nor prefopt run: save the rows once, "
+            "as JSONL or parquet, and give that file; of data sets on the hub there often is a copy as parquet files"
+        ) from None
     except (datasets.exceptions.DatasetGenerationError, datasets.exceptions.DatasetNotFoundError) as error:
         raise ValueError(f"{name}: datasets could not read it ({error.__cause__ or error})") from error
     return _bundle(dataset, name)

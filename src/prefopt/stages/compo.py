@@ -25,7 +25,7 @@ from prefopt.sources.encoding import encode_examples
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.sources.rows import load_comparisons
 from prefopt.stages.folder import Reward, StagedFolder, write_rows
-from prefopt.stages.labels import loaded, source_folder
+from prefopt.stages.labels import check_start, folder_of, loaded, source_folder
 from prefopt.stages.material import row_of, verifier
 from prefopt.stages.page import shown, write_page
 from prefopt.training.data import read
@@ -147,6 +147,7 @@ def read_pairs(config: TrainConfig, hyper: Mapping[str, Any]) -> Pairs:
         ConfigError, ValueError, OSError: no usable pair.
     """
     parts = read(config, build_objective(config, hyper), load_comparisons)
+    check_start(config, load_tokenizer(folder_of(config.model)))
     source = source_folder(config)
     likelihood = TokenLikelihood(load_tokenizer(source), config.max_length)
     train = encode_examples(parts.train, likelihood)

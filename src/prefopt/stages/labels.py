@@ -18,6 +18,8 @@ from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.identity import fingerprint, saved_fingerprint
 from prefopt.models.loading import adapter_base, load_model, load_tokenizer
+from prefopt.models.sources import check_causal
+from prefopt.models.tokenizers import check_reference
 from prefopt.sources.report import Dropped
 from prefopt.stages.folder import write_whole
 from prefopt.training.data import world_of
@@ -38,7 +40,9 @@ def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[li
             f"prompts carry {', '.join(extra)}, with which answers cannot be sampled yet: remove these columns"
         )
     source = folder_of(config.model)
+    check_causal(source, trained=True, adapters=config.use_peft)
     tokenizer = load_tokenizer(source)
+    check_start(config, tokenizer)
     if not tokenizer.chat_template and any(not isinstance(c["prompt"], str) for _, c in prompts):
         raise ConfigError(
             f"the prompts are messages but the tokenizer of {config.model} has no chat template: set "
@@ -63,6 +67,14 @@ def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[li
             f"response_tokens={config.response_tokens} and the model's {positions} positions: lower response_tokens"
         )
     return kept, dropped
+
+
+def check_start(config: TrainConfig, tokenizer: Any) -> None:
+    """Raise ValueError if the reference that is named is no model for the policy's tokens."""
+    model, reference = folder_of(config.model), source_folder(config)
+    if reference != model:
+        check_causal(reference)
+        check_reference(model, reference, tokenizer, tuple)
 
 
 def positions_of(source: str) -> int | None:
@@ -189,6 +201,10 @@ def loaded(config: TrainConfig, source: str) -> Any:
     # as `modalities.text` loads it
     dtype = "float32" if config.dtype == "auto" and not config.use_peft else config.dtype
     network: Any = load_model(
-        source, dtype=dtype, attn_implementation=config.attn_implementation, trainable=False
+        source,
+        dtype=dtype,
+        load_in_4bit=config.load_in_4bit,
+        attn_implementation=config.attn_implementation,
+        trainable=False,
     ).model
     return network.to("cuda" if torch.cuda.is_available() else "cpu")

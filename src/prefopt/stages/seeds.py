@@ -14,7 +14,7 @@ import torch
 from prefopt.comparisons import Example
 from prefopt.config import TrainConfig
 from prefopt.likelihoods.capability import causal_lm, trunk_of
-from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.likelihoods.tokens import TokenLikelihood, padding_within
 from prefopt.models.loading import load_tokenizer
 from prefopt.sources.annotation import farthest_points
 from prefopt.stages.labels import folder_of, loaded, positions_of
@@ -61,7 +61,7 @@ def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.nd
         ids_BT = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(list(prompts[k])) for k in batch],
             batch_first=True,
-            padding_value=likelihood.pad_token_id,
+            padding_value=padding_within(network, likelihood.pad_token_id),
         )
         last_B = torch.tensor([len(prompts[k]) - 1 for k in batch])
         mask_BT = (torch.arange(ids_BT.shape[1]) <= last_B[:, None]).long()

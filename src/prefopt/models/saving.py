@@ -1,0 +1,115 @@
+"""Write a trained language model, or its adapter, with the configuration that it came with.
+
+A run changes a model for itself: dropout is off, attention may be another, caches are off, experts are watched. None of
+that belongs to the model. What is saved has the configuration of the checkpoint as it was written, but for what training
+did change; see `CHANGED`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prefopt.models.left_out import write_left_out
+from prefopt.models.loading import LoadedModel
+from prefopt.models.sources import config_values, file_of, whole_model
+
+CHANGED = ("dtype", "torch_dtype", "architectures", "transformers_version", "tie_word_embeddings", "auto_map")
+"""Keys of config.json that may differ from the checkpoint's: the dtype of the saved weights, the class and the version that
+saved them, a head that has weights of its own now, and code of the checkpoint's own, which is neither run nor copied."""
+
+
+def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[str, Tensor] | None) -> None:
+    """The trained model (or adapter) with its tokenizer, for `from_pretrained`.
+
+    Args:
+        folder: made if need be.
+        policy: what was trained.
+        tokenizer: saved beside it.
+        state: the whole state dict, where parameters are sharded.
+    """
+    model: Any = policy.model
+    options: dict[str, Any] = {} if state is None else {"state_dict": state}
+    if policy.adapter:
+        options |= {"selected_adapters": [policy.adapter], "save_embedding_layers": policy.own_embeddings}
+        _name_base(model.peft_config[policy.adapter], policy.source)
+    with _plain_generation(model):
+        model.save_pretrained(folder, **options)
+    if not policy.adapter:
+        source = whole_model(policy.source)
+        if policy.left_out:
+            write_left_out(folder, source, policy.left_out)
+        restore_configuration(folder, source, model)
+    tokenizer.save_pretrained(folder)
+
+
+def restore_configuration(folder: Path, source: str, model: Any) -> None:
+    """Put the checkpoint's own configuration into a folder that `save_pretrained` wrote.
+
+    Args:
+        folder: with config.json, and generation_config.json where the model generates.
+        source: folder or hub id that the model was loaded from.
+        model: as saved.
+    """
+    given = config_values(source)
+    written = json.loads((folder / "config.json").read_text("utf-8"))
+    values = {k: v for k, v in given.items() if k != "auto_map"}
+    if given.get("model_type") == written.get("model_type"):
+        values["architectures"] = written["architectures"]
+    # without a quantization the weights are saved as they were trained
+    if "quantization_config" not in written:
+        values.pop("quantization_config", None)
+    for old in ("torch_dtype", "dtype"):
+        if old in values or (old == "dtype" and "torch_dtype" not in values):
+            values[old] = written["dtype"]
+    text = values.get("text_config")
+    if isinstance(text, dict):
+        values["text_config"] = text | {k: written["dtype"] for k in ("torch_dtype", "dtype") if k in text}
+    if "transformers_version" in written:
+        values["transformers_version"] = written["transformers_version"]
+    if _untied(source, model):
+        values["tie_word_embeddings"] = False
+        if isinstance(values.get("text_config"), dict):
+            values["text_config"] = values["text_config"] | {"tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", "utf-8")
+    generation = file_of(source, "generation_config.json")
+    if generation is not None:
+        shutil.copyfile(generation, folder / "generation_config.json")
+    elif getattr(model, "generation_config", None) is not None:
+        model.generation_config.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Settings of generation that transformers will save, where the checkpoint's will not do: its file is copied later."""
+    held = getattr(model, "generation_config", None)
+    if held is None:
+        yield
+        return
+    model.generation_config = type(held)()
+    try:
+        yield
+    finally:
+        model.generation_config = held
+
+
+def _untied(source: str, model: Any) -> bool:
+    """Whether the head shared the embedding's weights in the checkpoint, and has its own now."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
+    return bool(getattr(config, "tie_word_embeddings", False)) and not getattr(
+        model.config.get_text_config(), "tie_word_embeddings", True
+    )
+
+
+def _name_base(config: Any, source: str) -> None:
+    """Have the adapter name its base model so that it is found from any folder."""
+    base = whole_model(source)
+    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
