@@ -11,12 +11,16 @@ import torch
 from click.testing import CliRunner
 
 from prefopt.oracles.direction import expected_cosine
-from prefopt.reproduce import compo_estimator, compo_keep, compo_lm, compo_memory, lm
-from prefopt.reproduce.compo_estimator import DPO, LIMIT, estimates, summary
-from prefopt.reproduce.compo_keep import Kept, keep_fractions
-from prefopt.reproduce.compo_lm import ALL, CLEAN, COMPO, EVERY, Outcome
-from prefopt.reproduce.compo_memory import build, compo_iteration, peak_bytes
-from prefopt.reproduce.compo_world import QUICK, STEP, Size, changes, make_world, unit
+from prefopt.reproduce import lm
+from prefopt.reproduce.compo import estimator as compo_estimator
+from prefopt.reproduce.compo import keep as compo_keep
+from prefopt.reproduce.compo import lm as compo_lm
+from prefopt.reproduce.compo import memory as compo_memory
+from prefopt.reproduce.compo.estimator import DPO, LIMIT, estimates, summary
+from prefopt.reproduce.compo.keep import Kept, keep_fractions
+from prefopt.reproduce.compo.lm import ALL, CLEAN, COMPO, EVERY, Outcome
+from prefopt.reproduce.compo.memory import build, compo_iteration, peak_bytes
+from prefopt.reproduce.compo.world import QUICK, STEP, Size, changes, make_world, unit
 
 SMALL = Size(pairs=4, draws=2, moves=(800, 1600), keep_pairs=2, keep_moves=200, memory_moves=(10, 40))
 

@@ -8,8 +8,9 @@ import re
 
 import pytest
 
-from prefopt.reproduce.core import Reproduction, Table, directional, everywhere, t_interval, within, write
+from prefopt.reproduce.core import Reproduction, Table, directional, everywhere, t_interval, within
 from prefopt.reproduce.page import measured
+from prefopt.reproduce.writing import write
 
 
 def claim(values, **more):

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from prefopt.reproduce import gradspo_rewards, gradspo_weights
 from prefopt.reproduce.core import Reproduction
-from prefopt.reproduce.gradspo_direction import claims as direction_claims
-from prefopt.reproduce.gradspo_direction import direction, expected_range
-from prefopt.reproduce.gradspo_rewards import CURVE, RATES, VARIANTS, rates_of
-from prefopt.reproduce.gradspo_train import GRADSPO, SPO, Run, StepLog, train
-from prefopt.reproduce.gradspo_weights import time_weights, unclipped
-from prefopt.reproduce.gradspo_world import (
+from prefopt.reproduce.gradspo import rewards as gradspo_rewards
+from prefopt.reproduce.gradspo import weights as gradspo_weights
+from prefopt.reproduce.gradspo.direction import claims as direction_claims
+from prefopt.reproduce.gradspo.direction import direction, expected_range
+from prefopt.reproduce.gradspo.rewards import CURVE, RATES, VARIANTS, rates_of
+from prefopt.reproduce.gradspo.train import GRADSPO, SPO, Run, StepLog, train
+from prefopt.reproduce.gradspo.weights import time_weights, unclipped
+from prefopt.reproduce.gradspo.world import (
     MEAN,
     QUICK,
     SHAPE,

@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from prefopt.reproduce import lpo_accuracy, lpo_cost, lpo_judges
-from prefopt.reproduce.lpo import part, reproduce
-from prefopt.reproduce.lpo_cost import DPO, LPO, SPO, cost_to, operations, ratio_claim, reward_at
-from prefopt.reproduce.lpo_judges import EXACT, LRM, PIXEL, SCRATCH, Ranking
-from prefopt.reproduce.lpo_world import (
+from prefopt.reproduce.lpo import accuracy as lpo_accuracy
+from prefopt.reproduce.lpo import cost as lpo_cost
+from prefopt.reproduce.lpo import judges as lpo_judges
+from prefopt.reproduce.lpo.cost import DPO, LPO, SPO, cost_to, operations, ratio_claim, reward_at
+from prefopt.reproduce.lpo.judges import EXACT, LRM, PIXEL, SCRATCH, Ranking
+from prefopt.reproduce.lpo.run import part, reproduce
+from prefopt.reproduce.lpo.world import (
     FULL,
     QUICK,
     Cost,
@@ -161,7 +163,7 @@ def test_bootstrap_interval_has_the_width_of_the_normal_one():
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A tiny world's data, and a cache apart from the user's."""
-    from prefopt.reproduce.lpo_world import prepare
+    from prefopt.reproduce.lpo.world import prepare
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -273,8 +275,8 @@ def test_diffusion_dpo_pays_for_policy_and_reference(runs):
 def test_reproduction_puts_its_parts_together_and_writes_its_figures(
     root, judges, runs, tmp_path, monkeypatch
 ):
-    from prefopt.reproduce import lpo
-    from prefopt.reproduce.core import write
+    from prefopt.reproduce.lpo import run as lpo
+    from prefopt.reproduce.writing import write
 
     made = {**judges, **runs, lpo.RANK: part(lpo.RANK, 0, TINY, root)}
     asked = []

@@ -9,16 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from prefopt.reproduce import lm
-from prefopt.reproduce.bpo_lambda import interior_optimum, sweep_lambda
+from prefopt.reproduce.bpo.sweeps import interior_optimum, sweep_lambda
 from prefopt.reproduce.page import measured
-from prefopt.reproduce.ties_frontier import (
+from prefopt.reproduce.ties.frontier import (
     METHODS,
     at_matched_kl,
     better_at_matched_kl,
     frontier_claims,
     frontier_in_log_linear_world,
 )
-from prefopt.reproduce.ties_preservation import preservation
+from prefopt.reproduce.ties.preservation import preservation
 
 
 def numbers(result):

@@ -11,8 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from prefopt.reproduce import loglinear, ssapo_certificate, ssapo_claims, ssapo_exact
-from prefopt.reproduce.ssapo_claims import (
+from prefopt.reproduce import loglinear
+from prefopt.reproduce.ssapo import certificate as ssapo_certificate
+from prefopt.reproduce.ssapo import claims as ssapo_claims
+from prefopt.reproduce.ssapo import exact as ssapo_exact
+from prefopt.reproduce.ssapo.claims import (
     CLEAN,
     FLIPS,
     GAP_NAMES,
@@ -21,7 +24,7 @@ from prefopt.reproduce.ssapo_claims import (
     METHODS,
     RELEASED_NAMES,
 )
-from prefopt.reproduce.ssapo_world import (
+from prefopt.reproduce.ssapo.world import (
     AGAIN,
     BASELINES,
     BETA,

@@ -9,9 +9,9 @@ import torch
 
 from prefopt import objectives
 from prefopt.reproduce import tabular
-from prefopt.reproduce.bpo_gradients import gradient_scale, optimiser_caveat
-from prefopt.reproduce.bpo_optimum import bregman_members, distance_to_optimum, other_divergences
-from prefopt.reproduce.ties_ideal import ideal_policies, outcome_shares
+from prefopt.reproduce.bpo.gradients import gradient_scale, optimiser_caveat
+from prefopt.reproduce.bpo.optimum import bregman_members, distance_to_optimum, other_divergences
+from prefopt.reproduce.ties.ideal import ideal_policies, outcome_shares
 
 
 def test_minimiser_of_dpo_is_the_bradley_terry_policy():

@@ -7,8 +7,8 @@ import torch
 
 from prefopt import objectives
 from prefopt.reproduce import loglinear
-from prefopt.reproduce.bpo_world import noisy_pairs
-from prefopt.reproduce.ties_worlds import exam_world, metric_world
+from prefopt.reproduce.bpo.world import noisy_pairs
+from prefopt.reproduce.ties.worlds import exam_world, metric_world
 
 SEEDS = range(3, 5)
 
@@ -106,7 +106,7 @@ def test_exam_pairs_obey_the_recipe():
 
 
 def test_labels_are_noisier_where_rewards_are_small():
-    from prefopt.reproduce.bpo_lambda import wrong_labels
+    from prefopt.reproduce.bpo.sweeps import wrong_labels
 
     shares = [
         wrong_labels(noisy_pairs(SEEDS, 1000, scale=scale, test_prompts=5)) for scale in (10.0, 3.0, 1.0)

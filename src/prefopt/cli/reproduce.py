@@ -50,11 +50,12 @@ def command(name: str, seeds: int | None, quick: bool, output: Path | None, work
 
     from rich.console import Console
 
-    from prefopt.reproduce.core import one_thread, write
+    from prefopt.reproduce.core import one_thread
+    from prefopt.reproduce.writing import write
 
     console = Console()
     one_thread()  # the last digits, and so a close verdict, would otherwise depend on the number of cores
-    run = import_module(f"prefopt.reproduce.{name}").reproduce
+    run = import_module(f"prefopt.reproduce.{name}.run").reproduce
     with bars() as ticker:
         result = run(
             quick=quick, workers=workers, ticker=ticker, **({} if seeds is None else {"seeds": seeds})

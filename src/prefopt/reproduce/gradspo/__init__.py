@@ -1,0 +1,1 @@
+"""What `prefopt reproduce gradspo` is made of; `run.py` says which file is which experiment."""
