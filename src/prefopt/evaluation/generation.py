@@ -40,7 +40,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[Generation]:
-    """One completion a prompt, from the model's own distribution (no top-k or nucleus cut).
+    """One completion a prompt, from the model's own distribution, whatever its generation configuration asks for.
 
     Args:
         model: a causal language model, unwrapped.
@@ -52,9 +52,6 @@ def generate(
         batch_size: sequences at once.
     """
     device = next(model.parameters()).device
-    options: dict[str, Any] = {"do_sample": temperature > 0, "top_k": 0, "top_p": 1.0}
-    if temperature > 0:
-        options["temperature"] = temperature
     out: list[Generation] = []
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -66,7 +63,7 @@ def generate(
                 likelihood.pad_token_id,
                 likelihood.tokenizer.eos_token_id,
                 max_new_tokens=max_new_tokens,
-                **options,
+                temperature=temperature,
             )
             for prompt, (tokens, ended) in zip(chunk, drawn, strict=True):
                 out.append(

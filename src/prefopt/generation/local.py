@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from prefopt.generation.base import Request, Response, Settings, sample_seed
+from prefopt.generation.distribution import own_distribution
 from prefopt.likelihoods.flex import generating
 from prefopt.likelihoods.tokens import TokenLikelihood
 
@@ -170,25 +171,24 @@ def continuations(
     *,
     max_new_tokens: int,
     processors: Sequence[LogitsProcessor] = (),
-    **options: Any,
+    temperature: float = 0.0,
 ) -> list[tuple[list[int], bool]]:
     """One continuation a prompt, all at once, with a KV cache.
 
     Args:
-        model: a causal language model, unwrapped; its mode is left as found.
+        model: a causal language model, unwrapped; its mode and its generation configuration are left as found.
         prompts: token ids, each at least one.
         pad_token_id: fills shorter prompts on the left.
-        eos_token_id: ends a continuation, as do those of the model's generation configuration.
+        eos_token_id: ends a continuation, as do those of the model's generation configuration, of which nothing else
+            is used.
         max_new_tokens: continuations are cut there.
         processors: applied to the logits before the choice.
-        options: of `generate`; greedy choice by default.
+        temperature: of draws from the model's own distribution; 0 takes the largest logit after the processors.
 
     Returns:
         For each prompt the new tokens, up to and with an end token, and whether there was one.
     """
     device = next(model.parameters()).device
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ends = {eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
     width = max(map(len, prompts))
     ids = torch.full((len(prompts), width), pad_token_id)
     mask = torch.zeros_like(ids)
@@ -199,16 +199,23 @@ def continuations(
     if was_training:
         model.eval()
     try:
-        with generating(model):
+        with (
+            generating(model),
+            own_distribution(
+                model,
+                pad_token_id=pad_token_id,
+                eos_token_id=eos_token_id,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+            ) as own,
+        ):
             whole = model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=pad_token_id,
-                eos_token_id=sorted(end for end in ends if end is not None) or None,
+                generation_config=own,
                 logits_processor=LogitsProcessorList(processors),
-                **{"do_sample": False, **options},
             )
+            ends = own.eos_token_id or []
     finally:
         if was_training:
             model.train()

@@ -130,12 +130,13 @@ class StagedFolder:
         """Make a stage's model the method's own: linked where the file system can, copied where it cannot."""
         partial, target = self.path / ".model.partial", self.path / "model"
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial, copy_function=_link)
+        shutil.copytree(source, partial, copy_function=link_or_copy)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
 
 
-def _link(source: str, target: str) -> str:
+def link_or_copy(source: str, target: str) -> str:
+    """A hard link, or a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,12 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.identity import fingerprint, saved_fingerprint
 from prefopt.models.loading import adapter_base, load_model, load_tokenizer
 from prefopt.sources.report import Dropped
-from prefopt.stages.folder import write_whole
+from prefopt.stages.folder import link_or_copy, write_whole
 from prefopt.training.data import world_of
 
 Prompt = tuple[str, dict[str, Any]]
+
+WHOLE_DISTRIBUTION = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Dropped]]:
@@ -101,8 +105,7 @@ def sample(
     if config.generation_server is not None:
         from prefopt.generation.server import ServerGenerator
 
-        folder = Path(model).resolve()
-        let_draw(folder)
+        folder = to_serve(Path(model), journal.parent / "served").resolve()
         generator = ServerGenerator(config.generation_server, str(folder))
         generator.identity = saved_fingerprint(folder)
     else:
@@ -119,15 +122,22 @@ def sample(
     return [[as_sample(condition, text) for text in found[name]] for name, condition in prompts]
 
 
-def let_draw(folder: Path) -> None:
-    """Have a saved model drawn from its whole distribution by whoever serves it.
+def to_serve(model: Path, folder: Path) -> Path:
+    """A folder for servers that holds a saved model, linked, and asks to be drawn from its whole distribution.
 
     `transformers serve` takes the likeliest token, and of a draw the likeliest 50, unless the model's own configuration
-    says otherwise; a request cannot ask for it.
+    says otherwise, which a request cannot ask for; others read penalties there. The model's own folder stays as it was.
     """
-    path = folder / "generation_config.json"
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(model, partial, copy_function=link_or_copy)
+    path = partial / "generation_config.json"
     values = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    write_whole(path, json.dumps(values | {"do_sample": True, "top_k": 0}, indent=2) + "\n")
+    ends = {k: v for k, v in values.items() if k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    write_whole(path, json.dumps(ends | WHOLE_DISTRIBUTION, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return folder
 
 
 def as_sample(condition: Mapping[str, Any], text: str) -> Any:
