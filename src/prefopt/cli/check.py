@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from prefopt.sources.encoding import EncodedComparisons
-    from prefopt.sources.report import DataReport
+    from prefopt.sources.report import DataReport, Hint
     from prefopt.sources.rows import Comparisons
 
 SHOWN_TOKENS = 60  # of each side of the first pair
@@ -108,8 +108,8 @@ def _check(
     report, dropped = comparisons.report, comparisons.dropped
     encoded = tokenizer = None
     if model is not None:
-        tokenizer, encoded = _encode(comparisons, model, max_length)
-        report, dropped = encoded.report, encoded.dropped
+        tokenizer, encoded, hints = _encode(comparisons, model, max_length)
+        report, dropped = replace(encoded.report, hints=[*hints, *encoded.report.hints]), encoded.dropped
     if objective is not None and method is not None:
         hints = method_hints(report, method, objective.has_tie_term, objective.unpaired)
         report = replace(report, hints=[*report.hints, *hints])
@@ -150,11 +150,14 @@ def _check(
         )
 
 
-def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any, EncodedComparisons[Any]]:
+def _encode(
+    comparisons: Comparisons, model: str, max_length: int
+) -> tuple[Any, EncodedComparisons[Any], list[Hint]]:
     from transformers import AutoTokenizer
 
     from prefopt.likelihoods.tokens import TokenLikelihood
-    from prefopt.sources.encoding import encode_examples
+    from prefopt.models.positions import positions_of
+    from prefopt.sources.encoding import encode_examples, positions_hint
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
@@ -162,7 +165,13 @@ def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any,
         raise ValueError(
             f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
         ) from error
-    return tokenizer, encode_examples(comparisons, TokenLikelihood(tokenizer, max_length=max_length).encode)
+    try:
+        positions = positions_of(model)
+    except (OSError, ValueError, KeyError):
+        positions = None  # a tokenizer alone
+    likelihood = TokenLikelihood(tokenizer, max_length, positions)
+    encoded = encode_examples(comparisons, likelihood.encode)
+    return tokenizer, encoded, positions_hint(encoded, max_length, positions)
 
 
 def _print_tables(console: Console, report: DataReport) -> None:

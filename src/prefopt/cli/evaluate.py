@@ -85,7 +85,7 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
     judge = contest.the_judge(given["judge"], prompts, output / "judge.journal.jsonl")
     sides = {"model": given["model"], "baseline": given["baseline"]}
     for source in sides.values():
-        contest.check_side(source, prompts)
+        contest.check_side(source, prompts, settings)
     output.mkdir(parents=True, exist_ok=True)
     # noise of its own for the baseline: with the model's, the two would agree more than independent answers do
     seeds = {"model": given["seed"], "baseline": given["seed"] + 1}

@@ -128,27 +128,36 @@ def is_file(source: str) -> bool:
     return Path(source).suffix.lower() in SUFFIXES
 
 
-def check_side(source: str, prompts: Sequence[Prompted]) -> None:
+def check_side(source: str, prompts: Sequence[Prompted], settings: Settings) -> None:
     """Fail early where a side cannot answer.
 
     Raises:
-        ValueError, OSError: a file without answers, a model that is not there or has no chat template, no server named.
+        ValueError, OSError: a file without answers, a model that is not there, has no chat template or too few
+            positions, no server named.
     """
     if is_file(source):
         read_answers(source, prompts)
     elif source.startswith(SERVER):
         model, url = parse_server(source)
         check_server(url, model)
-    elif source.startswith(WORLD):
-        text_world(source)
     else:
-        from prefopt.models.loading import load_tokenizer
+        from prefopt.generation.local import check_room
+        from prefopt.models.positions import likelihood_for
 
-        if not load_tokenizer(source).chat_template and not all(isinstance(p.prompt, str) for p in prompts):
+        folder = model_folder(source)
+        likelihood = likelihood_for(folder, None)
+        if not likelihood.tokenizer.chat_template and not all(isinstance(p.prompt, str) for p in prompts):
             raise ValueError(
                 f"the prompts are conversations but the tokenizer of {source} has no chat template: save one with "
                 "the model, or give prompts as plain strings"
             )
+        ids = {p.id: likelihood.prompt_ids({"prompt": p.prompt}) for p in prompts}
+        check_room(ids, settings.max_new_tokens, likelihood.positions, source)
+
+
+def model_folder(source: str) -> str:
+    """A model's source, a world replaced by the folder of its model."""
+    return str(text_world(source).model_dir()) if source.startswith(WORLD) else source
 
 
 def answers(
@@ -179,7 +188,7 @@ def local(source: str, batch_size: int) -> Any:
     from prefopt.models.identity import fingerprint
     from prefopt.models.loading import load_model, load_tokenizer
 
-    folder = str(text_world(source).model_dir()) if source.startswith(WORLD) else source
+    folder = model_folder(source)
     model: Any = load_model(folder, trainable=False).model
     identity = fingerprint(model)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -224,17 +233,30 @@ def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_s
         is_file(s) or s.startswith(SERVER) for s in (model, baseline)
     ):
         return None
-    from prefopt.comparisons import Item
+    from prefopt.comparisons import Item, UnusableItem
     from prefopt.evaluation.generation import sequence_logps
     from prefopt.evaluation.win_rate import displacement_rate
+    from prefopt.likelihoods.tokens import TokenLikelihood
 
     logps = []
+    length = shortest(model, baseline)
     for source in (model, baseline):
         generator = local(source, batch_size)
-        likelihood = generator.likelihood
-        items = [likelihood.encode(Item({"prompt": p.prompt}, p.chosen)) for p in prompts]
+        likelihood = TokenLikelihood(generator.tokenizer, None, length)
+        try:
+            items = [likelihood.encode(Item({"prompt": p.prompt}, p.chosen)) for p in prompts]
+        except UnusableItem:  # an empty answer, or a prompt that fills the positions
+            return None
         logps.append(sequence_logps(generator.model, likelihood, items, batch_size))
     return displacement_rate(*logps)
+
+
+def shortest(*sources: str) -> int | None:
+    """Positions that all of the models have; None where nothing bounds a row."""
+    from prefopt.models.positions import positions_of
+
+    known = (positions_of(model_folder(source)) for source in sources)
+    return min((n for n in known if n is not None), default=None)
 
 
 def contest(

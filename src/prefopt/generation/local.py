@@ -9,7 +9,7 @@ Legend: B rows of a batch, T places, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogits
 from prefopt.generation.base import Request, Response, Settings, sample_seed
 from prefopt.generation.distribution import own_distribution
 from prefopt.likelihoods.flex import generating
+from prefopt.likelihoods.positions import positions_in
 from prefopt.likelihoods.tokens import TokenLikelihood
 
 
@@ -44,7 +45,7 @@ class LocalGenerator:
             raise ValueError(f"batch_size must be at least 1; given {batch_size}")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.identity = identity
-        self.likelihood = TokenLikelihood(tokenizer, max_length=None)
+        self.likelihood = TokenLikelihood(tokenizer, None, positions_in(model.config))
 
     def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[list[Response]]:
         """Responses batch by batch, the longest prompts first.
@@ -53,7 +54,8 @@ class LocalGenerator:
             ValueError: messages without a chat template, a prompt without tokens, or one that leaves no room for
                 `max_new_tokens` within the model's positions; before anything is generated.
         """
-        prompts = {request.id: self._encode(request, settings) for request in requests}
+        prompts = {request.id: self._encode(request) for request in requests}
+        check_room(prompts, settings.max_new_tokens, self.likelihood.positions)
         rows = [(request, sample) for request in requests for sample in request.samples]
         # by id within a length, so that the same rows make up the same batches in any order
         rows.sort(key=lambda row: (-len(prompts[row[0].id]), row[0].id, row[1]))
@@ -81,7 +83,7 @@ class LocalGenerator:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text if isinstance(request.prompt, str) else text.strip()
 
-    def _encode(self, request: Request, settings: Settings) -> list[int]:
+    def _encode(self, request: Request) -> list[int]:
         if not isinstance(request.prompt, str) and not self.tokenizer.chat_template:
             raise ValueError(
                 f"request {request.id!r} holds messages but the tokenizer has no chat template: set "
@@ -92,14 +94,36 @@ class LocalGenerator:
             raise ValueError(
                 f"request {request.id!r} becomes no tokens at all; give a prompt with text in it"
             )
-        config = self.model.config
-        limit = getattr(getattr(config, "get_text_config", lambda: config)(), "max_position_embeddings", None)
-        if limit is not None and len(ids) + settings.max_new_tokens > limit:
-            raise ValueError(
-                f"request {request.id!r} has {len(ids)} tokens, and max_new_tokens={settings.max_new_tokens} more "
-                f"exceed the model's {limit} positions: lower max_new_tokens or leave the prompt out"
-            )
         return ids
+
+
+def check_room(
+    prompts: Mapping[str, Sequence[int]], max_new_tokens: int, positions: int | None, model: str = "the model"
+) -> None:
+    """Refuse prompts behind which answers would leave the model's positions.
+
+    Args:
+        prompts: token ids by id.
+        max_new_tokens: of an answer.
+        positions: of the model; None: not known.
+        model: its name, for the message.
+
+    Raises:
+        ValueError: some have no room; says how many, and what would fit.
+    """
+    if positions is None:
+        return
+    over = [name for name, ids in prompts.items() if len(ids) + max_new_tokens > positions]
+    if not over:
+        return
+    longest = max(prompts, key=lambda name: len(prompts[name]))
+    room = positions - len(prompts[longest])
+    lower = f"lower max_new_tokens to {room}, or leave" if room > 0 else "leave"
+    raise ValueError(
+        f"{len(over)} of {len(prompts)} prompts, such as {over[0]!r} with {len(prompts[over[0]])} tokens, and "
+        f"max_new_tokens={max_new_tokens} more exceed the {positions} positions of {model}: {lower} long prompts out "
+        f"(the longest, {longest!r}, has {len(prompts[longest])})"
+    )
 
 
 class CountedGumbel(LogitsProcessor):

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from prefopt.likelihoods.attention import can_mask
 from prefopt.likelihoods.layout import UNLIMITED, Sharing
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
+from prefopt.likelihoods.positions import positions_in
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -140,7 +141,7 @@ def _try_out(
     tolerance, on_cpu = TOLERANCE.get(parameter.dtype, 0.1), parameter.device.type == "cpu"
     found = Ability(
         hidden=getattr(config, "hidden_size", None) or 1024,
-        longest=getattr(config, "max_position_embeddings", None) or UNLIMITED,
+        longest=positions_in(config) or UNLIMITED,
     )
 
     def run(items: list[EncodedText], ability: Ability, apart: bool | None = None) -> Tensor:
@@ -217,7 +218,7 @@ def probes(config: Any, least: int = 32) -> list[EncodedText]:
         config: of the text model.
         least: tokens of the long completion, if the model has as many places.
     """
-    places = getattr(config, "max_position_embeddings", None) or 2**20
+    places = positions_in(config) or 2**20
     windows = [
         w for name in WINDOWS if isinstance(w := getattr(config, name, None), int) and w <= LONGEST_WINDOW
     ]

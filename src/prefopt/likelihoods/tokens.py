@@ -1,8 +1,8 @@
 """Token log-likelihood of a completion given its prompt, for any causal language model of transformers.
 
 Truncation, one rule: prompt and completion are tokenized together and the *end of the completion* is cut so that
-the whole fits `max_length`, each side on its own. The prompt is never cut: an item whose prompt alone fills
-`max_length` is unusable, and its row is reported in `dropped.jsonl`.
+the whole fits `max_length` and the model's positions, each side on its own. The prompt is never cut: an item whose
+prompt alone fills them is unusable, and its row is reported in `dropped.jsonl`.
 
 Legend: N items, R rows, T row length, K scored tokens, V vocabulary, L longest completion.
 """
@@ -37,6 +37,11 @@ class TokenLikelihood:
     Args:
         tokenizer: the model's tokenizer; its chat template is used for rows of messages.
         max_length: most tokens of prompt and completion together; None for no limit.
+        positions: of the models that will score, see `models.positions`; rows are cut there too. None: not known.
+
+    Attributes:
+        max_length: the smaller of the two.
+        limit: what sets it, in words.
 
     Example:
         >>> likelihood = TokenLikelihood(tokenizer, max_length=512)              # doctest: +SKIP
@@ -47,13 +52,21 @@ class TokenLikelihood:
     version = 1  # of what a score means; part of the reference cache's key
     ability = Ability()  # until a model has been tried out: one padded row an item
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None = 1024) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = 1024,
+        positions: int | None = None,
+    ) -> None:
         if max_length is not None and max_length < 2:
             raise ValueError(
                 f"max_length must be at least 2 (one prompt token, one completion token); given {max_length}"
             )
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.asked_length, self.positions = max_length, positions
+        self.max_length = min((n for n in (max_length, positions) if n is not None), default=None)
+        narrow = positions is not None and (max_length is None or positions < max_length)
+        self.limit = f"the model's {positions} positions" if narrow else f"max_length={max_length}"
         self.pad_token_id: int = next(
             (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None),
             0,  # never attended to, never scored: any id serves
@@ -89,7 +102,7 @@ class TokenLikelihood:
             if start == len(whole_ids):
                 raise UnusableItem("prompt and completion together are a single token: nothing can be scored")
         if self.max_length is not None and start >= self.max_length:
-            raise UnusableItem(f"the prompt alone has {start} tokens and fills max_length={self.max_length}")
+            raise UnusableItem(f"the prompt alone has {start} tokens and fills {self.limit}", "prompt_length")
         ids = whole_ids if self.max_length is None else whole_ids[: self.max_length]
         return EncodedText(array("i", ids), start, truncated=len(ids) < len(whole_ids))
 

@@ -29,9 +29,10 @@ from prefopt.models.loading import (
     load_tokenizer,
     trainable_parameters,
 )
+from prefopt.models.positions import likelihood_for
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
-from prefopt.sources.encoding import encode_examples
+from prefopt.sources.encoding import encode_examples, positions_hint
 from prefopt.sources.rows import load_comparisons
 from prefopt.training import memory
 from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, read, world_of
@@ -57,8 +58,11 @@ def set_up(context: Context) -> Setup:
         except RuntimeError as error:
             raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
+    reference_source = (
+        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
+    )
     tokenizer = load_tokenizer(source)
-    likelihood = TokenLikelihood(tokenizer, config.max_length)
+    likelihood = likelihood_for(source, config.max_length, reference_source, tokenizer=tokenizer)
     data = prepare(config, objective, likelihood)
     context.announce(data, first_pair(data.train[0], tokenizer))
 
@@ -84,9 +88,6 @@ def set_up(context: Context) -> Setup:
             )
     if not config.load_in_4bit:
         model.to(accelerator.device)
-    reference_source = (
-        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
-    )
 
     def load_reference() -> nn.Module:
         return load_model(
@@ -135,7 +136,15 @@ def set_up(context: Context) -> Setup:
         forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
         batch_tokens=fit.tokens,
         sampler=lambda reference: TextSampler(
-            config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
+            config,
+            likelihood,
+            model,
+            reference,
+            data.prompts,
+            reward,
+            context.record,
+            accelerator,
+            context.console.say,
         ),
         save=lambda folder, state: save(folder, policy, tokenizer, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
@@ -192,12 +201,15 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
     split = read(config, objective, partial(load_comparisons, optional=objective.columns))
     encoded = encode_examples(split.train, likelihood.encode)
     train, held_out, dropped = encoded.examples, [], encoded.dropped
+    limits = positions_hint(encoded, likelihood.asked_length, likelihood.positions)
     if split.held_out.examples:
         other = encode_examples(split.held_out, likelihood.encode)
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
     report = encoded.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in split.hints] + list(report["hints"])
+    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
+        report["hints"]
+    )
     if "rho_mismatched" in objective.needs:
         train = with_mismatched(train, likelihood.max_length)
         held_out = with_mismatched(held_out, likelihood.max_length)

@@ -19,7 +19,8 @@ from prefopt.generation.journal import collect
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.identity import fingerprint, saved_fingerprint
-from prefopt.models.loading import adapter_base, load_model, load_tokenizer
+from prefopt.models.loading import load_model, load_tokenizer
+from prefopt.models.positions import likelihood_for
 from prefopt.sources.report import Dropped
 from prefopt.stages.folder import link_or_copy, write_whole
 from prefopt.training.data import world_of
@@ -48,9 +49,9 @@ def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[li
             f"the prompts are messages but the tokenizer of {config.model} has no chat template: set "
             "tokenizer.chat_template and save it with the model, or give prompts as plain strings"
         )
-    likelihood = TokenLikelihood(tokenizer, config.max_length)
+    likelihood = likelihood_for(source, config.max_length, source_folder(config), tokenizer=tokenizer)
+    positions = likelihood.positions
     limits = [config.max_length and config.max_length - 1]  # a place for a token to score
-    positions = positions_of(source)
     limits.append(positions and positions - config.response_tokens)
     limit = min((x for x in limits if x is not None), default=None)
     kept, dropped = [], []
@@ -67,14 +68,6 @@ def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[li
             f"response_tokens={config.response_tokens} and the model's {positions} positions: lower response_tokens"
         )
     return kept, dropped
-
-
-def positions_of(source: str) -> int | None:
-    """How many places a model has; None where it does not say."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(adapter_base(source) or source)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def sample(
@@ -161,7 +154,7 @@ def score(
         A list a prompt, policy's and reference's.
     """
     reference = source_folder(config)
-    likelihood = TokenLikelihood(load_tokenizer(model), config.max_length)
+    likelihood = likelihood_for(model, config.max_length, reference)
     items = [
         likelihood.encode(Item(condition, answer))
         for (_, condition), row in zip(prompts, answers, strict=True)

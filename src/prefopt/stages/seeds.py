@@ -14,10 +14,9 @@ import torch
 from prefopt.comparisons import Example
 from prefopt.config import TrainConfig
 from prefopt.likelihoods.capability import causal_lm, trunk_of
-from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.models.loading import load_tokenizer
+from prefopt.models.positions import likelihood_for
 from prefopt.sources.annotation import farthest_points
-from prefopt.stages.labels import folder_of, loaded, positions_of
+from prefopt.stages.labels import folder_of, loaded
 
 
 def choose_seeds(config: TrainConfig, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -41,9 +40,9 @@ def choose_seeds(config: TrainConfig, examples: Sequence[Example]) -> tuple[list
 def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.ndarray:
     """(N, D) float32, the starting model's last hidden state at the last token of each prompt."""
     source = folder_of(config.model)
-    likelihood = TokenLikelihood(load_tokenizer(source), config.max_length)
-    positions = positions_of(source)  # of a longer prompt the end
-    prompts = [likelihood.prompt_ids(e.items[0].condition)[-(positions or 0) :] for e in examples]
+    likelihood = likelihood_for(source, config.max_length)
+    kept = -(likelihood.positions or 0)  # of a longer prompt the end
+    prompts = [likelihood.prompt_ids(e.items[0].condition)[kept:] for e in examples]
     if empty := [e.id for e, ids in zip(examples, prompts, strict=True) if not ids]:
         raise ValueError(f"seed_selection=farthest compares prompts, and that of row {empty[0]} has no token")
     network = loaded(config, source)
