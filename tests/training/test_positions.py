@@ -154,7 +154,9 @@ def test_evaluation_refuses_before_any_answer(short_model, tiny_model, rows_file
             tmp_path, "evaluate", tiny_model, "--baseline", short_model, "--data", data, "--output", out,
             "--judge", f"openai:judge@{server.url}", "--max-new-tokens", 40,
         )  # fmt: skip
-    assert_plain_error(done, "1 of 2 prompts, such as 'prompt-2' with ", f"the 64 positions of {short_model}: ")
+    assert_plain_error(
+        done, "1 of 2 prompts, such as 'prompt-2' with ", f"the 64 positions of {short_model}: "
+    )
     assert not out.exists()
 
 

@@ -70,10 +70,10 @@ def encode_examples(
             row = comparisons.origins[example.id].row
             dropped.append(Dropped(row, example.id, error.reason, str(error)))
     if not examples:
-        more = any("max_length=" in d.detail for d in dropped)
+        by_model = any("positions" in d.detail for d in dropped)  # which no max_length changes
         raise ValueError(
             nothing_usable(comparisons.report.source, "row", dropped)
-            + (". A larger max_length keeps more of each text" if more else "")
+            + ("" if by_model else ". A larger max_length keeps more of each text")
         )
     return EncodedComparisons(examples, dropped, _report(comparisons.report, examples, dropped))
 
