@@ -20,6 +20,7 @@ from prefopt.generation.base import Request, Response, Settings, sample_seed
 from prefopt.generation.distribution import own_distribution
 from prefopt.likelihoods.flex import generating
 from prefopt.likelihoods.positions import positions_in
+from prefopt.likelihoods.rotary import companies, forgetful, switch_of
 from prefopt.likelihoods.tokens import TokenLikelihood
 
 
@@ -64,8 +65,10 @@ class LocalGenerator:
     def _batches(
         self, rows: Sequence[tuple[Request, int]], prompts: dict[str, list[int]], settings: Settings
     ) -> Iterator[list[Response]]:
-        for start in range(0, len(rows), self.batch_size):
-            batch = rows[start : start + self.batch_size]
+        lengths = [len(prompts[request.id]) for request, _ in rows]
+        switch = switch_of(self.model)
+        for chosen in companies(lengths, settings.max_new_tokens, self.batch_size, switch):
+            batch = [rows[n] for n in chosen]
             drawn = continuations(
                 self.model,
                 [prompts[request.id] for request, _ in batch],
@@ -225,6 +228,7 @@ def continuations(
     try:
         with (
             generating(model),
+            forgetful(model),
             own_distribution(
                 model,
                 pad_token_id=pad_token_id,

@@ -26,6 +26,7 @@ from prefopt.likelihoods.forward import balances_experts, experts_loss, scoring_
 from prefopt.likelihoods.head import MEASURES, Finish, measures, token_logp
 from prefopt.likelihoods.layout import Sharing, common_prefix
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
+from prefopt.likelihoods.rotary import own_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -181,7 +182,14 @@ class TokenLikelihood:
     def plan(self, items: Sequence[EncodedText]) -> Plan:
         """Lay the items out in rows, as densely as the model allows."""
         ability = self.ability
-        return plan_rows(items, self.pad_token_id, ability.sharing, ability.hidden, ability.longest)
+        return plan_rows(
+            items,
+            self.pad_token_id,
+            ability.sharing,
+            ability.hidden,
+            ability.longest,
+            switch=ability.switch,
+        )
 
     def score(self, model: nn.Module, plan: Plan, extras: Collection[str] = ()) -> ItemScores:
         """Log-probabilities of the planned tokens, in float32 (float64 for a float64 model), with gradients.
@@ -206,7 +214,7 @@ class TokenLikelihood:
         if balanced:
             inputs["output_router_logits"] = True
         auxiliary = None
-        with rows_of(plan):
+        with rows_of(plan), own_positions(model, plan.sequence_RT):
             if ability.own_head:
                 with scoring_forward(model, plan, names, ability):
                     logp_K, *found = model(**inputs)
@@ -222,8 +230,9 @@ class TokenLikelihood:
         return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, auxiliary=auxiliary, **more)
 
     def settings(self) -> dict[str, Any]:
-        """Nothing but model and tokens decides a score."""
-        return {}
+        """Nothing but model and tokens decides a score; where positions change with the length, how they are counted."""
+        switch = self.ability.switch
+        return {} if switch is None else {"positions": f"of each sequence alone, after {switch.after}"}
 
     def at(self, example: Encoded[EncodedText], epoch: int) -> Encoded[EncodedText]:
         """Text is scored alike in every epoch."""

@@ -152,12 +152,13 @@ def set_up(context: Context) -> Setup:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two models are of one architecture."""
+    """Whether two models are of one architecture, with the same rotary positions."""
     from transformers import AutoConfig
 
     # an adapter's folder need not hold its base model's configuration
     a, b = (AutoConfig.from_pretrained(adapter_base(x) or x) for x in (one, other))
-    return bool(a.model_type == b.model_type)
+    ropes = [getattr(x.get_text_config(), "rope_parameters", None) for x in (a, b)]
+    return bool(a.model_type == b.model_type and ropes[0] == ropes[1])
 
 
 def check_terms(config: TrainConfig) -> None:

@@ -14,6 +14,7 @@ import torch
 from prefopt.comparisons import Example
 from prefopt.config import TrainConfig
 from prefopt.likelihoods.capability import causal_lm, trunk_of
+from prefopt.likelihoods.rotary import companies, forgetful, switch_of
 from prefopt.models.positions import likelihood_for
 from prefopt.sources.annotation import farthest_points
 from prefopt.stages.labels import folder_of, loaded
@@ -55,8 +56,9 @@ def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.nd
     device = next(network.parameters()).device
     order = sorted(range(len(prompts)), key=lambda k: len(prompts[k]))
     found: dict[int, np.ndarray] = {}
-    for start in range(0, len(order), config.per_device_eval_batch_size):
-        batch = order[start : start + config.per_device_eval_batch_size]
+    lengths = [len(prompts[k]) for k in order]
+    for places in companies(lengths, 0, config.per_device_eval_batch_size, switch_of(network)):
+        batch = [order[n] for n in places]
         ids_BT = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(list(prompts[k])) for k in batch],
             batch_first=True,
@@ -64,7 +66,9 @@ def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.nd
         )
         last_B = torch.tensor([len(prompts[k]) - 1 for k in batch])
         mask_BT = (torch.arange(ids_BT.shape[1]) <= last_B[:, None]).long()
-        hidden_BTD = trunk(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).last_hidden_state
+        with forgetful(network):
+            out = trunk(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device))
+        hidden_BTD = out.last_hidden_state
         rows_BD = hidden_BTD[torch.arange(len(batch)), last_B].float().cpu().numpy()
         found.update(zip(batch, rows_BD, strict=True))
     return np.stack([found[k] for k in range(len(prompts))])
