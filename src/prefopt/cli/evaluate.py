@@ -16,7 +16,10 @@ import click
 @click.option(
     "--data", required=True, metavar="FILE|world:text", help="Prompts: column `prompt`, text or messages."
 )
-@click.option("--judge", required=True, metavar="JUDGE", help="world:text, or openai:MODEL@URL of a server.")
+@click.option(
+    "--judge", required=True, metavar="JUDGE",
+    help="world:text, openai:MODEL@URL of a server, or FILE.py:FUNCTION, a score of (prompt, answer).",
+)  # fmt: skip
 @click.option(
     "--max_new_tokens", "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True
 )

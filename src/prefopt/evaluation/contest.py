@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -199,21 +199,25 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
     """A judge by name.
 
     Args:
-        name: world:text or openai:MODEL@URL.
+        name: world:text, openai:MODEL@URL, or FILE.py:FUNCTION, a score of (prompt, answer).
         prompts: that it will judge.
         journal: for replies of a server.
 
     Raises:
-        ValueError: no such judge, or prompts that a world does not know.
+        ValueError, OSError: no such judge, or prompts that a world does not know.
         ConnectionError: no server is there.
     """
+    if ".py:" in name:
+        return ScorerJudge(function_of(name))
     if name.startswith(SERVER):
         model, url = parse_server(name)
         judge = ServerJudge(url, model, journal)
         check_server(url, model)  # before answers are generated for a judge that is not there
         return judge
     if not name.startswith(WORLD):
-        raise ValueError(f"no judge is called {name!r}: needed world:text, or openai:MODEL@URL")
+        raise ValueError(
+            f"no judge is called {name!r}: needed world:text, openai:MODEL@URL, or FILE.py:FUNCTION"
+        )
     world = text_world(name)
     for prompt in prompts:
         try:
@@ -221,6 +225,34 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
         except ValueError as error:
             raise ValueError(f"{name} cannot judge prompt {prompt.id!r}: {error}") from None
     return ScorerJudge(world.verify)
+
+
+def function_of(name: str) -> Callable[[str, str], float]:
+    """The function that `FILE.py:FUNCTION` names; the file is run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be run, or has no such function.
+    """
+    import importlib.util
+
+    file, _, function = name.rpartition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}, which the judge {name} names")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ValueError(f"{path} has no function {function!r}, which the judge {name} names")
+    judge: Callable[[str, str], float] = found
+    return judge
 
 
 def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_size: int) -> float | None:
