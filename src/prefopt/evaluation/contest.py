@@ -208,7 +208,9 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
         ConnectionError: no server is there.
     """
     if ".py:" in name:
-        return ScorerJudge(function_of(name))
+        score = function_of(name)
+        score(last_turn(prompts[0].prompt), "")  # before answers are generated for a judge that fails
+        return ScorerJudge(score)
     if name.startswith(SERVER):
         model, url = parse_server(name)
         judge = ServerJudge(url, model, journal)
@@ -251,8 +253,17 @@ def function_of(name: str) -> Callable[[str, str], float]:
     found = getattr(module, function, None)
     if not callable(found):
         raise ValueError(f"{path} has no function {function!r}, which the judge {name} names")
-    judge: Callable[[str, str], float] = found
-    return judge
+
+    def score(prompt: str, answer: str) -> float:
+        try:
+            return float(found(prompt, answer))
+        except Exception as error:  # whatever a user's function raises
+            raise ValueError(
+                f"the judge {name} failed on prompt {prompt[:40]!r} and answer {answer[:40]!r}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    return score
 
 
 def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_size: int) -> float | None:

@@ -29,7 +29,7 @@ FLOAT32 = 4  # bytes
 LOADED_LATER = 64 * 2**20  # optimizer, report and drawing of a CPU run, in bytes; measured
 # what glibc cannot use between the blocks that a forward pass keeps: shares of activations, and of what adapted
 # projections give (their own output, the adapter's, and it scaled, die as soon as they are summed); measured
-HOLES, HOLES_OF_ADAPTERS = 0.15, 1.9
+HOLES, HOLES_OF_ADAPTERS = 0.2, 1.9
 
 
 def forecast(
