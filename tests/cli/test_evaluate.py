@@ -116,6 +116,53 @@ def test_a_judge_and_a_model_behind_servers(data, right, tmp_path):
     assert "agree on 100%" in done.stdout
 
 
+def test_a_function_of_a_file_judges(data, right, tmp_path):
+    judge = tmp_path / "rules" / "rule.py"
+    judge.parent.mkdir()
+    judge.write_text("""
+def short(prompt, answer):
+    assert ":" in prompt
+    return -len(answer)
+
+def fails(prompt, answer):
+    return {}[answer]
+""")
+    other = tmp_path / "other.jsonl"
+    rows = lines(right)
+    answers = [
+        row["answer"] + ("!" if k < 2 else "" if k < 5 else "?")[: k != 2] for k, row in enumerate(rows)
+    ]
+    longer = [
+        row | {"answer": text + " more" * (k % 2)}
+        for k, (row, text) in enumerate(zip(rows, answers, strict=True))
+    ]
+    other.write_text("".join(json.dumps(row) + "\n" for row in longer))
+    command = [
+        "evaluate",
+        right,
+        "--baseline",
+        other,
+        "--data",
+        data,
+        "--output",
+        tmp_path / "out",
+        "--judge",
+    ]
+    done = prefopt(tmp_path, *command, f"{judge}:short")
+    assert done.returncode == 0, done.stderr
+    expected = [
+        1.0 if len(a["answer"]) < len(b["answer"]) else 0.5 if len(a["answer"]) == len(b["answer"]) else 0.0
+        for a, b in zip(rows, longer, strict=True)
+    ]
+    assert {0.5, 1.0} <= set(expected)
+    assert [row["preference"] for row in lines(tmp_path / "out" / "answers.jsonl")] == expected
+    assert_plain_error(prefopt(tmp_path, *command, f"{judge}:long"), "has no function 'long'")
+    assert_plain_error(prefopt(tmp_path, *command, f"{judge}:fails"), "failed on prompt", "KeyError")
+    assert_plain_error(prefopt(tmp_path, *command, "rules/none.py:short"), "there is no file rules/none.py")
+    judge.write_text("import no_such_module")
+    assert_plain_error(prefopt(tmp_path, *command, f"{judge}:short"), "cannot be run", "no_such_module")
+
+
 def test_bad_input_is_told_before_anything_runs(tiny_model, data, right, tmp_path):
     def run(model=right, baseline=right, data=data, judge="world:text"):
         return prefopt(
@@ -139,7 +186,7 @@ def test_bad_input_is_told_before_anything_runs(tiny_model, data, right, tmp_pat
     )
     assert_plain_error(run(data="prompt.jsonl"), "prompt.jsonl", "did you mean", "prompts.jsonl")
     assert_plain_error(run(model=tmp_path / "nothing"), "no model folder")
-    assert_plain_error(run(model=tiny_model, baseline="world:picture"), "world:picture", "world:text")
+    assert_plain_error(run(baseline="world:picture"), "world:picture", "world:text")
     (tmp_path / "few.jsonl").write_text("\n".join(right.read_text().splitlines()[:4]))
     assert_plain_error(run(baseline=tmp_path / "few.jsonl"), "answers 4 of 6 prompts", PROMPTS[4][:20])
     (tmp_path / "other.jsonl").write_text('{"prompt": "Who are you?"}\n{"prompt": "And I?"}\n')

@@ -52,6 +52,7 @@ def test_the_list_of_reasons_is_complete() -> None:
         "bad_target",
         "tie",
         "unusable_item",
+        "prompt_length",
     }
     assert len(reasons) > 12
     assert not [reason for reason in reasons if f"`{reason}`" not in PAGE]

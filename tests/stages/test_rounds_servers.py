@@ -42,7 +42,7 @@ def test_transformers_serve_answers_for_each_rounds_model(tiny_model, data, own_
         assert len({row["text"] for row in answers}) > 2
         assert all(0 < row["tokens"] <= 8 for row in answers)
     assert models[0] != models[1]
-    served = json.loads((folder / "stages/0/run/model/generation_config.json").read_text())
+    served = json.loads((folder / "stages/1/served/generation_config.json").read_text())
     assert (served["do_sample"], served["top_k"]) == (True, 0)
 
 

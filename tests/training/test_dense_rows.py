@@ -155,8 +155,9 @@ def test_examples_that_tokens_hold():
     """The widest examples that fit together, at least one."""
     widths = [50, 30, 30, 20, 4]
     need = TextMemory(
-        config=None, model=None, likelihood=SimpleNamespace(width=lambda item: item), longest=0, scored=0, items=0,
+        config=None, model=None, likelihood=SimpleNamespace(width=lambda item: item), longest=0, items=0,
         train=[Encoded(str(w), (w - 2, 2), ()) for w in widths], bf16=False, cached=False,
+        copies=False,
     )  # fmt: skip
     assert [need.examples_of(tokens) for tokens in (1, 50, 79, 80, 110, 129, 130, 134, 999)] == [
         1,

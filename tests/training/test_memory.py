@@ -10,9 +10,13 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from prefopt.comparisons import Encoded
+from prefopt.config import TrainConfig
+from prefopt.likelihoods.head import PIECE
 from prefopt.likelihoods.plan import EncodedText, plan_rows
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.models.loading import LoraSettings, add_lora
+from prefopt.modalities.text_memory import TextMemory
+from prefopt.models.loading import LoraSettings, add_lora, load_model, load_tokenizer
 from prefopt.training.memory import Sizes, forecast, image_forecast, sentence
 
 ROWS, LENGTH, PROMPT, VOCABULARY = 4, 48, 20, 100
@@ -102,11 +106,11 @@ def test_logits_by_hand():
     tokens, scored = ROWS * LENGTH, ROWS * 12
     # of all tokens; gathered where scored; their log-softmax
     expected = tokens * VOCABULARY * 4 + 2 * scored * VOCABULARY * 4
-    assert bytes_of(model_of(), scored=12)["logits"] == expected
+    assert bytes_of(model_of(), scored=scored)["logits"] == expected
     assert bytes_of(model_of())["logits"] == 3 * tokens * VOCABULARY * 4
     # under autocast the logits have two bytes, and a float32 copy where scored
     expected = tokens * VOCABULARY * 2 + scored * VOCABULARY * (2 + 4 + 4)
-    assert bytes_of(model_of(), scored=12, autocast_bf16=True)["logits"] == expected
+    assert bytes_of(model_of(), scored=scored, autocast_bf16=True)["logits"] == expected
 
 
 def test_passes_without_gradients():
@@ -128,6 +132,55 @@ def test_activations_against_autograd(architecture, lora, dtype, bf16):
         model = add_lora(model, LoraSettings(r=2))
     found = bytes_of(model, autocast_bf16=bf16)["activations"]
     assert found == pytest.approx(kept_by_autograd(model, bf16), rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "targets", ["all-linear", ["q_proj", "down_proj"], ["q_proj", "gate_proj", "up_proj"]]
+)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_activations_that_adapters_keep(targets, bf16):
+    model = add_lora(model_of(), LoraSettings(r=2, target_modules=targets))
+    found = bytes_of(model, autocast_bf16=bf16)["activations"]
+    assert found == pytest.approx(kept_by_autograd(model, bf16), rel=0.15)
+
+
+def test_scored_tokens_are_those_of_the_batch(tiny_model):
+    """Several completions lie in a row once prompts are shared: no row has more scored tokens than places."""
+    likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)))
+    model = load_model(str(tiny_model)).model
+    assert likelihood.adapt(model).sharing == "shared"
+    prompt = list(range(3, 23))
+    examples = [
+        Encoded(str(k), tuple(EncodedText(array("i", [*prompt, k, *[side] * 30]), 20) for side in (4, 5)), ())
+        for k in range(40, 44)
+    ]
+    config = TrainConfig(method="dpo", model=str(tiny_model), data="x", per_device_train_batch_size=4)
+    need = TextMemory.of(config, model, likelihood, examples, [], bf16=False, needs_reference=True)
+    found = {part["part"]: part["bytes"] for part in need.forecast(4, False, False)}
+    vocabulary = model.config.vocab_size
+    assert found["logits"] == 3 * PIECE["cpu"] + 8 * 31 * vocabulary * 4
+
+
+def test_a_tied_embedding_has_two_gradients_for_a_moment():
+    embedding = model_of("qwen3").get_input_embeddings().weight.numel() * 4
+    assert bytes_of(model_of("qwen3"))["second gradient of the embedding"] == embedding
+    assert "second gradient of the embedding" not in bytes_of(model_of())
+    assert "second gradient of the embedding" not in bytes_of(add_lora(model_of("qwen3"), LoraSettings(r=2)))
+
+
+def test_a_copy_that_scores_samples():
+    model = model_of()
+    found = bytes_of(model, samples_reference=True)
+    assert found["reference for samples"] == found["weights"]
+    assert "reference for samples" not in bytes_of(model)
+
+
+def test_adapters_of_many_projections_leave_more_holes():
+    few, many = (
+        bytes_of(add_lora(model_of(), LoraSettings(r=2, target_modules=targets)))
+        for targets in (["q_proj"], "all-linear")
+    )
+    assert 0 < few["holes between blocks"] < many["holes between blocks"] / 3
 
 
 def test_activations_of_attention_that_is_not_fused():

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from prefopt.sources.encoding import EncodedComparisons
-    from prefopt.sources.report import DataReport
+    from prefopt.sources.report import DataReport, Hint
     from prefopt.sources.rows import Comparisons
 
 SHOWN_TOKENS = 60  # of each side of the first pair
@@ -123,8 +123,8 @@ def _check(
     report, dropped = comparisons.report, comparisons.dropped
     encoded = tokenizer = None
     if model is not None:
-        tokenizer, encoded = _encode(comparisons, model, max_length)
-        report, dropped = encoded.report, encoded.dropped
+        tokenizer, encoded, hints = _encode(comparisons, model, max_length)
+        report, dropped = replace(encoded.report, hints=[*hints, *encoded.report.hints]), encoded.dropped
     if objective is not None and method is not None:
         hints = method_hints(report, method, objective.has_tie_term, objective.unpaired)
         report = replace(report, hints=[*report.hints, *hints])
@@ -166,12 +166,13 @@ def _check(
         )
 
 
-def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any, EncodedComparisons[Any]]:
-    from dataclasses import replace
-
+def _encode(
+    comparisons: Comparisons, model: str, max_length: int
+) -> tuple[Any, EncodedComparisons[Any], list[Hint]]:
     from prefopt.likelihoods.tokens import TokenLikelihood
+    from prefopt.models.positions import positions_of
     from prefopt.models.tokenizers import check_places, load_tokenizer
-    from prefopt.sources.encoding import encode_examples
+    from prefopt.sources.encoding import encode_examples, positions_hint
     from prefopt.sources.report import Hint
 
     try:
@@ -180,15 +181,19 @@ def _encode(comparisons: Comparisons, model: str, max_length: int) -> tuple[Any,
         raise ValueError(
             f"no tokenizer could be loaded from {model}: {str(error).splitlines()[0]}"
         ) from error
-    likelihood = TokenLikelihood(tokenizer, max_length=max_length)
+    try:
+        positions = positions_of(model)
+    except (OSError, ValueError, KeyError):
+        positions = None  # a tokenizer alone
+    likelihood = TokenLikelihood(tokenizer, max_length, positions)
     encoded = encode_examples(comparisons, likelihood)
+    hints = positions_hint(encoded, max_length, positions)
     if told := likelihood.clock.told:
-        hints = [*encoded.report.hints, Hint("note", told)]
-        encoded = replace(encoded, report=replace(encoded.report, hints=hints))
+        hints.append(Hint("note", told))
     check_places(
         tokenizer, model, lambda: (i for e in encoded.examples for item in e.items for i in item.ids)
     )
-    return tokenizer, encoded
+    return tokenizer, encoded, hints
 
 
 def _print_tables(console: Console, report: DataReport) -> None:

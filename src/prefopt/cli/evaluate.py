@@ -17,7 +17,10 @@ import click
 @click.option(
     "--data", required=True, metavar="FILE|world:text", help="Prompts: column `prompt`, text or messages."
 )
-@click.option("--judge", required=True, metavar="JUDGE", help="world:text, or openai:MODEL@URL of a server.")
+@click.option(
+    "--judge", required=True, metavar="JUDGE",
+    help="world:text, openai:MODEL@URL of a server, or FILE.py:FUNCTION, a score of (prompt, answer).",
+)  # fmt: skip
 @click.option(
     "--max_new_tokens", "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True
 )
@@ -100,7 +103,7 @@ def _evaluate(given: dict[str, Any], batch_size: int, output: Path) -> dict[str,
             lock.take()
         judge = contest.the_judge(given["judge"], prompts, output / "judge.journal.jsonl")
         for source in sides.values():
-            contest.check_side(source, prompts)
+            contest.check_side(source, prompts, settings)
         lock.take()
         stack.enter_context(dated(day_of(output)))
         # noise of its own for the baseline: with the model's, the two would agree more than independent answers do

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -135,29 +135,38 @@ def is_file(source: str) -> bool:
     return content_suffix(Path(source)) in SUFFIXES
 
 
-def check_side(source: str, prompts: Sequence[Prompted]) -> None:
+def check_side(source: str, prompts: Sequence[Prompted], settings: Settings) -> None:
     """Fail early where a side cannot answer.
 
     Raises:
-        ValueError, OSError: a file without answers, a model that is not there or has no chat template, no server named.
+        ValueError, OSError: a file without answers, a model that is not there, has no chat template or too few
+            positions, no server named.
     """
     if is_file(source):
         read_answers(source, prompts)
     elif source.startswith(SERVER):
         model, url = parse_server(source)
         check_server(url, model)
-    elif source.startswith(WORLD):
-        text_world(source)
     else:
-        from prefopt.models.loading import load_tokenizer
+        from prefopt.generation.local import check_room
+        from prefopt.models.positions import likelihood_for
         from prefopt.models.sources import check_causal
 
-        check_causal(source)
-        if not load_tokenizer(source).chat_template and not all(isinstance(p.prompt, str) for p in prompts):
+        folder = model_folder(source)
+        check_causal(folder)
+        likelihood = likelihood_for(folder, None)
+        if not likelihood.tokenizer.chat_template and not all(isinstance(p.prompt, str) for p in prompts):
             raise ValueError(
                 f"the prompts are conversations but the tokenizer of {source} has no chat template: save one with "
                 "the model, or give prompts as plain strings"
             )
+        ids = {p.id: likelihood.prompt_ids({"prompt": p.prompt}) for p in prompts}
+        check_room(ids, settings.max_new_tokens, likelihood.positions, source)
+
+
+def model_folder(source: str) -> str:
+    """A model's source, a world replaced by the folder of its model."""
+    return str(text_world(source).model_dir()) if source.startswith(WORLD) else source
 
 
 def answers(
@@ -188,7 +197,7 @@ def local(source: str, batch_size: int) -> Any:
     from prefopt.models.identity import fingerprint
     from prefopt.models.loading import load_model, load_tokenizer
 
-    folder = str(text_world(source).model_dir()) if source.startswith(WORLD) else source
+    folder = model_folder(source)
     model: Any = load_model(folder, trainable=False).model
     identity = fingerprint(model)
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -199,21 +208,27 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
     """A judge by name.
 
     Args:
-        name: world:text or openai:MODEL@URL.
+        name: world:text, openai:MODEL@URL, or FILE.py:FUNCTION, a score of (prompt, answer).
         prompts: that it will judge.
         journal: for replies of a server.
 
     Raises:
-        ValueError: no such judge, or prompts that a world does not know.
+        ValueError, OSError: no such judge, or prompts that a world does not know.
         ConnectionError: no server is there.
     """
+    if ".py:" in name:
+        score = function_of(name)
+        score(last_turn(prompts[0].prompt), "")  # before answers are generated for a judge that fails
+        return ScorerJudge(score)
     if name.startswith(SERVER):
         model, url = parse_server(name)
         judge = ServerJudge(url, model, journal)
         check_server(url, model)  # before answers are generated for a judge that is not there
         return judge
     if not name.startswith(WORLD):
-        raise ValueError(f"no judge is called {name!r}: needed world:text, or openai:MODEL@URL")
+        raise ValueError(
+            f"no judge is called {name!r}: needed world:text, openai:MODEL@URL, or FILE.py:FUNCTION"
+        )
     world = text_world(name)
     for prompt in prompts:
         try:
@@ -221,6 +236,43 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
         except ValueError as error:
             raise ValueError(f"{name} cannot judge prompt {prompt.id!r}: {error}") from None
     return ScorerJudge(world.verify)
+
+
+def function_of(name: str) -> Callable[[str, str], float]:
+    """The function that `FILE.py:FUNCTION` names; the file is run.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file cannot be run, or has no such function.
+    """
+    import importlib.util
+
+    file, _, function = name.rpartition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}, which the judge {name} names")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    found = getattr(module, function, None)
+    if not callable(found):
+        raise ValueError(f"{path} has no function {function!r}, which the judge {name} names")
+
+    def score(prompt: str, answer: str) -> float:
+        try:
+            return float(found(prompt, answer))
+        except Exception as error:  # whatever a user's function raises
+            raise ValueError(
+                f"the judge {name} failed on prompt {prompt[:40]!r} and answer {answer[:40]!r}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    return score
 
 
 def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_size: int) -> float | None:
@@ -233,17 +285,30 @@ def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_s
         is_file(s) or s.startswith(SERVER) for s in (model, baseline)
     ):
         return None
-    from prefopt.comparisons import Item
+    from prefopt.comparisons import Item, UnusableItem
     from prefopt.evaluation.generation import sequence_logps
     from prefopt.evaluation.win_rate import displacement_rate
+    from prefopt.likelihoods.tokens import TokenLikelihood
 
     logps = []
+    length = shortest(model, baseline)
     for source in (model, baseline):
         generator = local(source, batch_size)
-        likelihood = generator.likelihood
-        items = [likelihood.encode(Item({"prompt": p.prompt}, p.chosen)) for p in prompts]
+        likelihood = TokenLikelihood(generator.tokenizer, None, length)
+        try:
+            items = [likelihood.encode(Item({"prompt": p.prompt}, p.chosen)) for p in prompts]
+        except UnusableItem:  # an empty answer, or a prompt that fills the positions
+            return None
         logps.append(sequence_logps(generator.model, likelihood, items, batch_size))
     return displacement_rate(*logps)
+
+
+def shortest(*sources: str) -> int | None:
+    """Positions that all of the models have; None where nothing bounds a row."""
+    from prefopt.models.positions import positions_of
+
+    known = (positions_of(model_folder(source)) for source in sources)
+    return min((n for n in known if n is not None), default=None)
 
 
 def contest(

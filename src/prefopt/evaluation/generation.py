@@ -16,6 +16,7 @@ from torch import nn
 
 from prefopt.generation.local import continuations
 from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.rotary import companies, switch_of
 from prefopt.likelihoods.tokens import TokenLikelihood
 
 
@@ -40,7 +41,7 @@ def generate(
     seed: int = 0,
     batch_size: int = 64,
 ) -> list[Generation]:
-    """One completion a prompt, from the model's own distribution (no top-k or nucleus cut).
+    """One completion a prompt, from the model's own distribution, whatever its generation configuration asks for.
 
     Args:
         model: a causal language model, unwrapped.
@@ -52,31 +53,26 @@ def generate(
         batch_size: sequences at once.
     """
     device = next(model.parameters()).device
-    options: dict[str, Any] = {"do_sample": temperature > 0, "top_k": 0, "top_p": 1.0}
-    if temperature > 0:
-        options["temperature"] = temperature
-    out: list[Generation] = []
+    out: dict[int, Generation] = {}
+    lengths = [len(prompt) for prompt in prompts]
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
-            chunk = prompts[start : start + batch_size]
+        for chosen in companies(lengths, max_new_tokens, batch_size, switch_of(model)):
             drawn = continuations(
                 model,
-                chunk,
+                [prompts[n] for n in chosen],
                 likelihood.pad_token_id,
                 likelihood.tokenizer.eos_token_id,
                 max_new_tokens=max_new_tokens,
-                **options,
+                temperature=temperature,
             )
-            for prompt, (tokens, ended) in zip(chunk, drawn, strict=True):
-                out.append(
-                    Generation(
-                        text=likelihood.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
-                        item=EncodedText(array("i", [*prompt, *tokens]), len(prompt)),
-                        ended=ended,
-                    )
+            for n, (tokens, ended) in zip(chosen, drawn, strict=True):
+                out[n] = Generation(
+                    text=likelihood.tokenizer.decode(tokens, skip_special_tokens=True).strip(),
+                    item=EncodedText(array("i", [*prompts[n], *tokens]), len(prompts[n])),
+                    ended=ended,
                 )
-    return out
+    return [out[n] for n in range(len(prompts))]
 
 
 @torch.no_grad()

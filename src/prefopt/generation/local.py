@@ -9,7 +9,7 @@ Legend: B rows of a batch, T places, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
 from prefopt.generation.base import Request, Response, Settings, sample_seed
+from prefopt.generation.distribution import own_distribution
 from prefopt.likelihoods.flex import generating
+from prefopt.likelihoods.positions import positions_in
+from prefopt.likelihoods.rotary import companies, forgetful, switch_of
 from prefopt.likelihoods.tokens import TokenLikelihood, padding_within
 
 
@@ -43,7 +46,7 @@ class LocalGenerator:
             raise ValueError(f"batch_size must be at least 1; given {batch_size}")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.identity = identity
-        self.likelihood = TokenLikelihood(tokenizer, max_length=None)
+        self.likelihood = TokenLikelihood(tokenizer, None, positions_in(model.config))
 
     def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[list[Response]]:
         """Responses batch by batch, the longest prompts first.
@@ -52,7 +55,8 @@ class LocalGenerator:
             ValueError: messages without a chat template, a prompt without tokens, or one that leaves no room for
                 `max_new_tokens` within the model's positions; before anything is generated.
         """
-        prompts = {request.id: self._encode(request, settings) for request in requests}
+        prompts = {request.id: self._encode(request) for request in requests}
+        check_room(prompts, settings.max_new_tokens, self.likelihood.positions)
         rows = [(request, sample) for request in requests for sample in request.samples]
         # by id within a length, so that the same rows make up the same batches in any order
         rows.sort(key=lambda row: (-len(prompts[row[0].id]), row[0].id, row[1]))
@@ -61,8 +65,10 @@ class LocalGenerator:
     def _batches(
         self, rows: Sequence[tuple[Request, int]], prompts: dict[str, list[int]], settings: Settings
     ) -> Iterator[list[Response]]:
-        for start in range(0, len(rows), self.batch_size):
-            batch = rows[start : start + self.batch_size]
+        lengths = [len(prompts[request.id]) for request, _ in rows]
+        switch = switch_of(self.model)
+        for chosen in companies(lengths, settings.max_new_tokens, self.batch_size, switch):
+            batch = [rows[n] for n in chosen]
             drawn = continuations(
                 self.model,
                 [prompts[request.id] for request, _ in batch],
@@ -80,7 +86,7 @@ class LocalGenerator:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text if isinstance(request.prompt, str) else text.strip()
 
-    def _encode(self, request: Request, settings: Settings) -> list[int]:
+    def _encode(self, request: Request) -> list[int]:
         if not isinstance(request.prompt, str) and not self.tokenizer.chat_template:
             raise ValueError(
                 f"request {request.id!r} holds messages but the tokenizer has no chat template: set "
@@ -97,14 +103,36 @@ class LocalGenerator:
                 f"request {request.id!r} becomes the token {self.tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), "
                 f"and the model has embeddings for ids below {rows}: its tokenizer was enlarged, and it was not"
             )
-        config = self.model.config
-        limit = getattr(getattr(config, "get_text_config", lambda: config)(), "max_position_embeddings", None)
-        if limit is not None and len(ids) + settings.max_new_tokens > limit:
-            raise ValueError(
-                f"request {request.id!r} has {len(ids)} tokens, and max_new_tokens={settings.max_new_tokens} more "
-                f"exceed the model's {limit} positions: lower max_new_tokens or leave the prompt out"
-            )
         return ids
+
+
+def check_room(
+    prompts: Mapping[str, Sequence[int]], max_new_tokens: int, positions: int | None, model: str = "the model"
+) -> None:
+    """Refuse prompts behind which answers would leave the model's positions.
+
+    Args:
+        prompts: token ids by id.
+        max_new_tokens: of an answer.
+        positions: of the model; None: not known.
+        model: its name, for the message.
+
+    Raises:
+        ValueError: some have no room; says how many, and what would fit.
+    """
+    if positions is None:
+        return
+    over = [name for name, ids in prompts.items() if len(ids) + max_new_tokens > positions]
+    if not over:
+        return
+    longest = max(prompts, key=lambda name: len(prompts[name]))
+    room = positions - len(prompts[longest])
+    lower = f"lower max_new_tokens to {room}, or leave" if room > 0 else "leave"
+    raise ValueError(
+        f"{len(over)} of {len(prompts)} prompts, such as {over[0]!r} with {len(prompts[over[0]])} tokens, and "
+        f"max_new_tokens={max_new_tokens} more exceed the {positions} positions of {model}: {lower} long prompts out "
+        f"(the longest, {longest!r}, has {len(prompts[longest])})"
+    )
 
 
 class CountedGumbel(LogitsProcessor):
@@ -176,25 +204,24 @@ def continuations(
     *,
     max_new_tokens: int,
     processors: Sequence[LogitsProcessor] = (),
-    **options: Any,
+    temperature: float = 0.0,
 ) -> list[tuple[list[int], bool]]:
     """One continuation a prompt, all at once, with a KV cache.
 
     Args:
-        model: a causal language model, unwrapped; its mode is left as found.
+        model: a causal language model, unwrapped; its mode and its generation configuration are left as found.
         prompts: token ids, each at least one.
         pad_token_id: fills shorter prompts on the left.
-        eos_token_id: ends a continuation, as do those of the model's generation configuration.
+        eos_token_id: ends a continuation, as do those of the model's generation configuration, of which nothing else
+            is used.
         max_new_tokens: continuations are cut there.
         processors: applied to the logits before the choice.
-        options: of `generate`; greedy choice by default.
+        temperature: of draws from the model's own distribution; 0 takes the largest logit after the processors.
 
     Returns:
         For each prompt the new tokens, up to and with an end token, and whether there was one.
     """
     device = next(model.parameters()).device
-    configured = getattr(model.generation_config, "eos_token_id", None)
-    ends = {eos_token_id, *(configured if isinstance(configured, list) else [configured])} - {None}
     width = max(map(len, prompts))
     pad_token_id = padding_within(model, pad_token_id)
     ids = torch.full((len(prompts), width), pad_token_id)
@@ -206,16 +233,24 @@ def continuations(
     if was_training:
         model.eval()
     try:
-        with generating(model):
+        with (
+            generating(model),
+            forgetful(model),
+            own_distribution(
+                model,
+                pad_token_id=pad_token_id,
+                eos_token_id=eos_token_id,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+            ) as own,
+        ):
             whole = model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
-                max_new_tokens=max_new_tokens,
-                pad_token_id=pad_token_id,
-                eos_token_id=sorted(end for end in ends if end is not None) or None,
+                generation_config=own,
                 logits_processor=LogitsProcessorList(processors),
-                **{"do_sample": False, **options},
             )
+            ends = own.eos_token_id or []
     finally:
         if was_training:
             model.train()

@@ -2,7 +2,8 @@
 
 A few made-up rows are scored one by one and then in each denser layout. A layout is used if
 
-- every score is that of the row alone, within the rounding of the model's numbers, and
+- every score is that of the row alone, within the rounding of the model's numbers, also where long rows have other
+  positions than short ones, and
 - changing the tokens of one sequence leaves the scores of the others exactly as they were. (A leak cannot hide behind
   rounding; recurrent layers fail here.)
 
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from prefopt.likelihoods.attention import can_mask
 from prefopt.likelihoods.layout import UNLIMITED, Sharing
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
+from prefopt.likelihoods.positions import positions_in
+from prefopt.likelihoods.rotary import Switch, switch_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +52,7 @@ class Ability:
         own_queries: whether its queries, its attention and the projection of what that gives may, too.
         hidden: width of the model.
         longest: places that a row may have (the positions the model was made for).
+        switch: where positions change with the length of a row; None where they do not.
         reasons: sentences on what does not work; empty if everything does.
     """
 
@@ -58,6 +62,7 @@ class Ability:
     own_queries: bool = False
     hidden: int = 1024
     longest: int = UNLIMITED
+    switch: Switch | None = None
     reasons: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -187,11 +192,13 @@ def _try_out(
     tolerance, on_cpu = tolerance_of(model), parameter.device.type == "cpu"
     found = Ability(
         hidden=getattr(config, "hidden_size", None) or 1024,
-        longest=getattr(config, "max_position_embeddings", None) or UNLIMITED,
+        longest=positions_in(config) or UNLIMITED,
+        switch=switch_of(model),
     )
 
     def run(items: list[EncodedText], ability: Ability, apart: bool | None = None) -> Tensor:
-        plan = plan_rows(items, 0, ability.sharing, hidden=2**30, apart=apart)  # so wide that every join pays
+        # so wide that every join pays
+        plan = plan_rows(items, 0, ability.sharing, 2**30, apart=apart, switch=ability.switch)
         return score(model, plan.to(parameter.device), ability)
 
     def failure(ability: Ability) -> str | None:
@@ -222,7 +229,7 @@ def _try_out(
                     return "one sequence changes the scores of another"
         return None
 
-    items = probes(config)
+    items = probes(config, switch=found.switch)
     singles = [run([item], found)[0] for item in items]  # what fails here fails for a reason of its own
     exact = torch.nn.utils.rnn.pad_sequence(singles, batch_first=True)
     reasons: list[str] = []
@@ -255,7 +262,7 @@ def _try_out(
     return replace(found, reasons=tuple(reasons))
 
 
-def probes(config: Any, least: int = 32) -> list[EncodedText]:
+def probes(config: Any, least: int = 32, switch: Switch | None = None) -> list[EncodedText]:
     """A long completion and two alike short ones after one prompt, and a short item of its own.
 
     The long completion comes between the prompt and the short ones when the prompt is shared.
@@ -263,11 +270,14 @@ def probes(config: Any, least: int = 32) -> list[EncodedText]:
     Args:
         config: of the text model.
         least: tokens of the long completion, if the model has as many places.
+        switch: of the model; the long completion lies beyond it, if that is not far.
     """
-    places = getattr(config, "max_position_embeddings", None) or 2**20
+    places = positions_in(config) or 2**20
     windows = [
         w for name in WINDOWS if isinstance(w := getattr(config, name, None), int) and w <= LONGEST_WINDOW
     ]
+    if switch is not None and switch.after <= LONGEST_WINDOW:
+        windows.append(switch.after)
     reach = min(
         max(max(windows, default=0) + 32, least), places - 24
     )  # the others fit beside it in a row of its length

@@ -76,7 +76,11 @@ class Layout:
 
 
 def lay_out(
-    sequences: Sequence[array[int]], sharing: Sharing, hidden: int, longest: int = UNLIMITED
+    sequences: Sequence[array[int]],
+    sharing: Sharing,
+    hidden: int,
+    longest: int = UNLIMITED,
+    kinds: Sequence[int] | None = None,
 ) -> Layout:
     """The cheapest layout found for sequences of tokens.
 
@@ -85,6 +89,7 @@ def lay_out(
         sharing: what the model allows.
         hidden: width of the model, which says when attention's quadratic part begins to count.
         longest: most places of a row (a sequence alone may have more).
+        kinds: only sequences of one kind share a prefix; None: all are of one.
 
     Example:
         >>> from array import array
@@ -93,7 +98,7 @@ def lay_out(
         ([1, 2, 3, 4, 5], [0, 1, 4])
     """
     alone = [[n] for n in range(len(sequences))]
-    groups = grouped(sequences, hidden, longest) if sharing == "shared" else alone
+    groups = grouped(sequences, hidden, longest, kinds) if sharing == "shared" else alone
     trees = [Tree.of(group, sequences) for group in groups]
     lengths = [len(tree.ids) for tree in trees]
     bins = [[t] for t in range(len(trees))] if sharing == "plain" else packed(lengths, hidden, longest)
@@ -144,16 +149,24 @@ class Tree:
         return cls(ids, depth, until, paths)
 
 
-def grouped(sequences: Sequence[array[int]], hidden: int, longest: int = UNLIMITED) -> list[list[int]]:
-    """Groups worth sharing, each in sorted order, in the order of their first sequence.
+def grouped(
+    sequences: Sequence[array[int]],
+    hidden: int,
+    longest: int = UNLIMITED,
+    kinds: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """Groups worth sharing, each in sorted order and of one kind, in the order of their first sequence.
 
     Sorted sequences have their longest common prefix with a neighbour; the longest are joined first.
     """
-    order = sorted(range(len(sequences)), key=lambda n: (sequences[n], n))
+    kind = [0] * len(sequences) if kinds is None else kinds
+    order = sorted(range(len(sequences)), key=lambda n: (kind[n], sequences[n], n))
     group_of = list(range(len(order)))  # by place in the order
     members = [[n] for n in order]
     tokens = [len(sequences[n]) for n in order]
-    prefixes = [common_prefix(sequences[a], sequences[b]) for a, b in pairwise(order)]
+    prefixes = [
+        common_prefix(sequences[a], sequences[b]) if kind[a] == kind[b] else 0 for a, b in pairwise(order)
+    ]
     for k in sorted(range(len(prefixes)), key=lambda k: -prefixes[k]):
         a, b, saved = group_of[k], group_of[k + 1], prefixes[k]
         joined = tokens[a] + tokens[b] - saved

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from prefopt.likelihoods.branches import WORTHWHILE, Branches
 from prefopt.likelihoods.layout import UNLIMITED, Layout, Sharing, lay_out
+from prefopt.likelihoods.rotary import Switch
 
 ALIGN = 8  # row lengths a multiple of it, where rows need a mask anyway: kernels like even strides
 
@@ -54,6 +55,8 @@ class Plan:
     """1 for a token, 0 for padding (always on the right)."""
     position_RT: Tensor
     """Place of a token within its own sequence, what positional encodings count."""
+    sequence_RT: Tensor
+    """Tokens of that sequence, the last one included; of sequences that share the token, the longest. Padding: 0."""
     until_RT: Tensor | None
     """Place where a token's descendants end: place q sees k if k <= q < until[k]. None: plain causal rows."""
     branches: Branches | None
@@ -111,6 +114,7 @@ def plan_rows(
     hidden: int = 1024,
     longest: int = UNLIMITED,
     apart: bool | None = None,
+    switch: Switch | None = None,
 ) -> Plan:
     """Lay items out in rows padded on the right.
 
@@ -124,6 +128,7 @@ def plan_rows(
         hidden: width of the model.
         longest: most places of a row of several sequences.
         apart: whether attention is taken branch by branch (on a CPU); None: where that pays.
+        switch: of models that read long rows with other positions, which share nothing with short ones.
 
     Raises:
         ValueError: an item without a prompt token or without a completion token.
@@ -134,7 +139,8 @@ def plan_rows(
                 f"item {n} has {len(item.ids)} tokens of which {item.length} are scored; needed at least one token "
                 "before the completion (its prompt) and one in it"
             )
-    layout = lay_out([item.ids[:-1] for item in items], sharing, hidden, longest)
+    kinds = None if switch is None else [switch.kind(len(item.ids)) for item in items]
+    layout = lay_out([item.ids[:-1] for item in items], sharing, hidden, longest, kinds)
     rows, width = layout.rows, layout.width
     causal = layout.causal
     if not causal and width + -width % ALIGN <= longest:
@@ -152,6 +158,11 @@ def plan_rows(
         position_RT[r, :length] = torch.tensor(row.depth)
         position_RT[r, length:] = 0  # learned positions have no more places than the model was made for
         until_RT[r, :length] = torch.tensor(row.until)
+    sequence_RT = torch.zeros((len(rows), width), dtype=torch.long)
+    for item, r, path in sorted(
+        zip(items, layout.row_of, layout.path_of, strict=True), key=lambda x: len(x[0].ids)
+    ):
+        sequence_RT[r, path] = len(item.ids)
     scored = scored_places(items, layout)
     scored_P = (scored["row_K"] * width + scored["position_K"]).unique()
     places = [(scored_P[scored_P // width == r] % width).tolist() for r in range(len(rows))]
@@ -167,6 +178,7 @@ def plan_rows(
         input_ids_RT=input_ids_RT,
         attention_mask_RT=attention_mask_RT,
         position_RT=position_RT,
+        sequence_RT=sequence_RT,
         until_RT=None if causal else until_RT,
         branches=branches if apart and not causal else None,
         scored_branches=at_scored if scored_apart else None,

@@ -1,8 +1,8 @@
 """Token log-likelihood of a completion given its prompt, for any causal language model of transformers.
 
 Truncation, one rule: prompt and completion are tokenized together and the *end of the completion* is cut so that
-the whole fits `max_length`, each side on its own. The prompt is never cut: an item whose prompt alone fills
-`max_length` is unusable, and its row is reported in `dropped.jsonl`.
+the whole fits `max_length` and the model's positions, each side on its own. The prompt is never cut: an item whose
+prompt alone fills them is unusable, and its row is reported in `dropped.jsonl`.
 
 Legend: N items, R rows, T row length, K scored tokens, V vocabulary, L longest completion.
 """
@@ -29,6 +29,7 @@ from prefopt.likelihoods.head import MEASURES, Finish, measures, token_logp
 from prefopt.likelihoods.layout import Sharing, common_prefix
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
 from prefopt.likelihoods.rendering import ODDITIES, oddities, render
+from prefopt.likelihoods.rotary import own_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,11 @@ class TokenLikelihood:
     Args:
         tokenizer: the model's tokenizer; its chat template is used for rows of messages.
         max_length: most tokens of prompt and completion together; None for no limit.
+        positions: of the models that will score, see `models.positions`; rows are cut there too. None: not known.
+
+    Attributes:
+        max_length: the smaller of the two.
+        limit: what sets it, in words.
 
     Example:
         >>> likelihood = TokenLikelihood(tokenizer, max_length=512)              # doctest: +SKIP
@@ -50,13 +56,21 @@ class TokenLikelihood:
     version = 1  # of what a score means; part of the reference cache's key
     ability = Ability()  # until a model has been tried out: one padded row an item
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int | None = 1024) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int | None = 1024,
+        positions: int | None = None,
+    ) -> None:
         if max_length is not None and max_length < 2:
             raise ValueError(
                 f"max_length must be at least 2 (one prompt token, one completion token); given {max_length}"
             )
         self.tokenizer = tokenizer
-        self.max_length = max_length
+        self.asked_length, self.positions = max_length, positions
+        self.max_length = min((n for n in (max_length, positions) if n is not None), default=None)
+        narrow = positions is not None and (max_length is None or positions < max_length)
+        self.limit = f"the model's {positions} positions" if narrow else f"max_length={max_length}"
         self.clock = Clock()
         self.pad_token_id: int = next(
             (i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None),
@@ -93,7 +107,7 @@ class TokenLikelihood:
             if start == len(whole_ids):
                 raise UnusableItem("prompt and completion together are a single token: nothing can be scored")
         if self.max_length is not None and start >= self.max_length:
-            raise UnusableItem(f"the prompt alone has {start} tokens and fills max_length={self.max_length}")
+            raise UnusableItem(f"the prompt alone has {start} tokens and fills {self.limit}", "prompt_length")
         ids = whole_ids if self.max_length is None else whole_ids[: self.max_length]
         return EncodedText(array("i", ids), start, truncated=len(ids) < len(whole_ids))
 
@@ -206,7 +220,14 @@ class TokenLikelihood:
     def plan(self, items: Sequence[EncodedText]) -> Plan:
         """Lay the items out in rows, as densely as the model allows."""
         ability = self.ability
-        return plan_rows(items, self.pad_token_id, ability.sharing, ability.hidden, ability.longest)
+        return plan_rows(
+            items,
+            self.pad_token_id,
+            ability.sharing,
+            ability.hidden,
+            ability.longest,
+            switch=ability.switch,
+        )
 
     def score(self, model: nn.Module, plan: Plan, extras: Collection[str] = ()) -> ItemScores:
         """Log-probabilities of the planned tokens, in float32 (float64 for a float64 model), with gradients.
@@ -231,7 +252,7 @@ class TokenLikelihood:
         if balanced:
             inputs["output_router_logits"] = True
         auxiliary = None
-        with rows_of(plan):
+        with rows_of(plan), own_positions(model, plan.sequence_RT):
             if ability.own_head:
                 with scoring_forward(model, plan, names, ability):
                     logp_K, *found = model(**inputs)
@@ -247,8 +268,9 @@ class TokenLikelihood:
         return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, auxiliary=auxiliary, **more)
 
     def settings(self) -> dict[str, Any]:
-        """Nothing but model and tokens decides a score."""
-        return {}
+        """Nothing but model and tokens decides a score; where positions change with the length, how they are counted."""
+        switch = self.ability.switch
+        return {} if switch is None else {"positions": f"of each sequence alone, after {switch.after}"}
 
     def at(self, example: Encoded[EncodedText], epoch: int) -> Encoded[EncodedText]:
         """Text is scored alike in every epoch."""

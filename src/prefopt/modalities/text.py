@@ -28,6 +28,7 @@ from prefopt.models.loading import (
     load_tokenizer,
     trainable_parameters,
 )
+from prefopt.models.positions import likelihood_for
 from prefopt.models.quantized import check_installed
 from prefopt.models.saving import save_model
 from prefopt.models.sources import check_causal
@@ -35,7 +36,7 @@ from prefopt.models.tokenizers import check_places, check_reference
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
-from prefopt.sources.encoding import encode_examples
+from prefopt.sources.encoding import encode_examples, positions_hint
 from prefopt.sources.rows import load_comparisons
 from prefopt.training import memory
 from prefopt.training.data import PreparedData, digest, has_ties, merge_dropped, prompt_key, read, world_of
@@ -63,17 +64,17 @@ def set_up(context: Context) -> Setup:
     source = model_folder(config.model, accelerator)
     check_causal(source, trained=True, adapters=config.use_peft)
     check_four_bit(config, source)
+    reference_source = (
+        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
+    )
     tokenizer = load_tokenizer(source)
-    likelihood = TokenLikelihood(tokenizer, config.max_length)
+    likelihood = likelihood_for(source, config.max_length, reference_source, tokenizer=tokenizer)
     data = prepare(config, objective, likelihood)
     if likelihood.clock.asked:
         context.record.dated(likelihood.clock.day)
         context.console.say(likelihood.clock.told)
     used = partial(used_ids, data)
     check_places(tokenizer, source, used)
-    reference_source = (
-        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
-    )
     untold = None
     if objective.needs_reference and reference_source != source:
         check_causal(reference_source)
@@ -161,7 +162,15 @@ def set_up(context: Context) -> Setup:
         forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
         batch_tokens=fit.tokens,
         sampler=lambda reference: TextSampler(
-            config, likelihood, model, reference, data.prompts, reward, context.record, accelerator
+            config,
+            likelihood,
+            model,
+            reference,
+            data.prompts,
+            reward,
+            context.record,
+            accelerator,
+            context.console.say,
         ),
         save=lambda folder, state: save_model(folder, policy, tokenizer, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
@@ -184,12 +193,13 @@ def check_four_bit(config: TrainConfig, source: str) -> None:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two models are of one architecture."""
+    """Whether two models are of one architecture, with the same rotary positions."""
     from transformers import AutoConfig
 
     # an adapter's folder need not hold its base model's configuration
     a, b = (AutoConfig.from_pretrained(adapter_base(x) or x) for x in (one, other))
-    return bool(a.model_type == b.model_type)
+    ropes = [getattr(x.get_text_config(), "rope_parameters", None) for x in (a, b)]
+    return bool(a.model_type == b.model_type and ropes[0] == ropes[1])
 
 
 def check_terms(config: TrainConfig) -> None:
@@ -233,12 +243,15 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
     split = read(config, objective, partial(load_comparisons, optional=objective.columns))
     encoded = encode_examples(split.train, likelihood)
     train, held_out, dropped = encoded.examples, [], encoded.dropped
+    limits = positions_hint(encoded, likelihood.asked_length, likelihood.positions)
     if split.held_out.examples:
         other = encode_examples(split.held_out, likelihood)
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
     report = encoded.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in split.hints] + list(report["hints"])
+    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
+        report["hints"]
+    )
     if "rho_mismatched" in objective.needs:
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
         train = with_mismatched(samples, likelihood.max_length)

@@ -29,10 +29,10 @@ class TextMemory:
         likelihood: plans batches as training will.
         train: examples to train on, the widest first.
         longest: tokens of the longest item of training and evaluation.
-        scored: scored tokens of the item that has most.
         items: their number.
         bf16: whether forward passes run under bf16 autocast.
         cached: whether the reference is scored before training.
+        copies: whether a copy of the reference is made where it has to score something new.
     """
 
     config: TrainConfig
@@ -40,10 +40,10 @@ class TextMemory:
     likelihood: TokenLikelihood
     train: Examples
     longest: int
-    scored: int
     items: int
     bf16: bool
     cached: bool
+    copies: bool
 
     @classmethod
     def of(
@@ -64,16 +64,17 @@ class TextMemory:
             likelihood,
             sorted(train, key=lambda e: -max(len(item.ids) for item in e.items)),
             max(len(item.ids) for item in items),
-            max(item.length for item in items),
             len(items),
             bf16,
             needs_reference and config.reference in ("auto", "cached"),
+            needs_reference and not (adapted(model) and config.reference_model is None),
         )
 
     def forecast(self, examples: int, checkpointing: bool, resident: bool) -> list[dict[str, Any]]:
         """Bytes by part, with so many of the longest examples in a forward pass."""
         batch = [item for e in self.train[:examples] for item in e.items]
-        rows, width = self.likelihood.plan(batch).input_ids_RT.shape
+        plan = self.likelihood.plan(batch)
+        rows, width = plan.input_ids_RT.shape
         evaluation = 2 * self.config.per_device_eval_batch_size * self.longest
         return memory.forecast(
             self.model,
@@ -83,9 +84,10 @@ class TextMemory:
             reference_resident=resident,
             gradient_checkpointing=checkpointing,
             autocast_bf16=self.bf16,
-            scored=self.scored,
+            scored=len(plan.target_K),
             forward_tokens=min(max(REFERENCE_BATCH * self.cached, evaluation), self.items * self.longest),
             own_head=self.likelihood.ability.own_head,
+            samples_reference=self.copies and self.config.sample_prompts > 0 and not resident,
         )
 
     def tokens_of(self, examples: int) -> int:
@@ -96,6 +98,13 @@ class TextMemory:
         """How many of the longest examples `tokens` hold, at least one."""
         sums = accumulate(sum(map(self.likelihood.width, e.items)) for e in self.train)
         return max(1, sum(1 for _ in takewhile(lambda total: total <= tokens, sums)))
+
+
+def adapted(model: nn.Module) -> bool:
+    """Whether the reference is the model with its adapters switched off."""
+    from peft import PeftModel
+
+    return isinstance(model, PeftModel)
 
 
 @dataclass(frozen=True)

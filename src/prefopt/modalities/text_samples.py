@@ -26,6 +26,7 @@ class TextSampler:
         reward: exact or judged reward of (prompt text, completion text); None for none.
         record: where texts go.
         accelerator: for autocast.
+        say: told what of the samples had to be left out.
     """
 
     def __init__(
@@ -38,11 +39,17 @@ class TextSampler:
         reward: Callable[[str, str], float] | None,
         record: Record,
         accelerator: Any,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        limit = None if config.max_length is None else config.max_length - 1
+        self.new_tokens, limit = room(
+            config.sample_max_new_tokens, likelihood.max_length, likelihood.positions
+        )
         encoded = [(c, likelihood.prompt_ids(c)) for c in prompts[: 2 * config.sample_prompts]]
         fitting = [(c, ids) for c, ids in encoded if ids and (limit is None or len(ids) <= limit)]
         self.prompts = fitting[: config.sample_prompts]
+        if told := shortage(config, likelihood, len(encoded), len(fitting), self.new_tokens):
+            record.check("samples", "note", told)
+            say(told)
         self.config, self.likelihood, self.model, self.reference = config, likelihood, model, reference
         self.reward, self.record, self.accelerator = reward, record, accelerator
 
@@ -55,7 +62,7 @@ class TextSampler:
             return {}
         settings = {
             "temperature": self.config.sample_temperature,
-            "max_new_tokens": self.config.sample_max_new_tokens,
+            "max_new_tokens": self.new_tokens,
         }
         model = self.model
         model.eval()
@@ -64,7 +71,7 @@ class TextSampler:
                 model,
                 self.likelihood,
                 [ids for _, ids in self.prompts],
-                max_new_tokens=self.config.sample_max_new_tokens,
+                max_new_tokens=self.new_tokens,
                 temperature=self.config.sample_temperature,
                 seed=self.config.seed,
             )
@@ -94,6 +101,44 @@ class TextSampler:
             ],
         )
         return values
+
+
+def room(asked: int, max_length: int | None, positions: int | None) -> tuple[int, int | None]:
+    """New tokens of a sample, and the longest prompt that has room for them; at most half of the positions are new.
+
+    Args:
+        asked: new tokens by the configuration.
+        max_length: longest row of training; a prompt leaves at least one place of it.
+        positions: of the model; None: not known.
+
+    Example:
+        >>> room(64, 1024, 512), room(64, 1024, 100)
+        ((64, 448), (50, 50))
+    """
+    limits = [] if max_length is None else [max_length - 1]
+    if positions is None:
+        return asked, min(limits, default=None)
+    new = min(asked, max(1, positions // 2))
+    return new, min([*limits, positions - new])
+
+
+def shortage(
+    config: TrainConfig, likelihood: TokenLikelihood, asked: int, fitting: int, new_tokens: int
+) -> str:
+    """A sentence on samples that the model's positions shorten or forbid; empty if they do not."""
+    told = []
+    if new_tokens < config.sample_max_new_tokens:
+        told.append(f"they end after {new_tokens} of sample_max_new_tokens={config.sample_max_new_tokens}")
+    if fitting < min(asked, config.sample_prompts):
+        told.append(f"{fitting} of {asked} prompts leave room for {new_tokens} new tokens")
+    if not told:
+        return ""
+    why = (
+        f"rows have at most {likelihood.max_length} tokens"
+        if likelihood.positions is None
+        else f"the model has {likelihood.positions} positions"
+    )
+    return f"samples: {' and '.join(told)} ({why})"
 
 
 def shown(condition: Mapping[str, Any]) -> str:

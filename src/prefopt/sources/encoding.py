@@ -115,9 +115,10 @@ def encode_examples(
             for item in example.items:
                 odd.update(encoder.oddities(item))
     if not examples:
+        by_model = any("positions" in d.detail for d in dropped)  # which no max_length changes
         raise ValueError(
             nothing_usable(comparisons.report.source, "row", dropped)
-            + ". A larger max_length keeps more of each text"
+            + ("" if by_model else ". A larger max_length keeps more of each text")
         )
     notes = [Hint("warn", f"{n} completion(s): {clause}") for clause, n in odd.most_common()]
     if moved:
@@ -134,6 +135,34 @@ def encode_examples(
     return EncodedComparisons(
         examples, dropped, _report(report, examples, dropped, notes, encoder.special_tokens)
     )
+
+
+def positions_hint(
+    encoded: EncodedComparisons[SampleT], asked: int | None, positions: int | None
+) -> list[Hint]:
+    """What the model's positions do to the rows, where they are fewer than the tokens that were asked for.
+
+    Args:
+        encoded: cut to the positions.
+        asked: most tokens of a row by the configuration.
+        positions: of the model.
+    """
+    if positions is None or (asked is not None and asked <= positions):
+        return []
+    lost = sum(d.reason in ("prompt_length", "identical_after_truncation") for d in encoded.dropped)
+    cut = sum(any(item.truncated for item in e.items) for e in encoded.examples)
+    total = len(encoded.examples) + len(encoded.dropped)
+    than = "no max_length is set" if asked is None else f"fewer than max_length={asked}"
+    told = f"the model has {positions} positions ({than}), so rows end there: "
+    if not cut + lost:
+        return [Hint("note", f"{told}all {total} fit")]
+    return [
+        Hint(
+            "warn",
+            f"{told}of {total} rows, {cut} lost the end of a completion and {lost} could not be used at all. To keep "
+            "more, shorten them, or take a model with more positions (or rotary scaling in its config.json)",
+        )
+    ]
 
 
 def _encode(example: Example, encoder: TextEncoder[SampleT]) -> list[SampleT]:

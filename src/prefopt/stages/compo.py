@@ -19,6 +19,7 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.methods import Method
 from prefopt.modalities.text_oracle import check_oracle, moved_parameters
 from prefopt.models.loading import load_tokenizer
+from prefopt.models.positions import likelihood_for
 from prefopt.objectives.registry import hyperparameter_names
 from prefopt.oracles.comparison import is_noisy
 from prefopt.sources.encoding import encode_examples
@@ -149,7 +150,7 @@ def read_pairs(config: TrainConfig, hyper: Mapping[str, Any]) -> Pairs:
     parts = read(config, build_objective(config, hyper), load_comparisons)
     check_start(config, load_tokenizer(folder_of(config.model)))
     source = source_folder(config)
-    likelihood = TokenLikelihood(load_tokenizer(source), config.max_length)
+    likelihood = likelihood_for(source, config.max_length)
     train = encode_examples(parts.train, likelihood)
     examples = {e.id: e for e in parts.train.examples}
     return Pairs(

@@ -170,12 +170,13 @@ class StagedFolder:
         """Make a stage's model the method's own: linked where the file system can, copied where it cannot."""
 
         def fill(place: Path) -> None:
-            shutil.copytree(source, place, copy_function=_link)
+            shutil.copytree(source, place, copy_function=link_or_copy)
 
         replace_folder(self.path / "model", fill, "the trained model")
 
 
-def _link(source: str, target: str) -> str:
+def link_or_copy(source: str, target: str) -> str:
+    """A hard link, or a copy where the file system has none."""
     try:
         os.link(source, target)
     except OSError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +19,17 @@ from prefopt.generation.journal import collect
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.identity import fingerprint, saved_fingerprint
-from prefopt.models.loading import adapter_base, load_model, load_tokenizer
+from prefopt.models.loading import load_model, load_tokenizer
+from prefopt.models.positions import likelihood_for
 from prefopt.models.sources import check_causal
 from prefopt.models.tokenizers import check_reference
 from prefopt.sources.report import Dropped
-from prefopt.stages.folder import write_whole
+from prefopt.stages.folder import link_or_copy, write_whole
 from prefopt.training.data import world_of
 
 Prompt = tuple[str, dict[str, Any]]
+
+WHOLE_DISTRIBUTION = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
 def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Dropped]]:
@@ -48,9 +53,9 @@ def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[li
             f"the prompts are messages but the tokenizer of {config.model} has no chat template: set "
             "tokenizer.chat_template and save it with the model, or give prompts as plain strings"
         )
-    likelihood = TokenLikelihood(tokenizer, config.max_length)
+    likelihood = likelihood_for(source, config.max_length, source_folder(config), tokenizer=tokenizer)
+    positions = likelihood.positions
     limits = [config.max_length and config.max_length - 1]  # a place for a token to score
-    positions = positions_of(source)
     limits.append(positions and positions - config.response_tokens)
     limit = min((x for x in limits if x is not None), default=None)
     kept, dropped = [], []
@@ -75,14 +80,6 @@ def check_start(config: TrainConfig, tokenizer: Any) -> None:
     if reference != model:
         check_causal(reference)
         check_reference(model, reference, tokenizer, tuple)
-
-
-def positions_of(source: str) -> int | None:
-    """How many places a model has; None where it does not say."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(adapter_base(source) or source)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
 
 
 def sample(
@@ -113,8 +110,7 @@ def sample(
     if config.generation_server is not None:
         from prefopt.generation.server import ServerGenerator
 
-        folder = Path(model).resolve()
-        let_draw(folder)
+        folder = to_serve(Path(model), journal.parent / "served").resolve()
         generator = ServerGenerator(config.generation_server, str(folder))
         generator.identity = saved_fingerprint(folder)
     else:
@@ -131,15 +127,22 @@ def sample(
     return [[as_sample(condition, text) for text in found[name]] for name, condition in prompts]
 
 
-def let_draw(folder: Path) -> None:
-    """Have a saved model drawn from its whole distribution by whoever serves it.
+def to_serve(model: Path, folder: Path) -> Path:
+    """A folder for servers that holds a saved model, linked, and asks to be drawn from its whole distribution.
 
     `transformers serve` takes the likeliest token, and of a draw the likeliest 50, unless the model's own configuration
-    says otherwise; a request cannot ask for it.
+    says otherwise, which a request cannot ask for; others read penalties there. The model's own folder stays as it was.
     """
-    path = folder / "generation_config.json"
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(model, partial, copy_function=link_or_copy)
+    path = partial / "generation_config.json"
     values = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    write_whole(path, json.dumps(values | {"do_sample": True, "top_k": 0}, indent=2) + "\n")
+    ends = {k: v for k, v in values.items() if k in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    write_whole(path, json.dumps(ends | WHOLE_DISTRIBUTION, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(partial, folder)
+    return folder
 
 
 def as_sample(condition: Mapping[str, Any], text: str) -> Any:
@@ -163,7 +166,7 @@ def score(
         A list a prompt, policy's and reference's.
     """
     reference = source_folder(config)
-    likelihood = TokenLikelihood(load_tokenizer(model), config.max_length)
+    likelihood = likelihood_for(model, config.max_length, reference)
     items = [
         likelihood.encode(Item(condition, answer))
         for (_, condition), row in zip(prompts, answers, strict=True)

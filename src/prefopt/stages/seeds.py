@@ -14,10 +14,11 @@ import torch
 from prefopt.comparisons import Example
 from prefopt.config import TrainConfig
 from prefopt.likelihoods.capability import causal_lm, trunk_of
-from prefopt.likelihoods.tokens import TokenLikelihood, padding_within
-from prefopt.models.loading import load_tokenizer
+from prefopt.likelihoods.rotary import companies, forgetful, switch_of
+from prefopt.likelihoods.tokens import padding_within
+from prefopt.models.positions import likelihood_for
 from prefopt.sources.annotation import farthest_points
-from prefopt.stages.labels import folder_of, loaded, positions_of
+from prefopt.stages.labels import folder_of, loaded
 
 
 def choose_seeds(config: TrainConfig, examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -41,9 +42,9 @@ def choose_seeds(config: TrainConfig, examples: Sequence[Example]) -> tuple[list
 def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.ndarray:
     """(N, D) float32, the starting model's last hidden state at the last token of each prompt."""
     source = folder_of(config.model)
-    likelihood = TokenLikelihood(load_tokenizer(source), config.max_length)
-    positions = positions_of(source)  # of a longer prompt the end
-    prompts = [likelihood.prompt_ids(e.items[0].condition)[-(positions or 0) :] for e in examples]
+    likelihood = likelihood_for(source, config.max_length)
+    kept = -(likelihood.positions or 0)  # of a longer prompt the end
+    prompts = [likelihood.prompt_ids(e.items[0].condition)[kept:] for e in examples]
     if empty := [e.id for e, ids in zip(examples, prompts, strict=True) if not ids]:
         raise ValueError(f"seed_selection=farthest compares prompts, and that of row {empty[0]} has no token")
     network = loaded(config, source)
@@ -56,8 +57,9 @@ def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.nd
     device = next(network.parameters()).device
     order = sorted(range(len(prompts)), key=lambda k: len(prompts[k]))
     found: dict[int, np.ndarray] = {}
-    for start in range(0, len(order), config.per_device_eval_batch_size):
-        batch = order[start : start + config.per_device_eval_batch_size]
+    lengths = [len(prompts[k]) for k in order]
+    for places in companies(lengths, 0, config.per_device_eval_batch_size, switch_of(network)):
+        batch = [order[n] for n in places]
         ids_BT = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(list(prompts[k])) for k in batch],
             batch_first=True,
@@ -65,7 +67,9 @@ def prompt_embeddings(config: TrainConfig, examples: Sequence[Example]) -> np.nd
         )
         last_B = torch.tensor([len(prompts[k]) - 1 for k in batch])
         mask_BT = (torch.arange(ids_BT.shape[1]) <= last_B[:, None]).long()
-        hidden_BTD = trunk(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).last_hidden_state
+        with forgetful(network):
+            out = trunk(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device))
+        hidden_BTD = out.last_hidden_state
         rows_BD = hidden_BTD[torch.arange(len(batch)), last_B].float().cpu().numpy()
         found.update(zip(batch, rows_BD, strict=True))
     return np.stack([found[k] for k in range(len(prompts))])

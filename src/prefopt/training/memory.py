@@ -5,7 +5,9 @@ kinds of passes need: a training step (gradients, activations, logits) and a pas
 evaluation). Weights, gradients, optimizer state and logits follow from shapes; activations are counted for a
 Llama-like layer, see `Sizes.kept`. `benchmarks/memory_forecast.py` measures how far the peak of real runs is from it.
 
-Not counted: generation of samples, extra terms that an objective asks for (WPO's log_p2), sharding over devices.
+On a CPU also: what the C library cannot use between the blocks of a step, and the copy of the reference that scores samples.
+
+Not counted: caches of generation, extra terms that an objective asks for (WPO's log_p2), sharding over devices.
 
 Legend: R rows, T row length, V vocabulary, K scored tokens of a batch.
 """
@@ -18,11 +20,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from prefopt.likelihoods.capability import causal_lm, last_mlp, trunk_of
 from prefopt.likelihoods.head import KEPT, PIECE
+from prefopt.training.allocator import LARGEST
 
 OPTIMIZER_STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}
 FLOAT32 = 4  # bytes
 LOADED_LATER = 64 * 2**20  # optimizer, report and drawing of a CPU run, in bytes; measured
+# what glibc cannot use between the blocks that a forward pass keeps: shares of activations, and of what adapted
+# projections give (their own output, the adapter's, and it scaled, die as soon as they are summed); measured
+HOLES, HOLES_OF_ADAPTERS = 0.2, 1.9
 
 
 def forecast(
@@ -37,6 +44,7 @@ def forecast(
     scored: int | None = None,
     forward_tokens: int = 0,
     own_head: bool = False,
+    samples_reference: bool = False,
 ) -> list[dict[str, Any]]:
     """Bytes by part at the moment of the largest need, largest batch assumed.
 
@@ -48,9 +56,10 @@ def forecast(
         reference_resident: whether a frozen copy stays in memory; taken to be there already.
         gradient_checkpointing: keeps one hidden state a layer instead of all activations.
         autocast_bf16: activations in two bytes.
-        scored: scored tokens of a row at most (the longest completion); default: all of it.
+        scored: scored tokens of the micro-batch; default: all of its places.
         forward_tokens: padded tokens of the largest pass without gradients; 0 for none.
         own_head: logits are made a piece at a time (`likelihoods.head`).
+        samples_reference: whether a copy of the reference is loaded to score samples.
 
     Returns:
         Parts with `part` (its name), `bytes`, and `held`: whether it is in memory already.
@@ -59,14 +68,14 @@ def forecast(
     weights, trained = parts["weights"], trained_bytes(model)
     training, forward = {"gradients": trained}, dict[str, int]()
     if sizes := Sizes.of(model, autocast_bf16):
-        share = 1.0 if scored is None else min(1.0, scored / length)
+        share = 1.0 if scored is None else min(1.0, scored / (rows * length))
         frozen = trained < weights / 2
         if autocast_bf16 and sizes.weight_bytes == FLOAT32:
             training["bf16 copies of weights"] = weights // 2
         training["activations"] = sizes.activations(rows, length, gradient_checkpointing, frozen)
         kind = "cuda" if on_gpu(model) else "cpu"
         training["logits"] = (
-            sizes.logits_in_pieces(kind, int(rows * length * share))
+            sizes.logits_in_pieces(kind, round(rows * length * share))
             if own_head
             else sizes.logits(rows * length, share)
         )
@@ -74,12 +83,23 @@ def forecast(
         forward["logits"] = (
             sizes.logits_in_pieces(kind, 0) if own_head else sizes.logits(forward_tokens, share)
         )
+    training["second gradient of the embedding"] = tied_bytes(model)
+    sampling = weights if samples_reference else 0
     if on_gpu(model):
-        larger: dict[str, int] = max(training, forward, key=lambda phase: sum(phase.values()))
+        phases = (training, forward, {"reference for samples": sampling})
+        larger: dict[str, int] = max(phases, key=lambda phase: sum(phase.values()))
         parts |= larger
     else:
-        # the C library seldom gives freed pieces back, so what different moments need adds up
+        # the C library seldom gives freed pieces back, so what different moments need adds up; only blocks that are
+        # large enough for mappings of their own make room
         parts |= {name: max(size, forward.get(name, 0)) for name, size in training.items()}
+        mapped = training["second gradient of the embedding"] + mapped_bytes(model)
+        parts["reference for samples"] = max(0, sampling - mapped)
+        if sizes:
+            layers = 1 if gradient_checkpointing else sizes.layers
+            holes = HOLES * training["activations"]
+            holes += HOLES_OF_ADAPTERS * rows * length * sizes.adapted * layers * sizes.product_bytes
+            parts["holes between blocks"] = int(holes)
     return listed(parts, held)
 
 
@@ -107,6 +127,21 @@ def standing(model: nn.Module, optim: str, reference_resident: bool) -> tuple[di
     return parts | {f"optimizer ({optim})": OPTIMIZER_STATES[optim] * trained_bytes(model)}, held
 
 
+def tied_bytes(model: nn.Module) -> int:
+    """Bytes of a trained embedding that is the output projection too: two gradients meet in it."""
+    inner: Any = causal_lm(model)
+    if inner is None or inner.get_output_embeddings() is None:
+        return 0
+    embedding, head = inner.get_input_embeddings().weight, inner.get_output_embeddings().weight
+    return embedding.numel() * embedding.element_size() if embedding is head and head.requires_grad else 0
+
+
+def mapped_bytes(model: nn.Module) -> int:
+    """Bytes of gradients so large that the C library gives each a mapping of its own."""
+    sizes = (p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return sum(size for size in sizes if size >= LARGEST)
+
+
 def trained_bytes(model: nn.Module) -> int:
     """Bytes of the trainable parameters, and so of their gradients."""
     return sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -131,6 +166,8 @@ class Sizes:
         vocabulary: V.
         weight_bytes: of one weight.
         product_bytes: of one number that a matrix product gives.
+        inputs: numbers of a token that adapters of the feed-forward part keep, in a layer whose weights are frozen.
+        adapted: numbers of a token that adapted projections of a layer give.
     """
 
     hidden: int
@@ -142,6 +179,8 @@ class Sizes:
     vocabulary: int
     weight_bytes: int
     product_bytes: int
+    inputs: int = 0
+    adapted: int = 0
 
     @classmethod
     def of(cls, model: nn.Module, autocast_bf16: bool) -> Sizes | None:
@@ -154,6 +193,7 @@ class Sizes:
         shared = getattr(config, "num_key_value_heads", None) or heads
         head = getattr(config, "head_dim", None) or hidden // heads
         weight_bytes = next(p.element_size() for p in model.parameters() if p.is_floating_point())
+        inputs, adapted = adapters(model, layers)
         return cls(
             hidden=hidden,
             inner=getattr(config, "intermediate_size", None) or 4 * hidden,
@@ -166,6 +206,8 @@ class Sizes:
             vocabulary=getattr(config, "vocab_size", None) or 0,
             weight_bytes=weight_bytes,
             product_bytes=2 if autocast_bf16 else weight_bytes,
+            inputs=inputs,
+            adapted=adapted,
         )
 
     def kept(self, length: int, frozen: bool) -> int:
@@ -174,7 +216,7 @@ class Sizes:
         Two norms keep what comes in and what goes out, before and after their weight. Attention keeps queries, keys,
         values, their mixture, and a row of the mask or of weights. The feed-forward part keeps gate, its activation,
         the other factor and the product. Norms count in float32. Under autocast every product keeps a bf16 copy of
-        its input. Frozen weights do not ask for their inputs.
+        its input. Frozen weights do not ask for their inputs, adapters do.
         """
         h, b = self.hidden, self.product_bytes
         if frozen:
@@ -184,6 +226,7 @@ class Sizes:
         else:
             wide, narrow, inner = 4, 2 if b >= FLOAT32 else 5, 4
         numbers = narrow * h + 4 * self.attended + inner * self.inner + self.rows_of_scores * length
+        numbers += self.inputs if frozen else 0
         return (
             wide * h * max(FLOAT32, self.weight_bytes)
             + numbers * b
@@ -216,6 +259,26 @@ class Sizes:
         """Bytes of a piece of logits and of what its gradient is made with, and of the tokens' logits if kept."""
         whole = kept * self.vocabulary * FLOAT32
         return 3 * PIECE[kind] + (whole if whole <= KEPT[kind] else 0)
+
+
+def adapters(model: nn.Module, layers: int) -> tuple[int, int]:
+    """Widths that adapters of the last layer's feed-forward part read, each once, and those that a layer's give."""
+    inner: Any = causal_lm(model)
+    trunk = None if inner is None else trunk_of(inner)
+    mlp = None if trunk is None else last_mlp(trunk)
+    read: set[int] = {m.in_features for m in adapted_in(mlp)}
+    return sum(read), sum(m.out_features for m in adapted_in(model)) // layers
+
+
+def adapted_in(module: nn.Module | None) -> list[Any]:
+    """The projections with a trained low-rank adapter."""
+    return [
+        m
+        for m in ([] if module is None else module.modules())
+        if isinstance(pairs := getattr(m, "lora_A", None), nn.ModuleDict)
+        and hasattr(m, "in_features")
+        and any(p.requires_grad for p in pairs.parameters())
+    ]
 
 
 def on_gpu(model: nn.Module) -> bool:

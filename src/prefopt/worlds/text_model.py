@@ -242,7 +242,7 @@ def sample_completions(
     batch_size: int = 512,
     progress: bool = False,
 ) -> list[list[str]]:
-    """Completions drawn from the model itself: full vocabulary, no top-k or nucleus cut.
+    """Completions drawn from the model itself, whatever its generation configuration asks for.
 
     Args:
         model: a causal language model; its mode (train, eval) is left as found.
@@ -258,13 +258,12 @@ def sample_completions(
     Returns:
         For each prompt its completions.
     """
+    from prefopt.generation.distribution import own_distribution
+
     if temperature < 0:
         raise ValueError(f"temperature must be 0 (greedy) or positive; given {temperature}")
     prompts_a_batch = max(1, batch_size // per_prompt)
     was_training = model.training
-    sampling: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     completions: list[list[str]] = []
     starts = range(0, len(prompts), prompts_a_batch)
     model.eval()
@@ -273,6 +272,13 @@ def sample_completions(
             progress_bar("sampling completions", len(starts), progress) as advance,
             seeded(seed, model.device),
             torch.inference_mode(),
+            own_distribution(
+                model,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+            ) as own,
         ):
             for start in starts:
                 texts = [
@@ -281,14 +287,8 @@ def sample_completions(
                 inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left")
                 inputs = {k: inputs[k].to(model.device) for k in ("input_ids", "attention_mask")}
                 copies = per_prompt if temperature > 0 else 1
-                tokens_BT = model.generate(
-                    **inputs,
-                    **sampling,
-                    num_return_sequences=copies,
-                    max_new_tokens=max_new_tokens,
-                    pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
-                )
+                own.num_return_sequences = copies
+                tokens_BT = model.generate(**inputs, generation_config=own)
                 new_BT = tokens_BT[:, inputs["input_ids"].shape[1] :]
                 decoded = tokenizer.batch_decode(new_BT, skip_special_tokens=True)
                 decoded = [text.strip() for text in decoded]
