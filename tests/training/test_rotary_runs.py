@@ -32,15 +32,17 @@ def data(tmp_path_factory):
     def text(n):
         return "".join(f" {rng.choice(WORDS)}" for _ in range(n))
 
+    held_out = path.with_name("held_out.jsonl")
     lengths = [(3, 40), (30, 4), (4, 5), (50, 20), (8, 10), (22, 21), (2, 60), (12, 13), (35, 3), (6, 44)]
     rows = [{"prompt": "Say:", "chosen": text(a), "rejected": text(b)} for a, b in lengths]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row | {"prompt": "Count:"}) + "\n" for row in rows))
+    held_out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
 
 @pytest.fixture(params=KINDS)
 def model(request, tmp_path):
-    tokenizer = train_tokenizer(iter([" ".join(("Say:", *WORDS))] * 20), vocab_size=120)
+    tokenizer = train_tokenizer(iter([" ".join(("Say:", "Count:", *WORDS))] * 20), vocab_size=120)
     sizes = {
         "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1,
@@ -68,7 +70,7 @@ def test_figures_are_those_of_rows_alone(model, data, own_cache, tmp_path, layou
     for size in (1, 10):
         result = prefopt.train(
             "dpo", model=model, data=data, output_dir=str(tmp_path / f"run{size}"), max_steps=1, eval_size=0,
-            eval_data=str(data), learning_rate=1e-12, per_device_train_batch_size=size, sample_prompts=4,
+            eval_data=str(data.with_name("held_out.jsonl")), learning_rate=1e-12, per_device_train_batch_size=size, sample_prompts=4,
             per_device_eval_batch_size=size, batch_layout=layout, sample_max_new_tokens=12,
         )  # fmt: skip
         found[size] = {k: v for k, v in result.metrics.items() if k.startswith("eval_") and "time" not in k}
@@ -79,7 +81,7 @@ def test_figures_are_those_of_rows_alone(model, data, own_cache, tmp_path, layou
     by_hand = {}
     for side in ("chosen", "rejected"):
         sums = []
-        for row in map(json.loads, data.read_text().splitlines()):
+        for row in map(json.loads, data.with_name("held_out.jsonl").read_text().splitlines()):
             item = likelihood.encode(Item({"prompt": row["prompt"]}, row[side]))
             fresh = transformers.AutoModelForCausalLM.from_pretrained(model).eval()
             with torch.no_grad():

@@ -81,7 +81,9 @@ def forecast(
         )
         forward["activations"] = forward_tokens * sizes.passing
         forward["logits"] = (
-            sizes.logits_in_pieces(kind, 0) if own_head else sizes.logits(forward_tokens, share)
+            sizes.logits_in_pieces(kind, round(forward_tokens * share), keep=False)
+            if own_head
+            else sizes.logits(forward_tokens, share)
         )
     training["second gradient of the embedding"] = tied_bytes(model)
     sampling = weights if samples_reference else 0
@@ -95,6 +97,8 @@ def forecast(
         parts |= {name: max(size, forward.get(name, 0)) for name, size in training.items()}
         mapped = training["second gradient of the embedding"] + mapped_bytes(model)
         parts["reference for samples"] = max(0, sampling - mapped)
+        if training.get("logits", 0) > 3 * LARGEST:  # in pieces that are given back before the end
+            parts["loaded later"] = max(0, LOADED_LATER - training["logits"])
         if sizes:
             layers = 1 if gradient_checkpointing else sizes.layers
             holes = HOLES * training["activations"]
@@ -255,10 +259,10 @@ class Sizes:
         gathered = b if b == FLOAT32 else b + FLOAT32
         return int(tokens * self.vocabulary * (b + share * (gathered + FLOAT32)))
 
-    def logits_in_pieces(self, kind: str, kept: int) -> int:
-        """Bytes of a piece of logits and of what its gradient is made with, and of the tokens' logits if kept."""
-        whole = kept * self.vocabulary * FLOAT32
-        return 3 * PIECE[kind] + (whole if whole <= KEPT[kind] else 0)
+    def logits_in_pieces(self, kind: str, tokens: int, keep: bool = True) -> int:
+        """Bytes of a piece of logits and of what its gradient is made with, and of all tokens' logits where kept."""
+        whole = tokens * self.vocabulary * FLOAT32
+        return 3 * min(PIECE[kind], whole) + (whole if keep and whole <= KEPT[kind] else 0)
 
 
 def adapters(model: nn.Module, layers: int) -> tuple[int, int]:
