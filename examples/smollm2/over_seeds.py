@@ -37,10 +37,13 @@ def figures(folder: Path) -> dict[str, float]:
     def good(side: str) -> float:
         return 100 * fmean(score(row["prompt"][-1]["content"], row[side]) == 1 for row in rows)
 
+    after, before = good("answer"), good("baseline")
     return {
         "win rate, %": summary["win_rate"]["value"],
-        "good answers, %": good("answer"),
-        "good answers of the start, %": good("baseline"),
+        "good answers, %": after,
+        "good answers of the start, %": before,
+        "gain": after - before,
+        "displacement, %": 100 * (summary["displacement"] or 0.0),
         "characters": summary["characters"]["model"],
         "characters of the start": summary["characters"]["baseline"],
     }
