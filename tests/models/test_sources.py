@@ -78,12 +78,13 @@ def test_other_classes(make, name, tiny_model, rows_file, tmp_path):
 def test_a_side_of_an_evaluation(tiny_model, tmp_path):
     """Before the other side has answered."""
     from prefopt.evaluation.contest import Prompted, check_side
+    from prefopt.generation.base import Settings
 
     folder = t5(tmp_path / "model")
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(folder)
-    check_side(str(tiny_model), [Prompted("a", "Sort: fig")])
+    check_side(str(tiny_model), [Prompted("a", "Sort: fig")], Settings(max_new_tokens=4))
     with pytest.raises(ValueError, match="which is no causal language model"):
-        check_side(str(folder), [Prompted("a", "Sort: fig")])
+        check_side(str(folder), [Prompted("a", "Sort: fig")], Settings(max_new_tokens=4))
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

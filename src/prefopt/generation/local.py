@@ -56,6 +56,7 @@ class LocalGenerator:
                 `max_new_tokens` within the model's positions; before anything is generated.
         """
         prompts = {request.id: self._encode(request) for request in requests}
+        self._check_embedded(prompts)
         check_room(prompts, settings.max_new_tokens, self.likelihood.positions)
         rows = [(request, sample) for request in requests for sample in request.samples]
         # by id within a length, so that the same rows make up the same batches in any order
@@ -97,13 +98,16 @@ class LocalGenerator:
             raise ValueError(
                 f"request {request.id!r} becomes no tokens at all; give a prompt with text in it"
             )
-        rows = self.model.get_input_embeddings().weight.shape[0]
-        if max(ids) >= rows:
-            raise ValueError(
-                f"request {request.id!r} becomes the token {self.tokenizer.convert_ids_to_tokens(max(ids))!r} (id {max(ids)}), "
-                f"and the model has embeddings for ids below {rows}: its tokenizer was enlarged, and it was not"
-            )
         return ids
+
+    def _check_embedded(self, prompts: Mapping[str, Sequence[int]]) -> None:
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        for name, ids in prompts.items():
+            if (top := max(ids)) >= rows:
+                raise ValueError(
+                    f"request {name!r} becomes the token {self.tokenizer.convert_ids_to_tokens(top)!r} (id {top}), and the "
+                    f"model has embeddings for ids below {rows}: its tokenizer was enlarged, and it was not"
+                )
 
 
 def check_room(

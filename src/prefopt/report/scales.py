@@ -24,6 +24,7 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Pixel of a data value."""
+        value = min(max(value, -LARGEST), LARGEST)
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 

@@ -86,8 +86,8 @@ def add_comparison_metrics(
     """
     scale = objective.reward_scale
     equal: Tensor | float = EQUAL / max(1.0, scale)  # errors of images differ by far less than a nat
-    if sides.logp_w is not None:  # but never less than rounding of the scores themselves
-        equal = equal + 4 * torch.finfo(torch.float32).eps * sides.logp_w.abs()
+    if sides.logp_w is not None:  # but never less than rounding of the scores themselves, sums of many tokens
+        equal = equal + 16 * torch.finfo(torch.float32).eps * sides.logp_w.abs()
     win, lose, tie = outcome_E3.unbind(-1)
     counted = counted_E > 0
     # an objective without a tie term has no loss for a whole tie (held-out ones are kept for their margins)
