@@ -135,6 +135,11 @@ def train(
     given = {k: v for k, v in given.items() if v is not None} | options
     with contextlib.ExitStack() as stack:
         for key in ("data", "eval_data"):
+            if not isinstance(given.get(key), str | Path | None) and not memory.is_object(given[key]):
+                raise ConfigError(
+                    f"{key} is a {type(given[key]).__name__}; needed a path, a hub id, a list of rows (dicts), a "
+                    "datasets.Dataset or DatasetDict, or a pandas frame"
+                )
             if memory.is_object(given.get(key)):
                 given[key] = stack.enter_context(memory.held(key, given[key]))
         named = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}

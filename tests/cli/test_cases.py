@@ -216,7 +216,7 @@ def test_the_evaluation_split_of_the_same_data_set_is_its_test_split(template_mo
     for name, given, held in [
         ("a", {}, 2),
         ("b", {"eval_split": "validation"}, 1),
-        ("c", {"eval_split": "train"}, 5),
+        ("c", {"eval_split": "train"}, 0),
     ]:
         code, said = train(
             tmp_path / "set", template_model, tmp_path / name, eval_data=tmp_path / "set", **given
@@ -238,3 +238,72 @@ def test_some_held_out_rows_that_are_trained_on_are_counted(tiny_model, tmp_path
     code, said = train("dupid.jsonl", tiny_model, tmp_path / "run", eval_data=other)
     assert code == 0, said
     assert "2 of 3 held-out comparisons are also trained on" in said
+
+
+# -- other inputs of the same kinds ------------------------------------------------------------------------------
+
+
+def lines(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+SAID = [
+    (
+        [{"prompt": f"Q{n} is what?", "chosen": f"Q{n} is  what? good", "rejected": f"\nQ{n} is what? bad"} for n in range(6)],
+        1, "in all 6 rows the completions begin with the prompt",
+    ),
+    (
+        [{"prompt": f"Question {n} is what?", "chosen": f"Human: Question {n} is what? Assistant: a", "rejected": f"Human: Question {n} is what? Assistant: b"} for n in range(6)],
+        1, "in all 6 rows the completions begin with the prompt",
+    ),
+    (
+        [{"prompt": f"Q{n} is what?", "chosen": f"Q{n} is what? good", "rejected": "bad"} for n in range(6)],
+        0, "6 row(s): one of the completions repeats the prompt, and the other does not",
+    ),
+    (
+        [{"query": f"Tell me about city {n // 4}, please.", "chosen": f"The city {n} is nice.", "rejected": f"The town {n} is big."} for n in range(40)],
+        1, "'query' could be one",
+    ),
+    ([{"query": f"Paris{n}", "chosen": f"The city {n}.", "rejected": f"The town {n}."} for n in range(40)], 1, "'query' could be one"),
+    ([{"context": {"text": f"a b {n}"}, "chosen": f"The city {n}.", "rejected": f"The town {n}."} for n in range(40)], 1, "'context' could be one"),
+    (
+        [{"comment": f"as it is {n}", "chosen": f"\n\nHuman: Q{n}?\n\nAssistant: yes", "rejected": f"\n\nHuman: Q{n}?\n\nAssistant: no"} for n in range(40)],
+        0, "columns not read: comment",
+    ),
+    ([{"instruction": "Is it prime?", "input": n, "chosen": "No.", "rejected": "So."} for n in range(20, 26)], 0, "read from 'instruction' and 'input'"),
+    ([{"prompt": "Extract.", "chosen": f'{{"role": "boss", "name": "Ann{n}"}}', "rejected": '{"role": "cook"}'} for n in range(6)], 0, "used │ 6"),
+    ([{"prompt": json.dumps(json.dumps([{"role": "user", "content": f"q{n}"}])), **{s: json.dumps([{"role": "assistant", "content": s}]) for s in ("chosen", "rejected")}} for n in range(6)], 0, "written as JSON text were read as messages"),
+    ([{"prompt": "p", "chosen": '[{"role": "assistant", "content": "aaa', "rejected": "b"}], 1, "broken_json"),
+    ([{"prompt": "p", "chosen": "a", "rejected": "b", "label": "chosen"}], 1, "needed 'win', 'tie' or 'lose' (if label"),
+    ([{"prompt": "p", "chosen": "a", "rejected": "b", "tools": "hammer"}], 1, "ignore_columns=[tools]"),
+    ([{"prompt": "p", "chosen": "a", "rejected": "b", "image": "img0"}], 1, "ignore_columns=[NAME]"),
+    ([{"prompt": f"p{n}", "chosen": "a", "rejected": "b", "id": float(n)} for n in range(4)], 0, "used │ 4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "code", "said"), SAID)
+def test_inputs_of_the_same_kinds(rows, code, said, tmp_path):
+    found, text = command("check", lines(tmp_path / "rows.jsonl", rows))
+    assert (found, said in text) == (code, True), text
+
+
+def test_cells_of_a_csv_file_are_what_their_columns_are_called_in_the_end(tmp_path):
+    from prefopt.sources.columns import ColumnsAs
+    from prefopt.sources.rows import load_comparisons
+
+    path = tmp_path / "rows.csv"
+    path.write_text("query,better,worse,verdict,w\nWhat is 20+1?,21,007,tie,2\ntrue,1.0,[1],win,3\n")
+    names = {"query": "prompt", "better": "chosen", "worse": "rejected", "verdict": "label", "w": "weight"}
+    first, second = load_comparisons(path, columns_as=ColumnsAs(names))
+    assert [item.sample for item in first.items] == ["21", "007"]
+    assert [item.sample for item in second.items] == ["1.0", "[1]"]
+    assert second.items[0].condition["prompt"] == "true"
+    assert (first.comparisons[0].outcome.tie, first.comparisons[0].weight) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("size", [12, 50])
+def test_holding_out_everything_is_refused(size, tiny_model, tmp_path):
+    code, said = train("dupid.jsonl", tiny_model, tmp_path / "run", eval_size=size)
+    assert code == 1
+    assert f"eval_size={size} would hold out all 12 rows" in said

@@ -165,3 +165,36 @@ def test_a_faithful_template_is_not_accused():
         }
     ]
     assert chat(FAITHFUL, rows) == []
+
+
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+}
+SCHEMA = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+WITH_TOOLS = FAITHFUL.replace(
+    "{{ m.content | trim }}", "{{ m.content | trim }}{{ (m.tool_calls or []) | tojson }}"
+) + ("{{ (tools or []) | tojson }}")
+
+
+def test_calls_and_schemas_of_tools_that_the_template_drops():
+    rows = [{"prompt": [USER], "chosen": [CALL], "rejected": [says("assistant", "3")], "tools": [SCHEMA]}]
+    texts = chat(FAITHFUL, rows)
+    assert any(t.startswith("1 completion(s): the chat template leaves out calls of tools") for t in texts)
+    assert any(t.startswith("2 completion(s): the chat template leaves out the schemas") for t in texts)
+    assert not any("leaves out" in t for t in chat(WITH_TOOLS, rows))
+
+
+def test_a_row_that_the_template_cannot_take_is_the_rows_fault():
+    good = {"prompt": [USER], "chosen": [says("assistant", "2")], "rejected": [says("assistant", "3")]}
+    deep = value = {}
+    for _ in range(900):
+        value["a"] = value = {}
+    rows = [good, good | {"tools": [SCHEMA | {"function": deep}]}, good | {"tools": [{"name": 3}]}]
+    tokenizer = joining_tokenizer([json.dumps(good), "<|assistant|> <|user|> <|end|>"])
+    tokenizer.chat_template = WITH_TOOLS
+    found = encoded(rows, tokenizer)
+    assert [e.id for e in found.examples][:1] == ["row-1"]
+    assert {d.reason for d in found.dropped} <= {"chat_template", "too_deep"}
+    assert any(d.id == "row-2" for d in found.dropped)

@@ -44,7 +44,7 @@ class Characters:
         prompt = [ord(c) for c in item.condition["prompt"]]
         ids = [*prompt, *map(ord, item.sample), *self.end]
         if len(prompt) >= self.max_length:
-            raise UnusableItem(f"the prompt alone has {len(prompt)} tokens", "prompt_too_long")
+            raise UnusableItem(f"the prompt alone has {len(prompt)} tokens", "prompt_length")
         return Sample(ids[: self.max_length], len(prompt), len(ids) > self.max_length)
 
 
@@ -70,7 +70,7 @@ def test_what_truncation_ruins_is_dropped() -> None:
     assert [(drop.row, drop.id, drop.reason) for drop in encoded.dropped] == [
         (5, "row-5", "empty_side"),
         (3, "row-3", "identical_after_truncation"),
-        (4, "row-4", "prompt_too_long"),
+        (4, "row-4", "prompt_length"),
         (6, "row-6", "chat_template"),
     ]
     assert "first 10 tokens" in encoded.dropped[1].detail
@@ -83,7 +83,7 @@ def test_the_report_is_in_tokens() -> None:
     assert (report.rows, report.examples, report.comparisons["wins"]) == (6, 2, 2)
     assert report.dropped == {
         **{"empty_side": 1, "identical_after_truncation": 1},
-        **{"prompt_too_long": 1, "chat_template": 1},
+        **{"prompt_length": 1, "chat_template": 1},
     }
     assert report.identical_sides == 1
     assert report.truncated == {"chosen": 0, "rejected": 1}
@@ -108,7 +108,7 @@ def test_identical_tokens_of_different_texts() -> None:
 
 def test_nothing_left_is_an_error_that_says_why() -> None:
     with pytest.raises(
-        ValueError, match=r"1 prompt_too_long \(first: row 1, .*12 tokens\). A larger max_length"
+        ValueError, match=r"1 prompt_length \(first: row 1, .*12 tokens\). A larger max_length"
     ):
         encode_examples(load_comparisons(ROWS[3:4]), Characters())
 
@@ -123,7 +123,7 @@ def test_single_samples() -> None:
 def test_drops_accumulate_over_ties_and_encoding() -> None:
     loaded = apply_ties_policy(load_comparisons([*ROWS, pair("a", "b", "c", label="tie")]), "drop")
     encoded = encode_examples(loaded, Characters())
-    assert {drop.reason for drop in encoded.dropped} >= {"empty_side", "tie", "prompt_too_long"}
+    assert {drop.reason for drop in encoded.dropped} >= {"empty_side", "tie", "prompt_length"}
     assert len(encoded.dropped) + len(encoded.examples) == encoded.report.rows == 7
 
 

@@ -62,8 +62,10 @@ def test_nothing_or_almost_everything_is_held_out():
     for size in (0, 0.01):
         train, held_out = hold_out(everything, size, seed=0)
         assert (len(train.examples), len(held_out.examples)) == (20, 0)
-    train, held_out = hold_out(everything, 1000, seed=0)
+    train, held_out = hold_out(everything, 19, seed=0)
     assert len(set(prompts(train))) == 1  # there is something left to train on
+    with pytest.raises(ConfigError, match="would hold out all 20 rows"):
+        hold_out(everything, 1000, seed=0)
 
 
 def test_the_choice_follows_the_seed():

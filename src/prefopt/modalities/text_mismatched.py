@@ -42,7 +42,8 @@ def with_mismatched(
     if len({prompt for prompt, _ in donors}) == 1:
         raise ConfigError(
             f"all {len(donors)} samples answer one prompt, and this objective measures its reference point on "
-            "completions of other prompts: give rows with at least two prompts, or take a method for pairs, such as dpo"
+            "completions of other prompts: give rows with at least two prompts beside those held out (eval_size=0 holds "
+            "out none), or take a method for pairs, such as dpo"
         )
     partner = partners([(prompt, e.items[0].ids.tobytes(), e.id) for prompt, e in donors])
     out = []

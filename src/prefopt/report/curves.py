@@ -158,9 +158,8 @@ def told_of(run: Run, text: str) -> str:
     """A text without the sentences and clauses about held-out values, where the run has none."""
     if run.not_held_out is None:
         return text
-    parts = [part for part in re.split(r"(?<=[.;:]) ", text) if "held-out" not in part.lower()]
-    kept = " ".join(parts)
-    return kept[:-1] + "." if kept.endswith((";", ":")) else kept
+    parts = [part for part in re.split(r"(?<=[.;]) ", text) if "held-out" not in part.lower()]
+    return re.sub(r";(?= [A-Z]|$)", ".", " ".join(parts))
 
 
 def curve_groups(run: Run, groups: Groups) -> list[tuple[str, str, list[Markup]]]:

@@ -82,10 +82,10 @@ def _loss(run: Run) -> list[Finding]:
             if run.online
             else "accuracy and loss are those of the training comparisons"
         )
-        cause = f" The run says: {run.not_held_out}." if run.not_held_out else ""
+        told = run.not_held_out or f"nothing was held out: {measured}"
         out.append(
-            Finding("note", f"Nothing was held out: {measured}.",
-                    f"Set eval_size, or give eval_data with other {'prompts' if run.online else 'rows'}.{cause}")
+            Finding("note", f"{told[0].upper()}{told[1:]}.",
+                    f"Set eval_size, or give eval_data with other {'prompts' if run.online else 'rows'}.")
         )  # fmt: skip
     tail = train.values[-max(1, len(train.values) // 10) :] if len(train.values) >= 5 else []
     if run.images:  # noise levels drawn anew hide the training loss; a step's loss stays there by design

@@ -126,6 +126,13 @@ def _front_matter(run: Run) -> dict[str, Any]:
     return front
 
 
+def also_trained_on(run: Run) -> str | None:
+    """What the data report says of held-out rows that are trained on, too."""
+    hints = run.of("data", "hints")
+    texts = [str(h.get("text")) for h in hints if isinstance(h, Mapping)] if isinstance(hints, list) else []
+    return next((text for text in texts if "also trained on" in text), None)
+
+
 def _data_rows(run: Run) -> list[tuple[str, str]]:
     rows: list[tuple[str, Any]] = [
         ("Source", run.of("manifest", "data", "source") or run.of("data", "source")),
@@ -135,6 +142,7 @@ def _data_rows(run: Run) -> list[tuple[str, str]]:
             ("Training examples", run.of("manifest", "data", "examples")),
             ("Held-out examples", run.of("manifest", "data", "eval_examples")),
             ("Note", run.not_held_out),
+            ("Note on held-out rows", also_trained_on(run)),
         ]
     kinds = run.of("data", "comparisons")
     if isinstance(kinds, Mapping):

@@ -36,7 +36,7 @@ def _accuracy(run: Run) -> list[Figure]:
     elif run.online:
         label, note = "Accuracy on new pairs", "of the pairs just collected"
     elif not acc.held_out:
-        note = run.not_held_out or "on the training comparisons: none are held out"
+        note = "on training rows: nothing is held out"
     start = "" if acc.before is None else percent(acc.before)
     return [
         Figure(label, percent(acc.after), start, note, history=_history(run, "rewards/accuracies", run.split))

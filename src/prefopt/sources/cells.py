@@ -10,10 +10,15 @@ from numbers import Real
 from typing import Any
 
 from prefopt.comparisons import LOSE, TIE, WIN, Outcome, UnusableItem
-from prefopt.sources.chat_text import is_python_repr, messages_in, with_role, without_nones
+from prefopt.sources.chat_text import is_broken_json, is_python_repr, messages_in, with_role, without_nones
 from prefopt.sources.report import message_texts
 
-TAKEN = frozenset({"label", "is_tie", "votes", "target", "weight", "id", "score_chosen", "score_rejected"})
+TAKEN = frozenset(
+    {
+        *("label", "is_tie", "votes", "target", "weight", "id", "score_chosen", "score_rejected"),
+        *("tools", "chat_template_kwargs"),
+    }
+)
 OUTCOMES = {"win": WIN, "lose": LOSE, "tie": TIE}
 
 
@@ -114,7 +119,9 @@ def as_outcome(row: Mapping[str, Any]) -> Outcome:
     label, is_tie = row.get("label"), row.get("is_tie")
     tie = None if is_tie is None else as_flag(is_tie, "is_tie")
     if label is not None and (not isinstance(label, str) or label not in OUTCOMES):
-        hint = near(label, OUTCOMES) if isinstance(label, str) else ""
+        # "chosen" is no misspelt "lose": only what is nearly a word of ours is taken for one
+        close = difflib.get_close_matches(label.lower(), OUTCOMES, n=1, cutoff=0.75) if isinstance(label, str) else []
+        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UnusableItem(
             f"label is {shown(label)}; needed 'win', 'tie' or 'lose'{hint}{unless('label')}", "unknown_label"
         )
@@ -158,6 +165,11 @@ def as_sample(value: Any, column: str, strip_nones: bool) -> str | list[dict[str
                     f"{column} is a list of messages as Python prints it, {shown(value)}, which cannot be read for "
                     "certain: write it with json.dumps",
                     "python_repr",
+                )
+            if is_broken_json(value):
+                raise UnusableItem(
+                    f"{column} begins as messages in JSON do, {shown(value)}, and cannot be read as JSON: was it cut?",
+                    "broken_json",
                 )
             return as_text(value, column)
         value, strip_nones = spelled, False  # who writes JSON wrote the nulls too
@@ -231,9 +243,17 @@ def as_json(value: Any, column: str, kind: type, strip_nones: bool) -> Any:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise UnusableItem(f"{column} is not valid JSON ({error})", "wrong_type") from None
+            raise UnusableItem(
+                f"{column} is not valid JSON ({error}){unless(column)}", "wrong_type"
+            ) from None
     if value is not None and not isinstance(value, kind):
-        raise UnusableItem(f"{column} is {shown(value)}; needed a {kind.__name__}", "wrong_type")
+        raise UnusableItem(
+            f"{column} is {shown(value)}; needed a {kind.__name__}{unless(column)}", "wrong_type"
+        )
+    if column == "tools" and isinstance(value, list) and not all(isinstance(x, Mapping) for x in value):
+        raise UnusableItem(
+            f"tools is {shown(value)}; needed a list of JSON schemas{unless(column)}", "wrong_type"
+        )
     if value:
         as_text(json.dumps(value, ensure_ascii=False, default=str), column)
     return (without_nones(value) if strip_nones else value) or None

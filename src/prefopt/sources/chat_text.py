@@ -16,6 +16,9 @@ ROLE_OF = {
 }  # fmt: skip
 """ShareGPT's `from`, as templates call it."""
 
+ROLES = frozenset({*ROLE_OF, *ROLE_OF.values(), "developer", "function", "ipython"})
+LIKE_MESSAGES = re.compile(r"""\s*\[\s*\{\s*"role"\s*:\s*"(?:user|assistant|system|tool)"\s*,""")
+
 PYTHON_REPR = re.compile(
     r"""\s*(?:array\(|\[|\()+\s*\{\s*'(?:role|content|from|value)'\s*:|\s*\{\s*'role'\s*:\s*'"""
 )
@@ -30,16 +33,39 @@ def messages_in(text: str) -> list[dict[str, Any]] | None:
         >>> messages_in("[1, 2]") is None
         True
     """
-    if text.lstrip()[:1] not in ("[", "{"):
+    if text.lstrip()[:1] not in ("[", '"'):  # a single object may well be an answer in JSON
         return None
     try:
         value = json.loads(text)
+        value = json.loads(value) if isinstance(value, str) else value  # written twice
     except (ValueError, RecursionError):
         return None
-    value = [value] if isinstance(value, dict) else value
-    if isinstance(value, list) and value and all(map(is_message, value)):
+    if isinstance(value, list) and value and all(is_message(m) and says_something(m) for m in value):
         return value
     return None
+
+
+def says_something(message: Mapping[str, Any]) -> bool:
+    """Whether a mapping has what messages have, and not only a key called role or from."""
+    role = message.get("role", message.get("from"))
+    said = message.get("content") if "role" in message else message.get("value")
+    return role in ROLES and (isinstance(said, str | list) or bool(message.get("tool_calls")))
+
+
+def is_broken_json(text: str) -> bool:
+    """Whether a text begins as messages in JSON do, and cannot be read as JSON; it may have been cut.
+
+    Example:
+        >>> is_broken_json('[{"role": "user", "content": "Hi')
+        True
+    """
+    if LIKE_MESSAGES.match(text) is None:
+        return False
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def is_message(value: Any) -> bool:

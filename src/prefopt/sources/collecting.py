@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from prefopt.comparisons import Comparison, Example, Item, Outcome, UnusableItem
@@ -128,7 +129,9 @@ def named(rows: Rows) -> Iterator[tuple[int, Mapping[str, Any], str, IdState]]:
     taken: set[str] = set()
     times: Counter[str] = Counter()
     for number, row in with_bar(rows, "reading rows"):
-        given = row.get("id")
+        given: Any = row.get("id")
+        if isinstance(given, Real) and not isinstance(given, bool | int) and float(given).is_integer():
+            given = int(float(given))  # numpy's integers, and what pandas makes of a column with a gap
         usable = (
             isinstance(given, str | int) and not isinstance(given, bool) and given != "" and is_text(given)
         )
@@ -145,7 +148,7 @@ def is_text(value: Any) -> bool:
     """Whether a value can be written down; half of a surrogate pair cannot."""
     try:
         str(value).encode("utf-8")
-    except UnicodeEncodeError:
+    except ValueError:  # half of a surrogate pair; an integer of thousands of digits
         return False
     return True
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prefopt.sources.files import Rows
+from prefopt.sources.readers import TextRow
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ class ColumnsAs:
 
 def _renamed(rows: Any, names: Mapping[str, str]) -> Any:
     if isinstance(rows, list):
-        return [{names[k]: v for k, v in row.items() if k in names} for row in rows]
+        return [
+            row.renamed(names)
+            if isinstance(row, TextRow)
+            else {names[k]: v for k, v in row.items() if k in names}
+            for row in rows
+        ]
     # a datasets.Dataset, whose images stay on disk
     changed = {old: new for old, new in names.items() if old != new}
     return rows.select_columns(list(names)).rename_columns(changed)

@@ -115,10 +115,11 @@ def encode_examples(
             for item in example.items:
                 odd.update(encoder.oddities(item))
     if not examples:
-        by_model = any("positions" in d.detail for d in dropped)  # which no max_length changes
+        lengths = {"prompt_length", "identical_after_truncation"}
+        by_length = any(d.reason in lengths and "positions" not in d.detail for d in dropped)
         raise ValueError(
             nothing_usable(comparisons.report.source, "row", dropped)
-            + ("" if by_model else ". A larger max_length keeps more of each text")
+            + (". A larger max_length keeps more of each text" if by_length else "")
         )
     notes = [Hint("warn", f"{n} completion(s): {clause}") for clause, n in odd.most_common()]
     if moved:
@@ -206,7 +207,9 @@ def _refuse_identical(example: Example, items: Sequence[SampleT]) -> None:
                     f"the sides differ only after the first {len(first.ids)} tokens, which is all that is kept",
                     "identical_after_truncation",
                 )
-            raise UnusableItem("both sides become the same tokens", "identical_sides")
+            chat = not isinstance(example.items[edge.first].sample, str)
+            why = ": the chat template leaves out what they differ in" if chat else ""
+            raise UnusableItem(f"both sides become the same tokens{why}", "identical_sides")
 
 
 def _report(

@@ -129,8 +129,17 @@ def _plain_cell(value: Any) -> Any:
         return None
     if type(value).__name__ == "ndarray" and value.dtype == object:
         # nested columns of a parquet file: Arrow gave each message the keys of all
-        return [without_nones(x) for x in value.tolist()]
+        return without_nones(_lists(value))
     return value
+
+
+def _lists(value: Any) -> Any:
+    """A nested value with lists in place of arrays."""
+    if isinstance(value, dict):
+        return {key: _lists(x) for key, x in value.items()}
+    if type(value).__name__ == "ndarray":
+        return [_lists(x) for x in value.tolist()]
+    return [_lists(x) for x in value] if isinstance(value, list) else value
 
 
 def splits_of(source: Any, config_name: str | None = None) -> list[str]:
@@ -211,8 +220,10 @@ def _from_name(source: str | Path, split: str, config_name: str | None, lines: s
 def _unread(path: Path) -> str:
     """Why a file of this name is not read, and what to do."""
     known = f"{', '.join(SUFFIXES)}, each also compressed ({', '.join(OPENERS)})"
-    if path.suffix.lower() in ARCHIVES:
+    if any(suffix.lower() in ARCHIVES for suffix in path.suffixes):
         return f"an archive is not read: unpack it, and give the file inside. Needed one of {known}"
+    if path.suffix.lower() == ".arrow":
+        return "an Arrow file is a part of a folder written by save_to_disk: give the folder"
     if path.suffix.lower() == ".txt":
         return f"a text file has prompts alone; comparisons are needed, in one of {known}"
     ending = "".join(path.suffixes[-2:] if path.suffix.lower() in OPENERS else path.suffixes[-1:])
@@ -361,7 +372,10 @@ def _load_dataset(name: str, split: str, config_name: str | None) -> Rows:
 def _from_dataset(dataset: Any, split: str, source: str) -> Rows:
     if isinstance(dataset, dict):  # DatasetDict
         if split not in dataset:
-            raise ValueError(f"unknown split {split!r}: {source} has {', '.join(map(repr, sorted(dataset)))}")
+            raise ValueError(
+                f"unknown split {split!r}: {source} has {', '.join(map(repr, sorted(dataset)))}. Name one of them: split=NAME "
+                "(of eval_data: eval_split=NAME)"
+            )
         return _bundle(dataset[split], source)
     if not hasattr(dataset, "__len__"):
         raise TypeError(

@@ -68,8 +68,17 @@ class PromptColumns:
         prompt = cells.as_sample(first, self.parts[0], strip_nones)
         for name in self.parts[1:]:
             more = row.get(name)
-            if isinstance(prompt, str) and isinstance(more, str) and more.strip():
-                prompt = f"{prompt}\n{more}"
+            more = str(more) if isinstance(more, int | float) and not isinstance(more, bool) else more
+            if more is None or more == "" or more == []:
+                continue
+            if not isinstance(more, str) or not isinstance(prompt, str):
+                raise UnusableItem(
+                    f"{name} is {cells.shown(more)} beside {self.parts[0]}; needed text in both "
+                    f"(if {name} is no part of the prompt: ignore_columns=[{name}])",
+                    "wrong_type",
+                )
+            if more.strip():
+                prompt = f"{prompt}\n{cells.as_text(more, name)}" if prompt else cells.as_text(more, name)
         return prompt
 
     def with_system(self, prompt: Prompt, row: Mapping[str, Any]) -> Prompt:

@@ -34,7 +34,10 @@ def overlap_hints(train: Sequence[Example], held_out: Sequence[Example], shared:
     prompts = {_prompt(e) for e in train}
     if n := sum(_prompt(e) in prompts for e in held_out):
         return [
-            Hint("note", f"{n} of {len(held_out)} held-out comparisons have a prompt that is also trained on")
+            Hint(
+                "warn" if 2 * n > len(held_out) else "note",
+                f"{n} of {len(held_out)} held-out comparisons have a prompt that is also trained on",
+            )
         ]
     return []
 

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,12 @@ from prefopt.sources.chat_text import messages_in
 from prefopt.sources.compression import opened, read_bytes, size_of_plain
 
 # CSV cells of these columns are text, whatever they look like, unless they spell messages
-TEXT_COLUMNS = frozenset({"prompt", "caption", "text", "chosen", "rejected", "completion"})
+TEXT_COLUMNS = frozenset(
+    {
+        *("prompt", "caption", "text", "chosen", "rejected", "completion"),
+        *("instruction", "input", "question", "conversations", "messages", "system", "system_prompt"),
+    }
+)
 # columns that name image files; `datasets` makes an image out of each "*file_name" of an image folder
 FILE_COLUMNS = frozenset({"image", "chosen_image", "rejected_image"}) | {
     f"{side}file_name" for side in ("", "image_", "chosen_", "rejected_", "chosen_image_", "rejected_image_")
@@ -112,7 +117,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Read:
                             f"{path}, line {reader.line_num}: {cells} cells under a header of "
                             f"{len(header)}; put text that holds commas or line breaks in double quotes"
                         )
-                    rows.append({name: _cell(name, value) for name, value in row.items()})
+                    rows.append(TextRow(row))
             except csv.Error as error:
                 raise ValueError(
                     f"{path}, after line {reader.line_num}: not valid CSV ({error}); is a double quote left open?"
@@ -124,6 +129,18 @@ def read_csv(path: Path, delimiter: str = ",") -> Read:
     finally:
         csv.field_size_limit(limit)
     return rows, None
+
+
+class TextRow(dict[str, Any]):
+    """A row of a CSV file: values as their columns' names suggest them, and the texts, for columns that are renamed."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        super().__init__({name: _cell(name, text) for name, text in texts.items()})
+        self.texts = texts
+
+    def renamed(self, names: Mapping[str, str]) -> TextRow:
+        """The row with these columns, under their new names."""
+        return TextRow({names[name]: text for name, text in self.texts.items() if name in names})
 
 
 def _cell(column: str, text: str) -> Any:

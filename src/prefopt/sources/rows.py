@@ -100,7 +100,10 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
     unread = column_hints(rows, known, (*columns, *media))
     refuse_repeated_prompts(rows, traits["prompt_repeated"], len(examples))
     if traits["implicit_text"]:
-        refuse_unread_prompts(rows, [name for name in rows.columns if name not in (*known, *columns, *media)])
+        shared = [example.items[0].condition["prompt"] for example in examples]
+        refuse_unread_prompts(
+            rows, [name for name in rows.columns if name not in (*known, *columns, *media)], shared
+        )
     absent = sum(drop.reason == "no_prompt" for drop in dropped)
     if 2 * absent >= len(rows):  # what the others share is chance then
         raise ValueError(f"{absent} of {len(rows)} rows of {rows.source} have no prompt: {prompts.missing}")
@@ -128,15 +131,23 @@ def refuse_repeated_prompts(rows: Rows, repeated: int, used: int) -> None:
         )
 
 
-def refuse_unread_prompts(rows: Rows, unread: Sequence[str]) -> None:
-    """Raise ValueError where a column of sentences, most of them different, stands beside texts without a prompt.
+def refuse_unread_prompts(rows: Rows, unread: Sequence[str], shared: Sequence[Any]) -> None:
+    """Raise ValueError where a column says more about the rows than what both of their texts share, by chance perhaps.
 
-    What both texts share would be taken for the prompt: a few words, by chance.
+    Args:
+        rows: without a column of prompts.
+        unread: columns that nobody reads.
+        shared: what was taken for the prompts.
     """
+    if sum(str(text).rstrip(" ").endswith((":", "\n", ">", "]", "?", "#")) for text in shared) > 0.9 * len(
+        shared
+    ):
+        return  # as prompts end that were written before their answers
+    few = len(set(map(str, shared))) <= max(2, len(shared) // 10)
     for name in unread:
-        texts = [row.get(name) for _, row in islice(rows, 1000)]
-        words = [text for text in texts if isinstance(text, str) and len(text.split()) > 1]
-        if len(set(words)) > len(texts) / 2:
+        texts = [str(value) for _, row in islice(rows, 5000) if (value := row.get(name)) not in (None, "")]
+        sentences = sum(len(text.split()) > 1 for text in texts) > len(texts) / 2
+        if len(set(texts)) > len(set(map(str, shared[:5000]))) and (sentences or few):
             raise ValueError(
                 f"{rows.source} has no column of prompts, but {name!r} could be one (the columns are "
                 f"{', '.join(rows.columns)}). If it is: rename_columns={{{name}: prompt}}; if not, leave it out with "
@@ -200,7 +211,9 @@ def _paired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits:
         raise UnusableItem("chosen and rejected are the same: nothing to learn", "identical_sides")
     prompt, chosen, rejected = _split_prompt(row, prompts, arrow, chosen, rejected, traits)
     prompt = prompts.with_system(prompt, row)
-    traits["prompt_repeated"] += repeats(prompt, chosen) and repeats(prompt, rejected)
+    both = repeats(prompt, chosen) + repeats(prompt, rejected)
+    traits["prompt_repeated"] += both == 2
+    traits["prompt_repeated_once"] += both == 1
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         _check_turns(name, side)
     condition = _condition(prompt, row, arrow)
@@ -285,11 +298,16 @@ def _check_turns(name: str, side: str | list[dict[str, Any]]) -> None:
 
 
 def repeats(prompt: str | list[dict[str, Any]], side: str | list[dict[str, Any]]) -> bool:
-    """Whether a text begins with the prompt beside it; not told of prompts of a letter or two."""
+    """Whether a text repeats the prompt beside it: begins with it, or holds it near its beginning behind some mark.
+
+    White space does not count. Prompts of a letter or two, and those of two words within a text, say nothing.
+    """
     if not isinstance(prompt, str) or not isinstance(side, str):
         return False
-    text = prompt.strip()
-    return len(text) > 2 and side.lstrip().startswith(text)
+    text, answer = " ".join(prompt.split()), " ".join(side[: 2 * len(prompt) + 100].split())
+    if len(text) < 3:
+        return False
+    return answer.startswith(text) or (text.count(" ") > 1 and text in answer[: len(text) + 30])
 
 
 def _condition(prompt: str | list[dict[str, Any]], row: Mapping[str, Any], arrow: bool) -> dict[str, Any]:
@@ -309,7 +327,8 @@ def _condition(prompt: str | list[dict[str, Any]], row: Mapping[str, Any], arrow
 def _text_only(rows: Rows, number: int, found: str) -> str:
     return (
         f"{rows.source}, {rows.place} {number}: {found}, but this method trains on text only: remove "
-        "images, videos and other media from the data; or, to train on pairs of images, give a diffusers pipeline as model"
+        "images, videos and other media from the data (ignore_columns=[NAME] leaves a column out); or, to train on pairs of "
+        "images, give a diffusers pipeline as model"
     )
 
 
@@ -321,6 +340,10 @@ def _text_hints(traits: Counter[str]) -> list[Hint]:
                 "warn",
                 f"{n} row(s): the completions begin with the prompt, which the model then reads twice; cut it from them",
             )
+        )
+    if n := traits["prompt_repeated_once"]:
+        hints.append(
+            Hint("warn", f"{n} row(s): one of the completions repeats the prompt, and the other does not")
         )
     if n := traits["json_text"]:
         hints.append(Hint("note", f"{n} row(s): messages written as JSON text were read as messages"))

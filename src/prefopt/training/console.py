@@ -34,7 +34,14 @@ class Console:
         """Counts of the data, and what was found in it."""
         counts = ", ".join(f"{n} {kind}" for kind, n in report["comparisons"].items() if n)
         dropped = ", ".join(f"{n} {reason}" for reason, n in report["dropped"].items())
-        self.say(f"data: {report['source']}: {counts}; {train} examples to train on, {held_out} held out")
+        judged = (
+            f"{held_out} held out"
+            if not_held_out is None
+            else f"{held_out} to judge by"
+            if held_out
+            else "0 held out"
+        )
+        self.say(f"data: {report['source']}: {counts}; {train} examples to train on, {judged}")
         if not_held_out is not None:
             self.hint("warn", not_held_out)
         if dropped:

@@ -214,6 +214,11 @@ def hold_out(comparisons: Comparisons, size: float, seed: int) -> tuple[Comparis
         seed: of the choice.
     """
     n = round(size * len(comparisons)) if size < 1 else int(size)
+    if size >= 1 and n >= len(comparisons):
+        raise ConfigError(
+            f"eval_size={n} would hold out all {len(comparisons)} rows of {comparisons.report.source}: give a smaller "
+            "number, a share below 1 such as 0.1, or 0 for nothing"
+        )
     if n == 0:
         return comparisons, replace(comparisons, examples=[])
     groups: dict[str, list[Example]] = {}

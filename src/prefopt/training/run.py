@@ -275,7 +275,7 @@ def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]
             "source": config.data,
             "fingerprint": setup.data.fingerprint,
             "examples": len(setup.data.train),
-            "eval_examples": len(setup.data.held_out),
+            "eval_examples": 0 if setup.data.not_held_out else len(setup.data.held_out),
             "not_held_out": setup.data.not_held_out,
         },
         "machine": {
