@@ -177,6 +177,8 @@ def test_a_bar_appears_after_two_seconds_only(
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     assert list(progress.with_bar(range(5), "counting")) == [0, 1, 2, 3, 4]
     assert capsys.readouterr().err == ""
+    import rich.progress  # noqa: F401  # first, or it would keep this clock for ever
+
     clock = iter(range(0, 100, 1))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     assert list(progress.with_bar(range(5), "counting")) == [0, 1, 2, 3, 4]
