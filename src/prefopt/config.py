@@ -379,6 +379,22 @@ def refusal(error: Mapping[str, Any]) -> str:
     return text if meaning is None else f"{text}. {key}: {meaning.replace('None', 'null')}"
 
 
+def run_folder(config: TrainConfig) -> Path:
+    """The folder that `output_dir` names, method and seed filled in.
+
+    Raises:
+        ConfigError: something else stands in braces.
+    """
+    try:
+        name = config.output_dir.format(method=config.method.replace("+", "-"), seed=config.seed)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"output_dir={config.output_dir}: only {{method}} and {{seed}} are filled in, and {error} is neither; write "
+            "other braces twice"
+        ) from None
+    return Path(name).expanduser()
+
+
 def briefly(value: Any) -> str:
     """A value as written in Python, cut where it is long: errors may be about all rows of a data set."""
     text = repr(value)

@@ -251,3 +251,102 @@ def test_what_the_model_has_no_part_for_is_kept(tiny_model, rows_file, own_cache
     configs = [json.loads((folder / "config.json").read_text()) for folder in (source, saved)]
     assert configs[0] == configs[1]
     assert (saved / "preprocessor_config.json").exists()
+
+
+# -- other inputs of the same kinds ------------------------------------------------------------------------------------
+
+
+def with_tensors(model: Path, folder: Path, more: dict[str, torch.Tensor]) -> Path:
+    shutil.copytree(model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | more, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)},
+        {"h.1.attn.masked_bias": torch.tensor(-1e9), "h.1.attn.bias": torch.ones(1, 1, 8, 8)},
+        {"transformer.h.0.attn.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8)},
+        {"transformer.h.0.attn.causal_mask": torch.ones(1, 1, 8, 8, dtype=torch.bool)},
+        {"model.decoder.version": torch.tensor([3.0]), "model.embed_positions.weights": torch.ones(8, 4)},
+    ],
+)
+def test_constants_that_old_files_hold_are_no_weights(more, tmp_path):
+    folder = with_tensors(save_tiny_model(tmp_path / "gpt2", "gpt2"), tmp_path / "old", more)
+    load_model(str(folder))
+    with pytest.raises(ValueError, match=r"it holds transformer\.h\.0\.attn\.gate"):
+        load_model(str(with_tensors(folder, tmp_path / "odd", {"transformer.h.0.attn.gate": torch.ones(4)})))
+
+
+def test_damaged_weight_files_are_told_in_a_sentence(tiny_model, tmp_path):
+    for name, content in (
+        ("cut", (tiny_model / "model.safetensors").read_bytes()[:5000]),
+        ("pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"),
+    ):
+        shutil.copytree(tiny_model, tmp_path / name)
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"weights of .*{name} are damaged or cut short"):
+            load_model(str(tmp_path / name))
+    shutil.copytree(tiny_model, tmp_path / "config")
+    (tmp_path / "config" / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        load_model(str(tmp_path / "config"))
+
+
+def test_what_a_configuration_adds_to_the_output_does_not_matter(tiny_model, rows_file, own_cache, tmp_path):
+    """And is what it was in what is saved."""
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny_model, odd)
+    config = json.loads((odd / "config.json").read_text())
+    changed = {"output_attentions": True, "output_hidden_states": True, "return_dict": False}
+    (odd / "config.json").write_text(json.dumps(config | changed))
+    out = {}
+    for name, model in (("plain", tiny_model), ("odd", odd)):
+        result = prefopt.train(
+            "dpo",
+            model=model,
+            data=rows_file(ROWS),
+            output_dir=str(tmp_path / name),
+            max_steps=1,
+            sample_prompts=0,
+        )
+        out[name] = result.metrics["loss"]
+    assert out["odd"] == out["plain"]
+    saved = json.loads((tmp_path / "odd" / "model" / "config.json").read_text())
+    assert {k: saved[k] for k in changed} == changed
+
+
+def test_a_head_that_the_file_holds_apart_is_saved_as_such(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from prefopt.models.saving import save_model
+    from prefopt.models.tokenizers import load_tokenizer
+
+    model = save_tiny_model(tmp_path / "qwen2", "qwen2")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    loaded = load_model(str(model))
+    ends = loaded.model.get_input_embeddings().weight, loaded.model.get_output_embeddings().weight
+    save_model(tmp_path / "saved", loaded, load_tokenizer(str(model)), None)
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["tie_word_embeddings"] is (ends[0] is ends[1])
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again.get_output_embeddings().weight, ends[1])
+
+
+def test_adapters_that_are_not_whole_or_not_ours(tiny_model, tmp_path):
+    from prefopt.models.loading import LoraSettings
+
+    empty = tmp_path / "adapter"
+    empty.mkdir()
+    values = {"peft_type": "LORA", "base_model_name_or_path": str(tiny_model), "task_type": "CAUSAL_LM"}
+    (empty / "adapter_config.json").write_text(json.dumps(values))
+    with pytest.raises(FileNotFoundError, match=r"has no weights: needed adapter_model\.safetensors"):
+        load_model(str(empty))
+    (empty / "adapter_config.json").write_text(json.dumps(values | {"base_model_name_or_path": "runs/base"}))
+    with pytest.raises(FileNotFoundError, match=r"belongs to the model runs/base, which is no folder"):
+        load_model(str(empty))
+    with pytest.raises(ValueError, match=r"lora_target_modules=nosuch names no module .*q_proj"):
+        load_model(str(tiny_model), lora=LoraSettings(target_modules="nosuch"))

@@ -67,6 +67,8 @@ def set_up(context: Context) -> Setup:
     reference_source = (
         source if config.reference_model is None else model_folder(config.reference_model, accelerator)
     )
+    if objective.needs_reference and reference_source != source:
+        check_causal(reference_source)
     tokenizer = load_tokenizer(source)
     likelihood = likelihood_for(source, config.max_length, reference_source, tokenizer=tokenizer)
     data = prepare(config, objective, likelihood)
@@ -77,7 +79,6 @@ def set_up(context: Context) -> Setup:
     check_places(tokenizer, source, used)
     untold = None
     if objective.needs_reference and reference_source != source:
-        check_causal(reference_source)
         untold = check_reference(source, reference_source, tokenizer, used)
     context.announce(data, first_pair(data.train[0], tokenizer))
     if untold is not None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from prefopt.models.loading_report import check_report
+from prefopt.models.loading_report import check_report, header_of
 from prefopt.models.sources import file_of
 
 WEIGHTS = "adapter_model.safetensors"
@@ -42,16 +42,25 @@ def add_lora(model: Any, lora: LoraSettings) -> nn.Module:
 
     # given by name: peft, left to itself, looks for those of a mixture of experts after it has missed them
     targets = lora.target_modules or DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
-    wrapped: nn.Module = get_peft_model(
-        model,
-        LoraConfig(
-            r=lora.r,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=targets,
-            task_type="CAUSAL_LM",
-        ),
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
     )
+    try:
+        wrapped: nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        linear = sorted(
+            {name.rpartition(".")[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+        )
+        raise ValueError(
+            f"lora_target_modules={lora.target_modules} names no module that adapters can be put on; this model has "
+            f"{', '.join(linear) or 'none'}. Leave it out for the usual ones, or say all-linear"
+        ) from error
     check_untied(wrapped)
     return wrapped
 
@@ -68,6 +77,8 @@ def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
     from peft import PeftModel, get_peft_model_state_dict
 
     held = adapter_shapes(source)
+    if trainable:
+        check_kind(source)
     _resize(model, source, held)
     try:
         wrapped = PeftModel.from_pretrained(model, source, is_trainable=trainable)
@@ -98,6 +109,10 @@ def adapter_shapes(source: str) -> dict[str, tuple[int, ...]]:
     file = file_of(source, WEIGHTS)
     if file is not None:
         return shapes_of(file)
+    if Path(source).expanduser().is_dir() and file_of(source, "adapter_model.bin") is None:
+        raise FileNotFoundError(
+            f"the adapter {source} has no weights: needed {WEIGHTS} beside its adapter_config.json"
+        )
     from peft.utils import load_peft_weights
 
     return {name: tuple(tensor.shape) for name, tensor in load_peft_weights(source, device="cpu").items()}
@@ -105,10 +120,19 @@ def adapter_shapes(source: str) -> dict[str, tuple[int, ...]]:
 
 def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a safetensors file, from its header."""
-    from safetensors import safe_open
+    return {name: shape for name, (_, shape) in header_of(file).items()}
 
-    with safe_open(file, framework="pt") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+def check_kind(source: str) -> None:
+    """Raise ValueError for adapters that no one can switch off, or train on: prompts that were learned."""
+    from peft import PeftConfig
+
+    config = PeftConfig.from_pretrained(source)
+    if config.is_prompt_learning:
+        raise ValueError(
+            f"the adapter {source} is of the kind {config.peft_type.value}, learned prompts, which cannot be trained further "
+            "here: give its base model, with use_peft=true for new adapters, or an adapter of LoRA's kind"
+        )
 
 
 def is_embedding(name: str) -> bool:

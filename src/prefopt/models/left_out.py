@@ -16,24 +16,8 @@ from typing import Any
 from torch import nn
 
 from prefopt.models.adapters import shapes_of
+from prefopt.models.loading_report import INDEX, WEIGHTS, files_of, is_remade
 from prefopt.models.sources import file_of
-
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-COMPUTED = re.compile(r"(^|\.)(inv_freq|original_inv_freq|position_ids|masked_bias)$")
-"""Buffers that old files hold and every model makes again."""
-
-
-def weight_files(source: str) -> list[Path]:
-    """The safetensors files that a model is loaded from, by folder or hub id."""
-    whole = file_of(source, WEIGHTS)
-    if whole is not None:
-        return [whole]
-    index = file_of(source, INDEX)
-    if index is None:
-        return []
-    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-    return [path for name in names if (path := file_of(source, name)) is not None]
 
 
 def left_out(source: str, model: Any) -> list[str]:
@@ -43,11 +27,9 @@ def left_out(source: str, model: Any) -> list[str]:
     if not skipped:
         return []
     modules = {name for name, _ in model.named_modules()}
-    names = {name for file in weight_files(source) for name in shapes_of(file)}
+    names = {name for file in files_of(source) for name in shapes_of(file)}
     found = [name for name in names if any(pattern.search(name) for pattern in skipped)]
-    return sorted(
-        name for name in found if not COMPUTED.search(name) and not _has_place(name, modules, model)
-    )
+    return sorted(name for name in found if not is_remade(name) and not _has_place(name, modules, model))
 
 
 def _has_place(name: str, modules: set[str], model: nn.Module) -> bool:
@@ -72,7 +54,7 @@ def write_left_out(folder: Path, source: str, names: Sequence[str]) -> None:
 
     wanted = set(names)
     tensors: dict[str, Any] = {}
-    for file in weight_files(source):
+    for file in files_of(source):
         with safe_open(file, framework="pt") as opened:
             tensors |= {name: opened.get_tensor(name) for name in opened.keys() if name in wanted}  # noqa: SIM118
     index = folder / INDEX

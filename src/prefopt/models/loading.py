@@ -144,6 +144,7 @@ def load_model(
             f"{' '.join(str(error).split())[:200]}. Its place is base_model_name_or_path in adapter_config.json"
         ) from error
     disable_dropout(model)  # before adapters are added: their own dropout is the user's choice
+    plain_outputs(model)
     ready_for_adapters(model)
     loaded = LoadedModel(model=model, source=source, left_out=left_out(base or source, model))
     if base is not None:
@@ -161,6 +162,18 @@ def load_model(
         loaded.model.requires_grad_(False)
     loaded.model.eval()
     return loaded
+
+
+def plain_outputs(model: Any) -> None:
+    """Have the model return what is asked for in a call, whatever its configuration adds; the saved one is not touched."""
+    for config in {id(c): c for c in (model.config, model.config.get_text_config())}.values():
+        for name, value in (
+            ("output_attentions", False),
+            ("output_hidden_states", False),
+            ("return_dict", True),
+        ):
+            if getattr(config, name, value) is not value:
+                setattr(config, name, value)
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from prefopt.models.sources import config_values
+from prefopt.models.sources import config_values, file_of
 
 SHOWN = 4
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
 def load_whole(kind: Any, source: str | Path, *, part: bool = False, **options: Any) -> Any:
@@ -29,16 +33,22 @@ def load_whole(kind: Any, source: str | Path, *, part: bool = False, **options: 
             the class declares as of no account are no weights in this sense.
         OSError: no weights, or not as safetensors.
     """
-    with _no_table():
+    with _no_table(), damaged(source):
         model, report = kind.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, use_safetensors=True, **options
         )
     buffers = {name for name, _ in model.named_buffers()}
+    unexpected = [] if part else [name for name in report["unexpected_keys"] if not is_remade(name)]
+    if unexpected:
+        constant = {
+            name for file in files_of(source) for name, of in header_of(file).items() if is_constant(*of)
+        }
+        unexpected = [name for name in unexpected if not any(_same(name, other) for other in constant)]
     check_report(
         source,
         model,
         missing=set(report["missing_keys"]) - buffers,
-        unexpected=() if part else report["unexpected_keys"],
+        unexpected=unexpected,
         mismatched=report["mismatched_keys"],
     )
     return model
@@ -92,6 +102,80 @@ def check_report(
     else:
         todo = f"Download it again, or save the whole {kind} with save_pretrained"
     raise ValueError(f"{source} does not fit a {kind}: {'; '.join(found)}. {todo}")
+
+
+REMADE = re.compile(
+    r"(^|\.)(inv_freq|original_inv_freq|position_ids|masked_bias|embed_positions\.weights|version)$"
+)
+"""Buffers that old files hold under these names and every model makes again."""
+
+
+def is_remade(name: str) -> bool:
+    """Whether a tensor of an old file is one that the class computes by itself, by its name."""
+    return REMADE.search(name) is not None
+
+
+def is_constant(dtype: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor is no weight: a mask of places by places, numbers that count, or a single number.
+
+    Args:
+        dtype: as safetensors writes it, such as "F32".
+        shape: of the tensor.
+    """
+    mask = len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+    return mask or dtype in ("BOOL", "U8", "I64", "I32") or shape == ()
+
+
+def _same(name: str, other: str) -> bool:
+    """Whether two names are of one tensor, but for what stands before them."""
+    return name == other or name.endswith(f".{other}") or other.endswith(f".{name}")
+
+
+def files_of(source: str | Path) -> list[Path]:
+    """The safetensors files of a folder or hub id that a model is loaded from."""
+    whole = file_of(str(source), WEIGHTS)
+    if whole is not None:
+        return [whole]
+    index = file_of(str(source), INDEX)
+    if index is None:
+        return []
+    names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    return [path for name in names if (path := file_of(str(source), name)) is not None]
+
+
+def header_of(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names of the tensors in a safetensors file, each with its dtype and shape, from its header.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from safetensors import safe_open
+
+    with damaged(file), safe_open(file, framework="pt") as opened:
+        slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+        return {name: (str(x.get_dtype()), tuple(x.get_shape())) for name, x in slices.items()}
+
+
+@contextlib.contextmanager
+def damaged(source: str | Path) -> Iterator[None]:
+    """Turn what safetensors and transformers raise about files that are not whole into one sentence.
+
+    Raises:
+        ValueError: a file is cut short, is no such file at all, or one of several is missing.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":
+            raise ValueError(
+                f"the weights of {source} are damaged or cut short ({error}); a file of a few hundred bytes is a pointer of "
+                "Git LFS: download them again"
+            ) from error
+        if isinstance(error, FileNotFoundError) and "safetensors" in str(error):
+            raise ValueError(
+                f"a file of the weights of {source} is missing ({Path(str(error.filename or error)).name}): download it again"
+            ) from error
+        raise
 
 
 def listed(names: Collection[str]) -> str:

@@ -104,9 +104,9 @@ def _untied(source: str, model: Any) -> bool:
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(source, trust_remote_code=False).get_text_config()
-    return bool(getattr(config, "tie_word_embeddings", False)) and not getattr(
-        model.config.get_text_config(), "tie_word_embeddings", True
-    )
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    apart = None not in ends and getattr(ends[0], "weight", None) is not getattr(ends[1], "weight", None)
+    return bool(getattr(config, "tie_word_embeddings", False)) and apart
 
 
 def _name_base(config: Any, source: str) -> None:

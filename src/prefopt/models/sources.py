@@ -50,7 +50,7 @@ def adapter_base(source: str) -> str | None:
     file = file_of(source, "adapter_config.json")
     if file is None:
         return None
-    given = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
+    given = read_json(file).get("base_model_name_or_path")
     if not given:
         raise ValueError(
             f"the adapter {source} does not say which model it belongs to: write the model's folder or hub id into "
@@ -87,7 +87,25 @@ def file_of(source: str, name: str) -> Path | None:
 def config_values(source: str) -> dict[str, Any]:
     """What a model's config.json says, as it is written; empty where there is none."""
     file = file_of(source, "config.json")
-    values: dict[str, Any] = {} if file is None else json.loads(file.read_text("utf-8"))
+    return {} if file is None else read_json(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object out of a model's files.
+
+    Raises:
+        ValueError: it holds something else, or is damaged; names the file.
+    """
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is not valid JSON ({error}): download it again, or save the model again"
+        ) from None
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{file} holds a {type(values).__name__}; needed an object {{...}}: save the model again"
+        )
     return values
 
 
@@ -108,8 +126,19 @@ def check_causal(source: str, trained: bool = False, adapters: bool = False) -> 
     if base != source:
         check_source(base)
     values = config_values(base)
+    if not values and base != source:
+        raise FileNotFoundError(
+            f"the adapter {source} belongs to the model {base}, which is no folder in {Path.cwd()}, beside the adapter or above "
+            "it, and could not be had as a hub id: write the model's place into base_model_name_or_path of its "
+            "adapter_config.json"
+        )
     if not values:  # a hub id that cannot be reached: loading says why
         return
+    if "model_type" not in values:
+        raise ValueError(
+            f"the config.json of {base} names no model_type, so that it is not known which class the weights belong to: save "
+            "the model again with save_pretrained"
+        )
     refuse_remote_code(base, values, "AutoModelForCausalLM")
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING

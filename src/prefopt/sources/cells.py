@@ -120,7 +120,11 @@ def as_outcome(row: Mapping[str, Any]) -> Outcome:
     tie = None if is_tie is None else as_flag(is_tie, "is_tie")
     if label is not None and (not isinstance(label, str) or label not in OUTCOMES):
         # "chosen" is no misspelt "lose": only what is nearly a word of ours is taken for one
-        close = difflib.get_close_matches(label.lower(), OUTCOMES, n=1, cutoff=0.75) if isinstance(label, str) else []
+        close = (
+            difflib.get_close_matches(label.lower(), OUTCOMES, n=1, cutoff=0.75)
+            if isinstance(label, str)
+            else []
+        )
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise UnusableItem(
             f"label is {shown(label)}; needed 'win', 'tie' or 'lose'{hint}{unless('label')}", "unknown_label"

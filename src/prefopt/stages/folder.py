@@ -19,6 +19,7 @@ from prefopt.config import (
     TrainConfig,
     dump,
     read_yaml,
+    run_folder,
 )
 from prefopt.files import GO_ON, replace_folder, write_whole, writing
 from prefopt.likelihoods.clock import dated, today
@@ -63,8 +64,7 @@ class StagedFolder:
                 f"{config.method} consists of several runs: resume it with resume=true and its output_dir, not from a "
                 "single checkpoint"
             )
-        name = config.output_dir.format(method=config.method, seed=config.seed)
-        self.path = Path(name).expanduser()
+        self.path = run_folder(config)
         self.config, self.hyper = config, dict(hyper)
         self.resuming = config.resume in (True, "true")
         self.lock = FolderLock(self.path)

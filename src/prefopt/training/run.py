@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from prefopt import methods, modalities
-from prefopt.config import ConfigError, TrainConfig
+from prefopt.config import ConfigError, TrainConfig, run_folder
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
@@ -81,8 +81,7 @@ def run(
     """
     objective = build_objective(config, hyper)
     check_trackers(config.report_to)
-    name = config.output_dir.format(method=config.method.replace("+", "-"), seed=config.seed)
-    folder = Path(name).expanduser()
+    folder = run_folder(config)
     lock = FolderLock(folder)
     lock.look()  # by every process, before any of them can hold it: making the accelerator brings them together
     resume_from = find_resume(config, folder)
