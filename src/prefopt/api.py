@@ -74,10 +74,12 @@ class TrainResult:
             loaded.pipe.load_lora_weights(folder)
             loaded.denoiser.requires_grad_(False)
             return loaded.pipe
-        from prefopt.models.latent_reward_files import is_judge, load_judge
+        from prefopt.models.latent_reward_files import is_judge
 
         if is_judge(folder):
-            return load_judge(folder)
+            from prefopt.models.latent_reward import LatentRewardModel
+
+            return LatentRewardModel.from_pretrained(folder)
         from prefopt.models.loading import load_model, load_tokenizer
 
         model: Any = load_model(str(folder), trainable=False).model

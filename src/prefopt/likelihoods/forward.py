@@ -16,6 +16,7 @@ from prefopt.likelihoods.attention import queries_of
 from prefopt.likelihoods.capability import Ability, causal_lm, last_attention, last_mlp, trunk_of
 from prefopt.likelihoods.head import Finish, head_logp
 from prefopt.likelihoods.plan import Plan
+from prefopt.likelihoods.stand_in import standing_in
 
 
 @contextlib.contextmanager
@@ -78,20 +79,6 @@ def at_places(whole: Callable[[Tensor], Tensor], place_P: Tensor) -> Callable[[T
         )
 
     return forward
-
-
-@contextlib.contextmanager
-def standing_in(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within it, the module's forward is another function."""
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 def balances_experts(model: nn.Module) -> bool:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.likelihoods.positions import positions_in
+from prefopt.likelihoods.stand_in import standing_in
 
 LOOKED_AT = 4  # positions that are compared
 FAR = 2**20  # lengths that are tried where the configuration names none
@@ -223,8 +224,6 @@ def companies(
 def _standing_in(
     modules: Sequence[nn.Module], forward_of: Callable[[nn.Module], Callable[..., Any]]
 ) -> Iterator[None]:
-    from prefopt.likelihoods.forward import standing_in
-
     with contextlib.ExitStack() as stack:
         for module in modules:
             stack.enter_context(standing_in(module, forward_of(module)))

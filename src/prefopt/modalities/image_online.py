@@ -22,8 +22,8 @@ from prefopt.likelihoods.steps import (
 from prefopt.likelihoods.transition import inference_timesteps
 from prefopt.methods.base import Method
 from prefopt.modalities.base import Context, Setup
-from prefopt.modalities.image import finish, load_policy, make_store
 from prefopt.modalities.image_judges import find_judge, judge_spec
+from prefopt.modalities.image_offline import finish, load_policy, make_store
 from prefopt.modalities.text import model_folder
 from prefopt.models.denoiser import denoise
 from prefopt.models.pipelines import check_pipeline_source

@@ -21,7 +21,7 @@ from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.reward import RewardLikelihood
 from prefopt.likelihoods.transition import inference_timesteps
 from prefopt.modalities.base import Context, Setup
-from prefopt.modalities.image import encode_data, make_store, read_data, weight_dtype
+from prefopt.modalities.image_offline import encode_data, make_store, read_data, weight_dtype
 from prefopt.modalities.image_online import DENOISING_FIELDS, stochastic
 from prefopt.modalities.text import model_folder
 from prefopt.models.latent_reward import LatentRewardModel

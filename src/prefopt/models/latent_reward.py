@@ -21,8 +21,7 @@ Shapes: B latents; C, H, W theirs; V, M down and middle features; E the space wh
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefopt.models.denoiser import Conditions, Family
+from prefopt.models.denoiser import Conditions
 from prefopt.models.latent_features import FirstBlocks, HalfUNet
+from prefopt.models.latent_reward_config import JudgeConfig
+from prefopt.models.latent_reward_files import load_judge, save_judge
 from prefopt.models.latent_space import (
     LatentSpace,
     NoiseSchedule,
@@ -53,47 +54,6 @@ def enhance(v_mid_BM: Tensor, v_mid_empty_BM: Tensor, gs: float) -> Tensor:
 def scaled_cosine(visual_BE: Tensor, text_BE: Tensor, tau: Tensor) -> Tensor:
     """exp(tau) cos(visual, text), row by row; tau is bounded by ln 100."""
     return tau.clamp(max=TAU_MAX).exp() * F.cosine_similarity(visual_BE, text_BE, dim=-1)
-
-
-@dataclass(frozen=True)
-class JudgeConfig:
-    """What a latent reward model is, besides its weights.
-
-    Attributes:
-        family: sd, sdxl or sd3.
-        latent_space: whose latents it reads.
-        noise_schedule: what its timesteps mean.
-        timestep_range: smallest and largest timestep it was trained on, inclusive; anything else is refused.
-        gs: strength of the visual feature enhancement.
-        embed_dim: width of the space in which image and text meet.
-        feature_block: sd3: how many blocks are run.
-        base_model: the pipeline it started from.
-    """
-
-    family: Family
-    latent_space: LatentSpace
-    noise_schedule: NoiseSchedule
-    timestep_range: tuple[float, float]
-    gs: float = 7.5
-    embed_dim: int = 768
-    feature_block: int | None = None
-    base_model: str | None = None
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> JudgeConfig:
-        """From what `asdict` gave, after JSON."""
-        low, high = values["timestep_range"]
-        schedule = values["noise_schedule"]
-        return cls(
-            **{
-                **values,
-                "timestep_range": (low, high),
-                "latent_space": LatentSpace.from_dict(values["latent_space"]),
-                "noise_schedule": replace(
-                    NoiseSchedule(**schedule), alphas_cumprod=tuple(schedule["alphas_cumprod"])
-                ),
-            }
-        )
 
 
 class LatentRewardModel(nn.Module):
@@ -323,8 +283,6 @@ class LatentRewardModel(nn.Module):
         Raises:
             FileExistsError: the folder holds something other than a judge.
         """
-        from prefopt.models.latent_reward_files import save_judge
-
         save_judge(self, Path(folder).expanduser())
 
     @classmethod
@@ -339,6 +297,4 @@ class LatentRewardModel(nn.Module):
             FileNotFoundError: no judge there.
             ValueError: weights and configuration do not belong together.
         """
-        from prefopt.models.latent_reward_files import load_judge
-
-        return load_judge(Path(folder).expanduser(), dtype)
+        return load_judge(cls, Path(folder).expanduser(), dtype)

@@ -14,15 +14,17 @@ import uuid
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from prefopt.models.latent_features import FirstBlocks, HalfUNet
-from prefopt.models.latent_reward import JudgeConfig, LatentRewardModel
+from prefopt.models.latent_reward_config import JudgeConfig
 from prefopt.models.loading import resolve_dtype
 from prefopt.models.loading_report import load_whole
 from prefopt.models.text_conditions import SUFFIXES, TextConditioner
+
+JudgeT = TypeVar("JudgeT")
 
 BACKBONES = {"sd": "UNet2DConditionModel", "sdxl": "UNet2DConditionModel", "sd3": "SD3Transformer2DModel"}
 """The diffusers class of each family's network."""
@@ -31,7 +33,7 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 
 
-def save_judge(judge: LatentRewardModel, folder: Path) -> None:
+def save_judge(judge: Any, folder: Path) -> None:
     """See `LatentRewardModel.save_pretrained`."""
     from safetensors.torch import save_file
 
@@ -57,8 +59,14 @@ def save_judge(judge: LatentRewardModel, folder: Path) -> None:
     _write_folder(folder, write)
 
 
-def load_judge(folder: Path, dtype: str = "auto") -> LatentRewardModel:
-    """See `LatentRewardModel.from_pretrained`."""
+def load_judge(made_of: Callable[..., JudgeT], folder: Path, dtype: str = "auto") -> JudgeT:
+    """See `LatentRewardModel.from_pretrained`.
+
+    Args:
+        made_of: makes the judge of backbone, text encoders and configuration.
+        folder: of the judge.
+        dtype: by name.
+    """
     import diffusers
     import transformers
     from accelerate import init_empty_weights
@@ -93,9 +101,7 @@ def load_judge(folder: Path, dtype: str = "auto") -> LatentRewardModel:
         else:
             backbone = HalfUNet(network, config.latent_space.spatial_factor)
         width = network_config.get("joint_attention_dim")
-        judge = LatentRewardModel(
-            backbone, TextConditioner(config.family, encoders, tokenizers, width), config
-        )
+        judge: Any = made_of(backbone, TextConditioner(config.family, encoders, tokenizers, width), config)
     weights = load_file(folder / WEIGHTS)
     fit = judge.load_state_dict(weights, strict=False, assign=True)
     absent = [name for name in fit.missing_keys if not _is_text(name)]
@@ -105,7 +111,8 @@ def load_judge(folder: Path, dtype: str = "auto") -> LatentRewardModel:
         )
     if isinstance(kind, torch.dtype):
         judge.backbone.to(kind)
-    return judge.eval()
+    found: JudgeT = judge.eval()
+    return found
 
 
 def is_judge(folder: Path) -> bool:

@@ -1,0 +1,103 @@
+"""Who imports whom, held against the plan in docs/architecture.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grimp
+import pytest
+
+ROOMS = {
+    "__main__": "cli",
+    "api": "config models sources stages training",
+    "cache": "files",
+    "cli": "config evaluation files generation likelihoods locking methods models objectives report reproduce sources stages sweeps training version",
+    "config": "config_keys config_values methods objectives",
+    "evaluation": "comparisons generation likelihoods models sources worlds",
+    "generation": "files likelihoods sources",
+    "likelihoods": "comparisons",
+    "locking": "files",
+    "methods": "objectives",
+    "modalities": "comparisons config evaluation generation likelihoods methods models objectives oracles references shards sources training",
+    "models": "likelihoods",
+    "prefopt": "api objectives version",
+    "references": "likelihoods models shards",
+    "report": "config files",
+    "reproduce": "comparisons config files likelihoods methods modalities models objectives oracles prefopt report sources training worlds",
+    "shards": "cache files",
+    "sources": "comparisons files likelihoods",
+    "stages": "comparisons config evaluation files generation likelihoods locking methods modalities models objectives oracles report sources training",
+    "sweeps": "config files locking report training",
+    "training": "comparisons config files likelihoods locking methods modalities models objectives references report sources version worlds",
+    "worlds": "cache generation sources",
+}
+"""What the files of each room (folder, or file at the top) may import of the others; imports within functions count too."""
+
+
+@pytest.fixture(scope="module")
+def imports() -> Mapping[str, frozenset[str]]:
+    """What each module of the package imports of the package."""
+    graph = grimp.build_graph("prefopt", cache_dir=None)
+    return {name: frozenset(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
+
+
+def room(module: str) -> str:
+    """The folder, or file at the top, that a module lies in."""
+    return module.partition(".")[2].partition(".")[0] or "prefopt"
+
+
+def circles(imports: Mapping[str, frozenset[str]]) -> list[list[str]]:
+    """Modules that import each other, directly or through others (Tarjan's strongly connected components)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(name: str) -> None:
+        index[name] = low[name] = len(index)
+        stack.append(name)
+        for other in imports.get(name, ()):
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[name] = min(low[name], low[other])
+        if low[name] == index[name]:
+            circle = stack[stack.index(name) :]
+            del stack[stack.index(name) :]
+            if len(circle) > 1:
+                found.append(sorted(circle))
+
+    for name in imports:
+        if name not in index:
+            visit(name)
+    return found
+
+
+def test_no_circle_between_files(imports):
+    assert circles(imports) == []
+
+
+def test_circles_are_found():
+    around = {"a": frozenset({"b"}), "b": frozenset({"c"}), "c": frozenset({"a"}), "d": frozenset({"a"})}
+    assert circles(around) == [["a", "b", "c"]]
+
+
+def test_rooms_import_what_the_plan_allows(imports):
+    wrong = sorted(
+        f"{name} imports {other}"
+        for name, others in imports.items()
+        for other in others
+        if room(other) != room(name) and room(other) not in ROOMS.get(room(name), "").split()
+    )
+    assert wrong == []
+
+
+def test_the_plan_allows_no_more_than_there_is(imports):
+    there = {(room(name), room(other)) for name, others in imports.items() for other in others}
+    assert [(a, b) for a, rooms in ROOMS.items() for b in rooms.split() if (a, b) not in there] == []
+
+
+@pytest.mark.parametrize("alone", ["objectives", "oracles", "comparisons"])
+def test_what_can_be_lifted_out_imports_nothing_of_the_package(alone, imports):
+    outside = {other for name, others in imports.items() if room(name) == alone for other in others}
+    assert {room(other) for other in outside} <= {alone}
