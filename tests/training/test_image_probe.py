@@ -13,7 +13,7 @@ import torch
 from prefopt.comparisons import LOSE, WIN, Comparison, Encoded, Outcome, collate
 from prefopt.likelihoods.denoising import EncodedImage
 from prefopt.likelihoods.process import counted_noise
-from prefopt.modalities import image
+from prefopt.modalities import image_offline
 from prefopt.modalities.image_probe import (
     MOST_EXAMPLES,
     Errors,
@@ -125,7 +125,7 @@ def test_every_kind_of_reference_is_measured_before_the_policy_moves(
         loads.append(source)
         return load_pipeline(source, **given)
 
-    monkeypatch.setattr(image, "load_pipeline", counted)
+    monkeypatch.setattr(image_offline, "load_pipeline", counted)
     data = images_file([pair(n) for n in range(3)])
     lr = 1e-2 if options.get("use_peft") else 1e-3
     train("diffusion_dpo", sd, data, tmp_path, max_steps=3, **{**options, "learning_rate": lr})
@@ -266,7 +266,7 @@ def test_a_run_begun_without_the_record_can_be_resumed(sd, images_file, own_cach
 def test_training_is_not_disturbed(sd, images_file, own_cache, tmp_path, monkeypatch):
     data = images_file([pair(n) for n in range(3)])
     with_it = train("diffusion_dpo", sd, data, tmp_path / "with")
-    monkeypatch.setattr(image, "with_probe", lambda context, setup, likelihood: setup)
+    monkeypatch.setattr(image_offline, "with_probe", lambda context, setup, likelihood: setup)
     without = train("diffusion_dpo", sd, data, tmp_path / "without")
     assert with_it.history == without.history
 

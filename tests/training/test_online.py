@@ -21,7 +21,7 @@ import tiny_pipelines
 from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
-from prefopt.modalities import image, image_online
+from prefopt.modalities import image_offline, image_online
 from prefopt.modalities.image_judges import LatentJudge, PixelJudge
 from prefopt.models.latent_reward import LatentRewardModel
 from prefopt.training.loop import StopRun
@@ -78,7 +78,7 @@ def red(monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
 
 def judged_by(monkeypatch: pytest.MonkeyPatch, score: Callable[[Sequence[str], Tensor], Tensor]) -> None:
     monkeypatch.setattr(image_online, "find_judge", lambda context, loaded: PixelJudge(score, loaded))
-    monkeypatch.setattr(image, "find_scorer", lambda context: score)
+    monkeypatch.setattr(image_offline, "find_scorer", lambda context: score)
 
 
 def train(method: str, model: Path, data: Path, folder: Path, **more: Any) -> prefopt.TrainResult:

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import prefopt
 from conftest import ROWS
 from prefopt.config import ConfigError, resolve
-from prefopt.modalities import image, text
+from prefopt.modalities import image_offline, text
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
 from prefopt.models.pipelines import load_pipeline
 from prefopt.objectives.base import Sides
@@ -115,7 +115,7 @@ def test_images_that_start_a_little_off(
     share, status, least, most, reference, sd, images_file, own_cache, tmp_path, monkeypatch
 ):
     """1e-3, the tolerance of texts, times a beta of 2000 is no zero margin."""
-    monkeypatch.setattr(image, "load_pipeline", nudged(load_pipeline, "conv_out", share))
+    monkeypatch.setattr(image_offline, "load_pipeline", nudged(load_pipeline, "conv_out", share))
     given = {"model": sd, "data": images_file([pair(0), pair(1)]), "output_dir": str(tmp_path / "run")}
     with pytest.raises(StopRun, match="differ by") if status == "fail" else nullcontext():
         prefopt.train("diffusion_dpo", **given, **OPTIONS, reference=reference)
