@@ -425,3 +425,13 @@ def test_a_flag_given_twice(arguments):
 def test_seeds_that_no_generator_takes(seed):
     with pytest.raises(ConfigError, match=rf"seed: input should be (greater|less) than .*given {seed}"):
         resolve(NEEDED, {"seed": seed})
+
+
+def test_braces_in_a_folders_name():
+    from prefopt.config import run_folder
+
+    keys = {"method": "dpo+0.2*sft", "model": "m", "data": "d"}
+    assert run_folder(resolve(keys | {"output_dir": "r/{method}-{seed}"})[0]).as_posix() == "r/dpo-0.2*sft-0"
+    for name in ("r/{foo}", "r/{0}", "r/{"):
+        with pytest.raises(ConfigError, match=r"output_dir=.*only \{method\} and \{seed\} are filled in"):
+            run_folder(resolve(keys | {"output_dir": name})[0])

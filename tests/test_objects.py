@@ -202,3 +202,43 @@ def test_the_split_to_judge_by(splits, trained, wanted):
     source = datasets.DatasetDict({name: datasets.Dataset.from_list(ROWS[:1]) for name in splits})
     assert splits_of(source) == splits
     assert evaluation_split(source, None, trained) == wanted
+
+
+def test_other_containers_are_refused_with_what_is_taken(tiny_model, tmp_path):
+    for key, value in (("data", {"train": ROWS}), ("data", tuple(ROWS)), ("eval_data", iter(ROWS))):
+        given = {"data": ROWS, key: value}
+        with pytest.raises(ConfigError, match=rf"^{key} is a .*; needed a path, a hub id, a list of rows"):
+            run(tiny_model, tmp_path / "run", **given)
+
+
+def test_numbers_of_numpy_and_of_columns_with_a_gap_are_ids():
+    import numpy as np
+
+    rows = [row | {"id": np.int64(n)} for n, row in enumerate(ROWS[:3])]
+    assert [e.id for e in load_comparisons(rows)] == ["0", "1", "2"]
+    frame = pandas.DataFrame([ROWS[0] | {"id": 7}, ROWS[1], ROWS[2] | {"id": 9}])
+    assert [e.id for e in load_comparisons(frame)] == ["7", "row-2", "9"]
+    assert [d.reason for d in load_comparisons([*ROWS, ROWS[0] | {"id": 10**5000}]).dropped] == ["wrong_type"]
+
+
+def test_arrays_within_the_cells_of_a_frame(tmp_path):
+    call = {"type": "function", "function": {"name": "add", "arguments": "{}"}}
+    parts = [{"type": "text", "text": "yes"}]
+    chat = {
+        "prompt": [{"role": "user", "content": "a"}],
+        "chosen": [{"role": "assistant", "content": "b", "tool_calls": [call]}],
+        "rejected": [{"role": "assistant", "content": "c", "tool_calls": None}],
+    }
+    pandas.DataFrame([chat]).to_parquet(tmp_path / "calls.parquet")
+    pandas.DataFrame(
+        [
+            chat
+            | {
+                s: [{"role": "assistant", "content": [*parts, {"type": "text", "text": s}]}]
+                for s in ("chosen", "rejected")
+            }
+        ]
+    ).to_parquet(tmp_path / "parts.parquet")
+    for name in ("calls", "parts"):
+        path = tmp_path / f"{name}.parquet"
+        assert load_comparisons(pandas.read_parquet(path)).examples == load_comparisons(path).examples

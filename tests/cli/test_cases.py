@@ -238,6 +238,7 @@ def test_some_held_out_rows_that_are_trained_on_are_counted(tiny_model, tmp_path
     code, said = train("dupid.jsonl", tiny_model, tmp_path / "run", eval_data=other)
     assert code == 0, said
     assert "2 of 3 held-out comparisons are also trained on" in said
+    assert "2 of 3 held-out comparisons are also trained on" in (tmp_path / "run" / "README.md").read_text()
 
 
 # -- other inputs of the same kinds ------------------------------------------------------------------------------

@@ -186,10 +186,12 @@ def test_ends_spelled_out_in_messages() -> None:
 
 
 def test_markers_of_another_tokenizer() -> None:
-    examples = load_comparisons([pair("<s>What?", "Yes</s>", "No</s>")]).examples
+    chat = {side: [{"role": "assistant", "content": f"{side}</s>"}] for side in ("chosen", "rejected")}
+    rows = [pair("<s>What?", "Yes</s>", "No</s>"), {"prompt": [{"role": "user", "content": "x"}], **chat}]
+    examples = load_comparisons(rows).examples
     found = [hint.text for hint in marker_hints(examples, {"<s>", "<|im_end|>"})]
     assert found == [
-        "2 text(s) end with the text </s>, which is no special token of this tokenizer but ordinary text"
+        "4 text(s) end with the text </s>, which is no special token of this tokenizer but ordinary text"
     ]
 
 

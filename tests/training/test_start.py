@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import prefopt
@@ -138,3 +140,15 @@ def test_texts_are_sums_of_many_tokens(tiny_model, rows_file, own_cache, tmp_pat
     status, worst = start_value(tmp_path / "run")
     assert status == "pass"
     assert 5e-5 < worst < 1e-3
+
+
+def test_weights_that_are_not_numbers(tiny_model, rows_file, own_cache, tmp_path):
+    folder = tmp_path / "nan"
+    shutil.copytree(tiny_model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][:] = math.nan
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StopRun, match=r"not numbers \(NaN\) before any step: look for NaN in the weights"):
+        prefopt.train(
+            "dpo", model=folder, data=rows_file(ROWS), output_dir=str(tmp_path / "run"), sample_prompts=0
+        )

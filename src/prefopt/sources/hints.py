@@ -336,15 +336,15 @@ def marker_hints(examples: Sequence[Example], special: Collection[str] | None = 
                 opening = opening_of(item.condition["prompt"]).lstrip()
                 beginning.update(bos for bos in BOS_TEXTS if opening.startswith(bos))
     if special is not None:
-        strange = Counter(
-            {f"end with the text {eos}": n for (eos, _), n in ending.items() if eos not in special}
-        )
-        strange += Counter(
-            {f"begin with the text {bos}": n for bos, n in beginning.items() if bos not in special}
-        )
+        strange: Counter[str] = Counter()
+        for (eos, _), n in ending.items():
+            strange[f"end with the text {eos}"] += n * (eos not in special)
+        for bos, n in beginning.items():
+            strange[f"begin with the text {bos}"] += n * (bos not in special)
         return [
             Hint("warn", f"{n} text(s) {what}, which is no special token of this tokenizer but ordinary text")
             for what, n in strange.items()
+            if n
         ]
     ends = [
         Hint("warn", f"{n} completion(s) end with the text {eos}: a chat template ends a turn itself, so that the end stands there twice")
