@@ -270,6 +270,7 @@ def with_tensors(model: Path, folder: Path, more: dict[str, torch.Tensor]) -> Pa
         {"h.1.attn.masked_bias": torch.tensor(-1e9), "h.1.attn.bias": torch.ones(1, 1, 8, 8)},
         {"transformer.h.0.attn.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8)},
         {"transformer.h.0.attn.causal_mask": torch.ones(1, 1, 8, 8, dtype=torch.bool)},
+        {"transformer.h.0.attn.causal_mask": torch.ones(1, 1, 8, 8)},
         {"model.decoder.version": torch.tensor([3.0]), "model.embed_positions.weights": torch.ones(8, 4)},
     ],
 )
