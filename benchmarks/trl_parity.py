@@ -241,7 +241,7 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[s
     from transformers.trainer_callback import PrinterCallback
     from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
-    from prefopt.training.schedule import Schedule
+    from prefopt.sources.schedule import Schedule
 
     kto = case.method == "kto"
     schedule = Schedule(len(rows), BATCH, 1, 1, 1.0, STEPS, SEED)

@@ -15,8 +15,8 @@ from torch import Tensor
 import prefopt
 from conftest import ROWS
 from prefopt.config import ConfigError
-from prefopt.models.latent_reward import LatentRewardModel
-from prefopt.models.pipelines import load_pipeline
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.pipelines import load_pipeline
 from tiny_pipelines import tiny_sd
 from training.image_runs import LORA, column, pair, record, train
 
@@ -108,7 +108,7 @@ def test_a_rewards_name_is_the_configurations_key(sd, pictures, own_cache, tmp_p
         asked.append(spec)
         return Brightness()
 
-    monkeypatch.setattr("prefopt.evaluation.scorers.get_scorer", get_scorer)
+    monkeypatch.setattr("prefopt.modalities.image.scorers.get_scorer", get_scorer)
     given = {"sample_prompts": 2, "num_inference_steps": 2, "max_steps": 1}
     named = train("diffusion_dpo", sd, pictures, tmp_path / "named", reward="pickscore:some/folder", **given)
     assert asked == ["pickscore:some/folder"]

@@ -14,9 +14,9 @@ import yaml
 import prefopt
 from conftest import ROWS
 from prefopt.config import ConfigError
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources import memory
 from prefopt.sources.files import evaluation_split, load_rows, splits_of
-from prefopt.sources.rows import load_comparisons
 
 BAD = {"prompt": "Sort: x", "chosen": "", "rejected": "y"}
 MIXED = [{**ROWS[0], "weight": 2.0}, *ROWS[1:], BAD, ROWS[0]]  # datasets takes the columns of the first row
@@ -114,7 +114,7 @@ def run_until_step(model: Path, out: Path, **given: Any) -> None:
 def test_images_in_memory(tmp_path):
     from PIL import Image
 
-    from prefopt.sources.image_rows import load_image_comparisons
+    from prefopt.modalities.image.rows import load_image_comparisons
 
     red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
     rows = [{"prompt": f"a {n}", "chosen_image": red, "rejected_image": blue} for n in range(3)]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from prefopt.models.latent_reward import LatentRewardModel
+    from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class TrainResult:
         """
         folder = self.model_dir
         if (folder / "model_index.json").is_file():
-            from prefopt.models.pipelines import load_pipeline
+            from prefopt.modalities.image.models.pipelines import load_pipeline
 
             return load_pipeline(str(folder), trainable=False).pipe
         if (folder / "pytorch_lora_weights.safetensors").is_file():
-            from prefopt.models.pipelines import load_pipeline
-            from prefopt.training.data import world_of
+            from prefopt.modalities.image.models.pipelines import load_pipeline
+            from prefopt.worlds import world_of
 
             source = str(read_yaml(self.output_dir / "config.yaml")["model"])
             world = world_of(source)
@@ -74,10 +74,10 @@ class TrainResult:
             loaded.pipe.load_lora_weights(folder)
             loaded.denoiser.requires_grad_(False)
             return loaded.pipe
-        from prefopt.models.latent_reward_files import is_judge
+        from prefopt.modalities.image.models.latent_reward_files import is_judge
 
         if is_judge(folder):
-            from prefopt.models.latent_reward import LatentRewardModel
+            from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
             return LatentRewardModel.from_pretrained(folder)
         from prefopt.models.loading import load_model, load_tokenizer

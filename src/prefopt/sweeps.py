@@ -22,7 +22,7 @@ from typing import Any
 from prefopt.config import TRAINING_ROWS, ConfigError, resolve
 from prefopt.files import write_whole, writing
 from prefopt.locking import FolderLock
-from prefopt.training.trackers import check_trackers
+from prefopt.runs.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,11 @@ def run_all(
     """The runs of a comparison; see `compare`."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     if jobs and str(common.get("model", "")).startswith("world:"):
-        from prefopt.training.data import world_of
+        from prefopt.worlds import world_of
 
         world_of(str(common["model"])).model_dir()  # once, not once a worker
 
-    from prefopt.training.record import finished  # which loads torch
+    from prefopt.runs.record import finished  # which loads torch
 
     def one(job: Job) -> Result:
         entry, beta, seed, given = job

@@ -290,8 +290,8 @@ def test_inputs_of_the_same_kinds(rows, code, said, tmp_path):
 
 
 def test_cells_of_a_csv_file_are_what_their_columns_are_called_in_the_end(tmp_path):
+    from prefopt.modalities.text.rows import load_comparisons
     from prefopt.sources.columns import ColumnsAs
-    from prefopt.sources.rows import load_comparisons
 
     path = tmp_path / "rows.csv"
     path.write_text("query,better,worse,verdict,w\nWhat is 20+1?,21,007,tie,2\ntrue,1.0,[1],win,3\n")

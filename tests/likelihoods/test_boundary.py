@@ -12,8 +12,8 @@ import pytest
 from likelihoods.tokenizers import DROPS_THINKING, FAITHFUL, OPENS_THINKING, joining_tokenizer
 from prefopt.comparisons import Item
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.sources.encoding import EncodedComparisons, encode_examples
-from prefopt.sources.rows import load_comparisons
+from prefopt.modalities.text.encoding import EncodedComparisons, encode_examples
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.unpaired import unpair
 
 CASES = Path(__file__).parents[1] / "data" / "cases"

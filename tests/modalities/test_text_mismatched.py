@@ -18,10 +18,10 @@ from prefopt.comparisons import Comparison, Encoded, Outcome
 from prefopt.config import ConfigError, resolve
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.text import prepare
-from prefopt.modalities.text_mismatched import partners, with_mismatched
+from prefopt.modalities.splits import PreparedData
+from prefopt.modalities.text.mismatched import partners, with_mismatched
+from prefopt.modalities.text.setup import prepare
 from prefopt.models.loading import load_tokenizer
-from prefopt.training.data import PreparedData
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 EDGE = (Comparison(0, None, Outcome(1.0, 0.0, 0.0)),)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.models.denoiser import Conditions
-from prefopt.models.latent_reward import LatentRewardModel
-from prefopt.models.pipeline_tensors import encode_prompts
-from prefopt.models.pipelines import LoadedPipeline
+from prefopt.modalities.image.models.denoiser import Conditions
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.pipelines import LoadedPipeline
+from prefopt.modalities.image.models.tensors import encode_prompts
 from tiny_pipelines import tiny_sd, tiny_sd3, tiny_sdxl
 
 Folders = Callable[[str], Path]

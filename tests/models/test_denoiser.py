@@ -12,12 +12,12 @@ from torch import Tensor
 from models.pipeline_cases import ONE_EACH, PROMPTS, SIZES, Folders, conditions_of, noisy, plain, shake
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import GuidedNetwork
-from prefopt.modalities.image_store import CachedImages
-from prefopt.models.denoiser import Conditions, adapter_parameters, adapters_off, denoise
+from prefopt.modalities.image.models.denoiser import Conditions, adapter_parameters, adapters_off, denoise
+from prefopt.modalities.image.models.pipelines import LoadedPipeline, load_pipeline
+from prefopt.modalities.image.models.tensors import encode_prompts, encode_unconditional
+from prefopt.modalities.image.store import CachedImages
+from prefopt.models.ema import EMA
 from prefopt.models.loading import LoraSettings
-from prefopt.models.pipeline_tensors import encode_prompts, encode_unconditional
-from prefopt.models.pipelines import LoadedPipeline, load_pipeline
-from prefopt.training.ema import EMA
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 import tiny_pipelines
 from models.pipeline_cases import Folders, latents
-from prefopt.models.latent_features import HalfUNet
-from prefopt.models.latent_reward import TAU_MAX, LatentRewardModel, enhance, scaled_cosine
-from prefopt.models.pipelines import load_pipeline
+from prefopt.modalities.image.models.latent_features import HalfUNet
+from prefopt.modalities.image.models.latent_reward import TAU_MAX, LatentRewardModel, enhance, scaled_cosine
+from prefopt.modalities.image.models.pipelines import load_pipeline
 
 CASES = {
     case["name"]: case

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from models.pipeline_cases import Folders, latents
-from prefopt.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
 PROMPTS = ["a red circle", "two blue squares, top left", ""]
 

@@ -11,9 +11,9 @@ import torch
 
 import tiny_pipelines
 from models.pipeline_cases import Folders, latents
-from prefopt.models.latent_reward import LatentRewardModel
-from prefopt.models.latent_space import LatentSpace, NoiseSchedule
-from prefopt.models.pipelines import load_pipeline
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.latent_space import LatentSpace, NoiseSchedule
+from prefopt.modalities.image.models.pipelines import load_pipeline
 
 
 def test_refuses_what_it_was_not_trained_on(sd: LatentRewardModel) -> None:

@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from models.pipeline_cases import ONE_EACH, PROMPTS, Folders, plain, sampled, shake
-from prefopt.models.denoiser import adapter_parameters
+from prefopt.modalities.image.models.denoiser import adapter_parameters
+from prefopt.modalities.image.models.pipelines import NETWORK, free, load_pipeline
+from prefopt.modalities.image.models.saving import write_trained
+from prefopt.modalities.image.models.tensors import generate_images
+from prefopt.models.ema import EMA
 from prefopt.models.loading import LoraSettings
-from prefopt.models.pipeline_saving import write_trained
-from prefopt.models.pipeline_tensors import generate_images
-from prefopt.models.pipelines import NETWORK, free, load_pipeline
-from prefopt.training.ema import EMA
 from tiny_pipelines import tiny_sd
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")

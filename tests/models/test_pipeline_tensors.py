@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from models.pipeline_cases import KINDS, ONE_EACH, PROMPTS, Folders, plain, sampled
-from prefopt.models.denoiser import Conditions
-from prefopt.models.pipeline_tensors import (
+from prefopt.modalities.image.models.denoiser import Conditions
+from prefopt.modalities.image.models.pipelines import load_pipeline
+from prefopt.modalities.image.models.tensors import (
     decode_latents,
     encode_images,
     encode_prompts,
     encode_unconditional,
     generate_images,
 )
-from prefopt.models.pipelines import load_pipeline
 from tiny_pipelines import tiny_sdxl
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")

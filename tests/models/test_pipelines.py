@@ -11,16 +11,8 @@ import pytest
 import torch
 
 from models.pipeline_cases import KINDS, PROMPTS, Folders, conditions_of, noisy, plain, shake
-from prefopt.models.denoiser import adapter_parameters, denoise
-from prefopt.models.loading import LoraSettings
-from prefopt.models.pipeline_tensors import (
-    decode_latents,
-    encode_images,
-    encode_prompts,
-    encode_unconditional,
-    generate_images,
-)
-from prefopt.models.pipelines import (
+from prefopt.modalities.image.models.denoiser import adapter_parameters, denoise
+from prefopt.modalities.image.models.pipelines import (
     borrowed,
     check_pipeline_source,
     free,
@@ -30,6 +22,14 @@ from prefopt.models.pipelines import (
     text_identity,
     vae_identity,
 )
+from prefopt.modalities.image.models.tensors import (
+    decode_latents,
+    encode_images,
+    encode_prompts,
+    encode_unconditional,
+    generate_images,
+)
+from prefopt.models.loading import LoraSettings
 from tiny_pipelines import tiny_sd, tiny_sd3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")
@@ -165,7 +165,7 @@ def test_samples_from_given_conditions_need_no_text_encoder(
     conditions, empty = encode_prompts(loaded, PROMPTS), encode_unconditional(loaded)
     expected = generate_images(loaded, PROMPTS, [1, 2, 3], num_inference_steps=2)
     free(loaded, "text_encoders")
-    monkeypatch.setattr("prefopt.models.pipelines._from_files", None)  # nothing may be read
+    monkeypatch.setattr("prefopt.modalities.image.models.pipelines._from_files", None)  # nothing may be read
     mine = generate_images(loaded, conditions, [1, 2, 3], num_inference_steps=2, unconditional=empty)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
 

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefopt
 from conftest import ROWS, save_tiny_model
+from prefopt.modalities.image.models.pipelines import check_pipeline_source
 from prefopt.models.loading import LoraSettings, adapter_base, load_model, load_tokenizer
-from prefopt.models.pipelines import check_pipeline_source
 from prefopt.models.sources import check_causal
 
 SIZES: dict[str, Any] = {

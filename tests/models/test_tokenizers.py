@@ -63,7 +63,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def load(*given: Any, **options: Any) -> Any:
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr("prefopt.modalities.text.load_model", load)
+    monkeypatch.setattr("prefopt.modalities.text.setup.load_model", load)
     monkeypatch.setattr("prefopt.stages.labels.load_model", load)
 
 

@@ -11,9 +11,9 @@ import torch
 
 from models.pipeline_cases import Folders
 from models.test_whole_weights import edited
-from prefopt.evaluation.scorers import clip_scorer
-from prefopt.models.latent_reward import LatentRewardModel
-from prefopt.models.pipelines import load_pipeline
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.pipelines import load_pipeline
+from prefopt.modalities.image.scorers import clip_scorer
 
 NETWORK = "diffusion_pytorch_model.safetensors"
 

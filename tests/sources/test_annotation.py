@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.annotation import annotate, farthest_points, least_confident, pair_rows
-from prefopt.sources.rows import load_comparisons
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "ssapo.json").read_text())
 

@@ -11,7 +11,7 @@ import torch
 from prefopt import objectives
 from prefopt.comparisons import Encoded, collate
 from prefopt.likelihoods.base import ItemScores
-from prefopt.sources.rows import load_comparisons
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.worst_case import UNMOVED, worst_case
 from prefopt.training.batches import join
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from prefopt.cli.build import command as build
-from prefopt.sources import rows
-from prefopt.sources.image_rows import load_image_comparisons, looks_like_images
-from prefopt.sources.rows import load_comparisons
+from prefopt.modalities.image.rows import load_image_comparisons, looks_like_images
+from prefopt.modalities.text.rows import load_comparisons
+from prefopt.modalities.text.setup import rows
 from sources.pictures import picture, save
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")

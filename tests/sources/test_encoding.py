@@ -11,9 +11,9 @@ import pytest
 from jinja2 import TemplateError
 
 from prefopt.comparisons import Item, UnusableItem
+from prefopt.modalities.text.encoding import encode_examples
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources import progress
-from prefopt.sources.encoding import encode_examples
-from prefopt.sources.rows import load_comparisons
 from prefopt.sources.ties import apply_ties_policy
 
 

@@ -10,8 +10,14 @@ from typing import Any
 import pytest
 
 from prefopt.comparisons import LOSE, TIE, WIN, Comparison, Example, Item, Outcome
-from prefopt.sources.filtering import ASPECTS, Strategy, consistent, keep_consistent, winner_minus_loser
-from prefopt.sources.image_rows import load_image_comparisons
+from prefopt.modalities.image.filtering import (
+    ASPECTS,
+    Strategy,
+    consistent,
+    keep_consistent,
+    winner_minus_loser,
+)
+from prefopt.modalities.image.rows import load_image_comparisons
 
 [CASE] = [
     case

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from prefopt.sources.image_rows import load_image_comparisons
+from prefopt.modalities.image.rows import load_image_comparisons
 from sources.pictures import CAT, DOG, PAIR, PICK, picture, save
 
 

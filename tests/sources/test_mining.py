@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources import mining
-from prefopt.sources.rows import load_comparisons
 
 Told = list[tuple[Any, Any, str]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from prefopt.sources.image_rows import load_prompts
+from prefopt.modalities.image.rows import load_prompts
 from sources.pictures import CAT, write
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.hints import marker_hints, method_hints
 from prefopt.sources.report import write_dropped, write_report
-from prefopt.sources.rows import load_comparisons
 
 
 def pair(prompt: str, chosen: str, rejected: str, **more: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import datasets
 import pytest
 
 from prefopt.comparisons import LOSE, TIE, WIN, Comparison, Encoded, Item, Outcome, collate
+from prefopt.modalities.text.rows import Comparisons, load_comparisons
 from prefopt.sources.report import Dropped
-from prefopt.sources.rows import Comparisons, load_comparisons
 
 TEXT = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
 

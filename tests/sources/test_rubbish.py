@@ -16,12 +16,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from prefopt.modalities.image.pictures import ImageRef, problem
+from prefopt.modalities.image.rows import load_image_comparisons, load_prompts
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.files import load_rows
-from prefopt.sources.image_rows import load_image_comparisons, load_prompts
-from prefopt.sources.images import ImageRef, problem
+from prefopt.sources.prompts import load_text_prompts
 from prefopt.sources.report import write_dropped, write_report
-from prefopt.sources.rows import load_comparisons
-from prefopt.sources.text_prompts import load_text_prompts
 
 GOOD = {"prompt": "1 + 1 =", "chosen": " 2", "rejected": " 3"}
 DEEP = "[" * 20_000 + "]" * 20_000

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from prefopt.comparisons import LOSE, TIE, WIN, Outcome
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.objectives import apply_ties_policy as policy_on_tensors
-from prefopt.sources.rows import load_comparisons
 from prefopt.sources.ties import TIES_POLICIES, apply_ties_policy, outcome_without_tie
 from prefopt.sources.unpaired import unpair
 

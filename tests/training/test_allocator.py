@@ -20,7 +20,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's al
 PROGRAM = """
 import resource
 from pathlib import Path
-from prefopt.training.allocator import kept_memory
+from prefopt.machine.allocator import kept_memory
 
 def resident():  # MiB
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20

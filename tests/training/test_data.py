@@ -14,12 +14,12 @@ from prefopt.comparisons import TIE, Comparison, Encoded, Outcome
 from prefopt.config import ConfigError, resolve
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.text import prepare
+from prefopt.modalities.splits import digest, has_ties, hold_out, merge_dropped, prompt_key, read, suit
+from prefopt.modalities.text.rows import load_comparisons
+from prefopt.modalities.text.setup import prepare
 from prefopt.models.loading import load_tokenizer
+from prefopt.sources import splits as data
 from prefopt.sources.report import Dropped
-from prefopt.sources.rows import load_comparisons
-from prefopt.training import data
-from prefopt.training.data import digest, has_ties, hold_out, merge_dropped, prompt_key, read, suit
 
 # ten prompts, two rows each
 PAIRS = [{**row, "chosen": row["chosen"] + end} for row in ROWS for end in (" fig", " red")]

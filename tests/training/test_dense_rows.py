@@ -23,10 +23,10 @@ from prefopt.config import ConfigError
 from prefopt.likelihoods.capability import Ability
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities import text
-from prefopt.modalities.text_memory import TextMemory
+from prefopt.machine import memory
+from prefopt.modalities.text.memory import TextMemory
+from prefopt.modalities.text.setup import setup as text
 from prefopt.references import Reference
-from prefopt.training import memory
 from prefopt.training.batches import Scorer
 
 WORDS = ["red", "blue", "fig", "pear", "one", "two", "apple", "Sort:", "Count:"]

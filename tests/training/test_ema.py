@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from prefopt.training.ema import EMA
+from prefopt.models.ema import EMA
 
 VECTORS = json.loads((Path(__file__).parents[1] / "data" / "gradspo.json").read_text())
 

@@ -18,8 +18,8 @@ import tiny_pipelines
 from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
-from prefopt.modalities.image_reward import steps_with_signal
-from prefopt.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.reward_model import steps_with_signal
 from training.image_runs import LORA, QUIET, column, lines, weights
 
 LRM: dict[str, Any] = {

@@ -16,10 +16,10 @@ from conftest import ROWS
 from prefopt.config import ConfigError
 from prefopt.files import WriteError
 from prefopt.references import Reference
+from prefopt.runs.record import Record
 from prefopt.shards import ShardCache
 from prefopt.training.checkpoint import CheckpointError
 from prefopt.training.course import Course
-from prefopt.training.record import Record
 from stages import staged_rig
 from training.image_runs import LORA, pair, weights
 

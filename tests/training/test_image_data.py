@@ -98,7 +98,7 @@ def test_nothing_but_broken_images(sd, images_file, own_cache, tmp_path):
 def test_an_image_that_goes_away_is_not_remembered_as_broken(
     sd, images_file, own_cache, tmp_path, monkeypatch
 ):
-    from prefopt.modalities import image_store
+    from prefopt.modalities.image.setup import store as image_store
 
     data = images_file([pair(n) for n in range(2)])
     real, files = image_store.decode, [*tmp_path.glob("row-1-chosen*.png")]

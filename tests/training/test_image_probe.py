@@ -13,8 +13,8 @@ import torch
 from prefopt.comparisons import LOSE, WIN, Comparison, Encoded, Outcome, collate
 from prefopt.likelihoods.denoising import EncodedImage
 from prefopt.likelihoods.process import counted_noise
-from prefopt.modalities import image_offline
-from prefopt.modalities.image_probe import (
+from prefopt.modalities.image.models.pipelines import load_pipeline
+from prefopt.modalities.image.probe import (
     MOST_EXAMPLES,
     Errors,
     TimestepProbe,
@@ -23,9 +23,9 @@ from prefopt.modalities.image_probe import (
     ends,
     spread,
 )
-from prefopt.modalities.image_store import CachedImages
-from prefopt.models.pipelines import load_pipeline
-from prefopt.sources.image_rows import load_image_comparisons
+from prefopt.modalities.image.rows import load_image_comparisons
+from prefopt.modalities.image.setup import offline as image_offline
+from prefopt.modalities.image.store import CachedImages
 from training.image_runs import LORA, pair, picture, png, record, train
 
 TIMESTEPS = [62, 187, 312, 437, 562, 687, 812, 937]

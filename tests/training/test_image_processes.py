@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import prefopt
-from prefopt.models.latent_reward import LatentRewardModel
+from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from training.image_runs import QUIET, lines, pair, record
 from training.test_processes import two_processes
 

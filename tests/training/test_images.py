@@ -21,11 +21,11 @@ from PIL import Image
 from prefopt import methods, objectives
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
-from prefopt.modalities.image_store import CachedImages
-from prefopt.models.denoiser import denoise
-from prefopt.models.pipelines import load_pipeline
+from prefopt.modalities.image.models.denoiser import denoise
+from prefopt.modalities.image.models.pipelines import load_pipeline
+from prefopt.modalities.image.rows import load_image_comparisons
+from prefopt.modalities.image.store import CachedImages
 from prefopt.objectives.base import Sides
-from prefopt.sources.image_rows import load_image_comparisons
 from training.image_runs import LORA, QUIET, column, lines, note, pair, record, train, weights
 
 # ---- every method
@@ -255,7 +255,7 @@ def test_an_interrupted_save_keeps_the_old_model(sd, images_file, own_cache, tmp
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("prefopt.models.pipeline_saving.shutil.copytree", fail)
+        patch.setattr("prefopt.modalities.image.models.saving.shutil.copytree", fail)
         with pytest.raises(OSError, match="disk full"):
             train("diffusion_dpo", sd, data, run, **given, resume=True)
     assert weights(run) == saved

@@ -14,9 +14,10 @@ from prefopt.comparisons import Encoded
 from prefopt.config import TrainConfig
 from prefopt.likelihoods.plan import EncodedText, plan_rows
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.text_memory import TextMemory
+from prefopt.machine.memory import forecast_without_activations, sentence
+from prefopt.modalities.text.forecast import Sizes, forecast
+from prefopt.modalities.text.memory import TextMemory
 from prefopt.models.loading import LoraSettings, add_lora, load_model, load_tokenizer
-from prefopt.training.memory import Sizes, forecast, image_forecast, sentence
 
 ROWS, LENGTH, PROMPT, VOCABULARY = 4, 48, 20, 100
 SIZES = {
@@ -206,7 +207,8 @@ def test_models_of_unknown_sizes():
 def test_images_without_activations():
     model = nn.Linear(3, 3, bias=False)
     found = {
-        part["part"]: part["bytes"] for part in image_forecast(model, optim="adamw", reference_resident=True)
+        part["part"]: part["bytes"]
+        for part in forecast_without_activations(model, optim="adamw", reference_resident=True)
     }
     assert found.pop("program") > 0
     assert found.pop("loaded later") > 0

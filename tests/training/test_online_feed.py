@@ -12,10 +12,10 @@ from torch import Tensor
 
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
+from prefopt.models.ema import EMA
 from prefopt.sources.online import Gap, StepSampler, Tally
-from prefopt.training.ema import EMA
-from prefopt.training.online import OnlineFeed
-from prefopt.training.schedule import Schedule
+from prefopt.sources.online_feed import OnlineFeed
+from prefopt.sources.schedule import Schedule
 from step_toy import SD, SHAPE, Toy, guided_toy, picture
 
 

@@ -19,8 +19,8 @@ import torch
 import prefopt
 from prefopt.config import resolve
 from prefopt.likelihoods import forward
+from prefopt.runs.record import Record
 from prefopt.training.loop import Loop
-from prefopt.training.record import Record
 
 ROWS = [
     {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": f" {a} {b} {a}"}

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from prefopt.training.schedule import Schedule, cut_by_count, cut_by_width, shares
+from prefopt.sources.schedule import Schedule, cut_by_count, cut_by_width, shares
 
 
 def schedule(**given) -> Schedule:

@@ -19,9 +19,10 @@ from transformers import AutoModelForCausalLM
 import prefopt
 from conftest import ROWS
 from prefopt.config import ConfigError, resolve
-from prefopt.modalities import image_offline, text
+from prefopt.modalities.image.models.pipelines import load_pipeline
+from prefopt.modalities.image.setup import offline as image_offline
+from prefopt.modalities.text.setup import setup as text
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
-from prefopt.models.pipelines import load_pipeline
 from prefopt.objectives.base import Sides
 from prefopt.training.checks import rounding
 from prefopt.training.loop import StopRun

@@ -14,7 +14,7 @@ import prefopt
 from conftest import ROWS
 from prefopt.config import ConfigError, resolve
 from prefopt.references import Reference
-from prefopt.training import trackers
+from prefopt.runs import trackers
 from stages import staged_rig
 from training.image_runs import pair
 

@@ -14,9 +14,9 @@ from prefopt.files import writing
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from prefopt.sources.encoding import EncodedComparisons
+    from prefopt.modalities.text.encoding import EncodedComparisons
+    from prefopt.sources.collecting import Comparisons
     from prefopt.sources.report import DataReport, Hint
-    from prefopt.sources.rows import Comparisons
 
 SHOWN_TOKENS = 60  # of each side of the first pair
 
@@ -107,10 +107,10 @@ def _check(
     rows = ColumnsAs(name_pairs(rename or {}), names(ignore or [])).apply(load_rows(data, split, config_name))
     # these import torch, for which a misspelt file name should not wait
     from prefopt import objectives
+    from prefopt.modalities.image.rows import looks_like_images, to_image_comparisons
+    from prefopt.modalities.text.rows import to_comparisons
     from prefopt.sources.hints import method_hints
-    from prefopt.sources.image_rows import looks_like_images, to_image_comparisons
     from prefopt.sources.report import write_dropped, write_report
-    from prefopt.sources.rows import to_comparisons
 
     try:
         objective = None if method is None else objectives.get(method)
@@ -170,9 +170,9 @@ def _encode(
     comparisons: Comparisons, model: str, max_length: int
 ) -> tuple[Any, EncodedComparisons[Any], list[Hint]]:
     from prefopt.likelihoods.tokens import TokenLikelihood
+    from prefopt.modalities.text.encoding import encode_examples, positions_hint
     from prefopt.models.positions import positions_of
     from prefopt.models.tokenizers import check_places, load_tokenizer
-    from prefopt.sources.encoding import encode_examples, positions_hint
     from prefopt.sources.report import Hint
 
     try:

@@ -16,7 +16,7 @@ from prefopt.generation.server import ServerGenerator, check_server
 from prefopt.sources.chat_text import messages_in
 from prefopt.sources.compression import content_suffix
 from prefopt.sources.files import SUFFIXES, load_rows
-from prefopt.sources.text_prompts import load_text_prompts
+from prefopt.sources.prompts import load_text_prompts
 
 WORLD = "world:"
 SERVER = "openai:"

@@ -1,33 +1,52 @@
-"""Modalities: for each, how a run loads its data and model, draws samples and saves; the rest of a run is shared."""
+"""Modalities: what kinds of model there are, found by being there, and which of them a model is.
+
+A modality is a folder beside this file, or a package that names itself in the entry points `prefopt.modalities`; `base.py`
+says what it holds. Nothing imports one by name.
+"""
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from functools import cache
-from pathlib import Path
-from typing import Any
+from importlib.metadata import entry_points
 
-from prefopt.modalities.base import Context, Sampler, Setup
-from prefopt.training.data import WORLD_PREFIX
+from prefopt.modalities.base import Modality
+from prefopt.worlds import world_modality
 
-__all__ = ["Context", "Sampler", "Setup", "modality_of", "set_up"]
+__all__ = ["Modality", "all_modalities", "find", "of_model"]
+
+UNCLAIMED = "text"
+"""What a model is taken for that nobody claims, such as a hub id: its set-up says best what is missing."""
 
 
 @cache
-def modality_of(model: str) -> str:
+def all_modalities() -> dict[str, Modality]:
+    """Every modality by name, those with more traits first."""
+    packages = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg]
+    packages += sorted({point.value for point in entry_points(group="prefopt.modalities")})
+    found = [importlib.import_module(package).MODALITY for package in packages]
+    found.sort(key=lambda modality: (-len(modality.traits), modality.name))
+    return {modality.name: modality for modality in found}
+
+
+def find(name: str) -> Modality:
+    """The modality of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    known = all_modalities()
+    if name not in known:
+        raise ValueError(f"there is no modality {name!r}; there are {', '.join(known)}")
+    return known[name]
+
+
+@cache
+def of_model(model: str) -> Modality:
     """The modality of a model: its world's, or by what its folder or hub repository holds."""
-    if model.startswith(WORLD_PREFIX):
-        return "image" if model.removeprefix(WORLD_PREFIX) == "picture" else "text"
-    folder = Path(model).expanduser()
-    if (folder / "config.json").exists() or (folder / "adapter_config.json").exists():
-        return "text"
-    from prefopt.models.pipelines import is_pipeline
-
-    return "image" if is_pipeline(model) else "text"
-
-
-def set_up(context: Context) -> Setup:
-    """Everything of a run that depends on its modality."""
-    module: Any = importlib.import_module(f"prefopt.modalities.{modality_of(context.config.model)}")
-    result: Setup = module.set_up(context)
-    return result
+    named = world_modality(model)
+    if named is not None:
+        return find(named)
+    claimed = (modality for modality in all_modalities().values() if modality.claims(model))
+    return next(claimed, find(UNCLAIMED))

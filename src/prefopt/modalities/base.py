@@ -1,28 +1,68 @@
-"""What a modality brings to a run. Whatever is not here is the same for text, images and all that follows.
+"""What a modality brings. Whatever is not here is the same for text, images and all that follows.
 
-A modality is a module with `set_up(context) -> Setup`; `modality_of` finds the one that a model belongs to.
+A modality is a folder, here or in a package of one's own (`docs/add_a_modality.md`). Its `__init__.py` says as `MODALITY` what
+it is; the rest lies in modules that are imported when they are needed:
+
+| module | holds |
+|---|---|
+| `setup` | `set_up(context) -> Setup`: data first, then the model |
+| `rows` | `takes(columns) -> bool`: whether rows with these columns are its own; `examine(asked) -> Examined`: `prefopt check` |
+| `saving` | `load_trained(folder) -> Any`: what a run saved in `folder / "model"`, ready for inference |
+| `report` | `SECTIONS`: a `prefopt.report.sections.Sections`, what the page and the card of a run show |
+| `answers` | only where the policy can answer prompts: what methods of several runs ask of it (`prefopt.stages.answers`) |
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor, nn
+if TYPE_CHECKING:  # the finder and the report read this file, and need no torch
+    from torch import Tensor, nn
 
-from prefopt.config import TrainConfig
-from prefopt.likelihoods.base import Likelihood
-from prefopt.models.policy import Policy
-from prefopt.objectives.base import Objective
-from prefopt.references import Reference
-from prefopt.training.console import Console
-from prefopt.training.data import PreparedData
-from prefopt.training.feed import Feed
-from prefopt.training.loop import Rule
-from prefopt.training.record import Record
-from prefopt.training.trackers import Trackers
+    from prefopt.comparisons import Encoded
+    from prefopt.config import TrainConfig
+    from prefopt.likelihoods.base import Likelihood
+    from prefopt.modalities.splits import PreparedData
+    from prefopt.models.policy import Policy
+    from prefopt.objectives.base import Objective
+    from prefopt.references import Reference
+    from prefopt.runs.console import Console
+    from prefopt.runs.record import Record
+    from prefopt.runs.trackers import Trackers
+    from prefopt.sources.feeds import Feed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Modality:
+    """What a modality says of itself, without importing anything heavy.
+
+    Attributes:
+        name: of the modality; the manifest of its runs holds it.
+        noun: as in "an image model".
+        traits: what its models and samples have; methods and keys of the configuration ask for these.
+        model: what a model of it is, for errors.
+        claims: whether a folder or hub id holds such a model. The modality with more traits is asked first.
+        package: `__name__` of the folder's `__init__.py`.
+    """
+
+    name: str
+    noun: str
+    traits: frozenset[str]
+    model: str
+    claims: Callable[[str], bool]
+    package: str
+
+    def part(self, name: str) -> Any:
+        """One of the folder's modules.
+
+        Raises:
+            ModuleNotFoundError: it has none of that name.
+        """
+        return importlib.import_module(f"{self.package}.{name}")
 
 
 class Sampler(Protocol):
@@ -30,6 +70,39 @@ class Sampler(Protocol):
 
     def take(self, step: int, label: str) -> dict[str, float]:
         """Draw, score and record; returns metrics (kl, reward, ...). Every process takes part."""
+        ...
+
+
+class Sums(Protocol):
+    """Metrics of the steps since the last line of the log."""
+
+    def add(self, name: str, value_N: Tensor, /) -> None:
+        """Count N values in."""
+        ...
+
+
+class Steps(Protocol):
+    """What a rule of its own may use of the loop."""
+
+    step: int
+    """Steps taken."""
+    tokens: int
+    """Summed width of the items read so far."""
+
+    @property
+    def metrics(self) -> Sums:
+        """What is logged."""
+        ...
+
+
+class Rule(Protocol):
+    """How examples become an update of the weights, where that is not by the gradient."""
+
+    by_gradient: bool
+    """Whether there is a backward pass and an optimizer's step."""
+
+    def __call__(self, loop: Steps, examples: Sequence[Encoded[Any]]) -> None:
+        """Make one update, and add what is worth logging to the loop's metrics."""
         ...
 
 
@@ -79,7 +152,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a modality brings.
+    """What a modality brings to one run.
 
     Attributes:
         policy: the model to train.

@@ -10,7 +10,15 @@ stopped or failed. `page.page` and `charts` serve any other page of the project.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefopt.report.model_card import write_model_card
 from prefopt.report.run import write_report
 
-__all__ = ["write_model_card", "write_report"]
+__all__ = ["write_model_card", "write_pages", "write_report"]
+
+
+def write_pages(folder: Path) -> None:
+    """Report and model card of a run."""
+    write_report(folder)
+    write_model_card(folder)

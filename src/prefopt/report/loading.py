@@ -55,7 +55,7 @@ def loading_code(run: Run) -> str:
     """Python that loads the model and uses it: plain transformers, peft or diffusers; a judge needs prefopt."""
     folder = json.dumps(f"{run.folder.resolve().name}/model")
     if run.judge:
-        return f"from prefopt.models.latent_reward import LatentRewardModel\n\njudge = LatentRewardModel.from_pretrained({folder})"
+        return f"from prefopt.modalities.image.models.latent_reward import LatentRewardModel\n\njudge = LatentRewardModel.from_pretrained({folder})"
     return _image_code(run, folder) if run.images else _text_code(run, folder)
 
 

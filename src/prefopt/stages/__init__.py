@@ -53,7 +53,7 @@ def train(
         return run(config, hyper, reward)
     kept = set() if method.stages == "oracle" else {"judge"}  # who labels is checked with the rounds
     refuse_keys(config, IMAGE_RUN_FIELDS - kept, f"for image models, and {method.name} trains text models")
-    if modalities.modality_of(config.model) != "text":
+    if "text" not in modalities.of_model(config.model).traits:
         raise ConfigError(f"{method.name} trains text models, and {config.model} is not one")
     if method.stages == "oracle":
         from prefopt.stages.compo import ONE_PAIR, train_compo

@@ -17,19 +17,19 @@ from prefopt.files import GO_ON, write_whole
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.methods import Method
-from prefopt.modalities.text_oracle import check_oracle, moved_parameters
+from prefopt.modalities.splits import read
+from prefopt.modalities.text.encoding import encode_examples
+from prefopt.modalities.text.oracle import check_oracle, moved_parameters
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.models.loading import load_tokenizer
 from prefopt.models.positions import likelihood_for
 from prefopt.objectives.registry import hyperparameter_names
 from prefopt.oracles.comparison import is_noisy
-from prefopt.sources.encoding import encode_examples
 from prefopt.sources.report import Dropped, write_dropped
-from prefopt.sources.rows import load_comparisons
 from prefopt.stages.folder import Reward, StagedFolder, write_rows
 from prefopt.stages.labels import check_start, folder_of, loaded, source_folder
 from prefopt.stages.material import row_of, verifier
 from prefopt.stages.page import shown, write_page
-from prefopt.training.data import read
 from prefopt.training.run import RunOutcome, build_objective
 
 ONE_PAIR: dict[str, Any] = {

@@ -24,10 +24,11 @@ from prefopt.config import (
 from prefopt.files import GO_ON, replace_folder, write_whole, writing
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
-from prefopt.training import checkpoint, record
-from prefopt.training.record import finished, last_metrics
+from prefopt.runs import record
+from prefopt.runs.record import finished, last_metrics
+from prefopt.runs.trackers import check_trackers
+from prefopt.training import checkpoint
 from prefopt.training.run import RunOutcome, find_resume, run
-from prefopt.training.trackers import check_trackers
 
 Reward = Callable[[Any, Any], float]
 # what a resumed method may change: nothing that is learned depends on it

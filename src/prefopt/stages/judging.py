@@ -17,7 +17,7 @@ from prefopt.generation.server import check_server
 from prefopt.methods import Method
 from prefopt.stages.folder import Reward
 from prefopt.stages.labels import Prompt, text_of
-from prefopt.training.data import world_of
+from prefopt.worlds import world_of
 
 
 class Judge(Protocol):

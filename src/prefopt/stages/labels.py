@@ -25,7 +25,7 @@ from prefopt.models.sources import check_causal
 from prefopt.models.tokenizers import check_reference
 from prefopt.sources.report import Dropped
 from prefopt.stages.folder import link_or_copy, write_whole
-from prefopt.training.data import world_of
+from prefopt.worlds import world_of
 
 Prompt = tuple[str, dict[str, Any]]
 

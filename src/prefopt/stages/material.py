@@ -11,14 +11,15 @@ from typing import Any
 from prefopt.comparisons import WIN, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import GO_ON
+from prefopt.modalities.splits import hold_out, load_judged, load_source, prompt_key, suit
+from prefopt.modalities.text.rows import load_comparisons
 from prefopt.objectives.base import Objective
+from prefopt.sources.prompts import load_text_prompts
 from prefopt.sources.report import Dropped, write_dropped
-from prefopt.sources.rows import load_comparisons
-from prefopt.sources.text_prompts import load_text_prompts
 from prefopt.stages.folder import Reward, read_rows, write_rows
 from prefopt.stages.labels import Prompt, room_for_answers
 from prefopt.stages.seeds import choose_seeds
-from prefopt.training.data import hold_out, load_judged, load_source, prompt_key, suit, world_of
+from prefopt.worlds import world_of
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from prefopt.comparisons import collate
 from prefopt.likelihoods.capability import computes_in
 from prefopt.objectives.base import Sides
+from prefopt.runs.record import Record
 from prefopt.training.loop import Loop, StopRun
-from prefopt.training.record import Record
 
 START_TOLERANCE = 1e-3  # nats a sequence of text; covers float32 sums of different batch shapes
 ROUNDING = 1e-5  # of an image's score, an error near 1: no such sum is in it, and betas are in the thousands

@@ -14,15 +14,16 @@ import torch
 from prefopt.comparisons import Encoded
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig
 from prefopt.files import replace_folder
+from prefopt.machine import memory
 from prefopt.modalities.base import Sampler, Setup
-from prefopt.training import checkpoint, memory
+from prefopt.runs.console import Console
+from prefopt.runs.record import Record
+from prefopt.runs.trackers import Trackers
+from prefopt.training import checkpoint
 from prefopt.training.checks import check_start_value, rehearse_longest
-from prefopt.training.console import Console
 from prefopt.training.evaluate import evaluate
 from prefopt.training.leaving import leave
 from prefopt.training.loop import Loop
-from prefopt.training.record import Record
-from prefopt.training.trackers import Trackers
 
 # keys that a resumed run may change: they decide what is written, not what is learned
 FREE_ON_RESUME = frozenset(
@@ -99,7 +100,7 @@ class Course:
             duration_s=round(time.perf_counter() - self._began, 2),
             peak_memory_bytes=memory.peak(accelerator.device),
         )
-        self.record.pages()
+        pages(self.record)
         self.console.finished(self.record.folder, self.record.last_metrics())
         self.trackers.close()
         leave(accelerator)  # last: saving a sharded model needs the process group
@@ -220,3 +221,11 @@ class Course:
         if not self.loop.accelerator.is_main_process:
             return
         replace_folder(folder, lambda place: self.setup.save(place, state), "the trained model")
+
+
+def pages(record: Record) -> None:
+    """Report and model card of a run, as far as it has come."""
+    if record.main:
+        from prefopt.report import write_pages
+
+        write_pages(record.folder)

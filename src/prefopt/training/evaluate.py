@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from prefopt.comparisons import Encoded, collate
+from prefopt.sources.schedule import cut_by_count, shares
 from prefopt.training.loop import Loop, derived
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
-from prefopt.training.schedule import cut_by_count, shares
 
 EVALUATION = -1  # as an epoch: noise that no training epoch draws, the same at every evaluation
 

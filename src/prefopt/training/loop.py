@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from prefopt.comparisons import Edges, Encoded
 from prefopt.config import TrainConfig
 from prefopt.objectives.base import Objective, Sides, State
+from prefopt.sources.feeds import Feed
+from prefopt.sources.schedule import cut_by_count, cut_by_width
 from prefopt.training.batches import Scorer
-from prefopt.training.feed import Feed
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
-from prefopt.training.schedule import cut_by_count, cut_by_width
 
 ZERO_GRADIENT_STEPS = 5
 

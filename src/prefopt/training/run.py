@@ -21,26 +21,27 @@ from prefopt.config import ConfigError, TrainConfig, run_folder
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
+from prefopt.machine import memory
+from prefopt.machine.allocator import kept_memory
 from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.splits import PreparedData
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import trainable_parameters
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.references import REFERENCE_BATCH, Reference
-from prefopt.training import checkpoint, memory
-from prefopt.training.allocator import kept_memory
+from prefopt.runs.console import Console
+from prefopt.runs.record import Record, versions
+from prefopt.runs.trackers import FOLDER, Trackers, check_trackers
+from prefopt.sources.feeds import Feed, OfflineFeed
+from prefopt.sources.schedule import Schedule
+from prefopt.training import checkpoint
 from prefopt.training.batches import Scorer
-from prefopt.training.console import Console
-from prefopt.training.course import Course
-from prefopt.training.data import PreparedData
+from prefopt.training.course import Course, pages
 from prefopt.training.evaluate import EVALUATION
-from prefopt.training.feed import Feed, OfflineFeed
 from prefopt.training.loop import Loop
 from prefopt.training.metrics import TOKEN_METRICS
 from prefopt.training.optimizer import make_optimizer, make_scheduler
-from prefopt.training.record import Record, versions
-from prefopt.training.schedule import Schedule
-from prefopt.training.trackers import FOLDER, Trackers, check_trackers
 from prefopt.training.updates import GradientRule
 
 Prepare = Callable[[Any, torch.nn.Module, torch.optim.Optimizer], tuple[torch.nn.Module, Any]]
@@ -98,7 +99,7 @@ def run(
                 raise ConfigError(f"another run has just written to {folder}: start again")
         stack.enter_context(dated(day_of(config, resume_from, accelerator)))
         context = Context(config, objective, accelerator, bf16, record, console, reward, trackers)
-        setup = modalities.set_up(context)
+        setup = modalities.of_model(config.model).part("setup").set_up(context)
         with kept_memory(accelerator.device.type):
             course = assemble(context, setup, prepare_model)
             course.run(resume_from)
@@ -110,7 +111,7 @@ def run(
                 reason = "interrupted; go on with resume=true"
             with contextlib.suppress(OSError):  # a full disk has no room for this either
                 record.manifest(status=f"stopped: {reason}")
-                record.pages()
+                pages(record)
         raise
     finally:
         stack.close()
@@ -258,7 +259,7 @@ def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]
     method = methods.find(config.method)
     return {
         "method": config.method,
-        "modality": modalities.modality_of(config.model),
+        "modality": modalities.of_model(config.model).name,
         "title": method.title if method else config.method,
         "summary": method.summary if method else "",
         "paper": None if method is None else {**asdict(method.paper), "bibtex": method.paper.bibtex},

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from prefopt.comparisons import Encoded, collate
+from prefopt.sources.schedule import shares
 from prefopt.training.loop import Loop
-from prefopt.training.schedule import shares
 
 
 class GradientRule:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidates", "Estimate", "TextWorld", "get_world"]
 
+WORLD_PREFIX = "world:"
 WORLDS = {"text": "prefopt.worlds.text:TextWorld", "picture": "prefopt.worlds.picture:PictureWorld"}
 """Where each world's class is; imported on use, because pictures need torch."""
+
+WORLD_PROMPTS = {"text": {"train": 400, "test": 100}, "picture": {"train": 2000, "test": 400}}
 
 
 @overload
@@ -53,3 +56,20 @@ def get_world(name: str, seed: int = 0, **settings: Any) -> Any:
             hint = f"; did you mean {near[0]}?" if near else ""
             raise TypeError(f"the {name} world has no setting {setting!r}{hint} It has: {', '.join(known)}")
     return world(seed=seed, **settings)
+
+
+def world_of(source: str) -> Any:
+    """The world that a `world:NAME` source names, None for anything else."""
+    return get_world(source.removeprefix(WORLD_PREFIX)) if source.startswith(WORLD_PREFIX) else None
+
+
+def world_modality(source: str) -> str | None:
+    """The modality of the model of a `world:NAME` source, None for anything else."""
+    if not source.startswith(WORLD_PREFIX):
+        return None
+    return "image" if source.removeprefix(WORLD_PREFIX) == "picture" else "text"
+
+
+def world_prompts(source: str, split: str) -> int:
+    """How many prompts of a world make up a split."""
+    return WORLD_PROMPTS[source.removeprefix(WORLD_PREFIX)]["test" if split == "test" else "train"]

@@ -25,11 +25,11 @@ from prefopt.likelihoods.steps import (
     TransitionLikelihood,
     predicted_noise,
 )
+from prefopt.models.ema import EMA
 from prefopt.objectives.base import Objective, Sides
 from prefopt.reproduce.gradspo.world import PROMPTS, SHAPE, Measured, Size, World, measure, network
 from prefopt.sources.online import Gap, StepSampler, Tally
 from prefopt.training.batches import join
-from prefopt.training.ema import EMA
 
 BATCH = 64
 RELEASED = methods.defaults("gradspo")

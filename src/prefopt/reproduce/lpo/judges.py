@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prefopt.models.latent_reward import TAU_INIT, scaled_cosine
-from prefopt.models.text_conditions import TEXT_VECTOR, TextConditioner
+from prefopt.modalities.image.models.latent_reward import TAU_INIT, scaled_cosine
+from prefopt.modalities.image.models.text_conditions import TEXT_VECTOR, TextConditioner
 from prefopt.reproduce.lpo.world import (
     GUIDANCE,
     Cost,
@@ -120,7 +120,7 @@ class StepAwareJudge:
     @torch.no_grad()
     def __call__(self, x_BCHW: Tensor, t_B: Tensor, prompts: Sequence[str]) -> Tensor:
         """(B,) scores of predicted clean latents."""
-        from prefopt.models.pipeline_tensors import decode_latents
+        from prefopt.modalities.image.models.tensors import decode_latents
 
         return self.model.score(
             decode_latents(self.loaded, x_BCHW), t_B.clamp(min=1, max=self.highest), prompts
@@ -129,7 +129,7 @@ class StepAwareJudge:
 
 def pipeline_of(seed: int, size: Size) -> Any:
     """The seed's pretrained pipeline, frozen."""
-    from prefopt.models.pipelines import load_pipeline
+    from prefopt.modalities.image.models.pipelines import load_pipeline
 
     source = str(world_of_seed(seed, size).model_dir(progress=False))
     return load_pipeline(source, dtype="float32", trainable=False)
@@ -169,7 +169,7 @@ def pretrain_pixel(seed: int, size: Size) -> PixelRewardModel:
 
 def new_pixel_model(seed: int, size: Size) -> PixelRewardModel:
     """An untrained one, with the pipeline's text encoder."""
-    from prefopt.models.latent_reward import LatentRewardModel
+    from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
     source = str(world_of_seed(seed, size).model_dir(progress=False))
     text = LatentRewardModel.from_pipeline(source).text
@@ -181,8 +181,8 @@ def new_pixel_model(seed: int, size: Size) -> PixelRewardModel:
 def predictor(loaded: Any, process: Any, store: Any) -> Predict:
     """Pictures of the clean latents that the guided network predicts."""
     from prefopt.likelihoods.steps import GuidedNetwork
-    from prefopt.models.denoiser import denoise
-    from prefopt.models.pipeline_tensors import decode_latents
+    from prefopt.modalities.image.models.denoiser import denoise
+    from prefopt.modalities.image.models.tensors import decode_latents
 
     guided = GuidedNetwork(
         process=process,
@@ -238,7 +238,7 @@ def train_pixel(seed: int, size: Size, root: Path, name: str) -> Cost:
     """The same for a pixel judge, `PIXEL` or `SCRATCH`; its pretraining is not counted, as the U-Net's is not."""
     from safetensors.torch import save_file
 
-    from prefopt.modalities.image_reward import JudgePolicy
+    from prefopt.modalities.image.reward_model import JudgePolicy
 
     loaded, meter = pipeline_of(seed, size), Meter()
 
@@ -278,8 +278,8 @@ def fit_judge(course: Any, meter: Meter) -> None:
 
 def load_lrm(seed: int, root: Path) -> Any:
     """The trained latent judge as the collector's judge."""
-    from prefopt.modalities.image_judges import LatentJudge
-    from prefopt.models.latent_reward import LatentRewardModel
+    from prefopt.modalities.image.judges import LatentJudge
+    from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
     model = LatentRewardModel.from_pretrained(folder_of(seed, root) / "lrm")
     return LatentJudge(model.eval().requires_grad_(False))

@@ -211,10 +211,10 @@ def assembled(
     from prefopt import modalities
     from prefopt.config import resolve
     from prefopt.modalities.base import Context
-    from prefopt.training.console import Console
-    from prefopt.training.record import Record
+    from prefopt.runs.console import Console
+    from prefopt.runs.record import Record
+    from prefopt.runs.trackers import Trackers
     from prefopt.training.run import assemble, build_objective, make_accelerator
-    from prefopt.training.trackers import Trackers
 
     folder = folder_of(seed, root)
     offline = method in ("lrm", "diffusion_dpo")
@@ -237,7 +237,7 @@ def assembled(
     console = Console(False)
     trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
     context = Context(config, objective, accelerator, bf16, record, console, None, trackers)
-    setup = modalities.set_up(context)
+    setup = modalities.of_model(context.config.model).part("setup").set_up(context)
     if change is not None:
         setup = change(context, setup)
     course = assemble(context, setup, None)
@@ -283,7 +283,7 @@ def fit(seed: int, size: Size, course: Any, meter: Meter, measured: tuple[int, .
         meter: of the cost.
         measured: steps after which to draw.
     """
-    from prefopt.models.pipelines import restore
+    from prefopt.modalities.image.models.pipelines import restore
 
     world, loop, policy = world_of_seed(seed, size), course.loop, course.setup.policy
     restore(policy, "vae")
@@ -318,7 +318,7 @@ def fit(seed: int, size: Size, course: Any, meter: Meter, measured: tuple[int, .
 @torch.no_grad()
 def rewards_of(world: PictureWorld, size: Size, course: Any) -> dict[str, float]:
     """Mean exact rewards of a policy's pictures: 20 DDIM steps, eta 1, guidance as in training."""
-    from prefopt.models.pipeline_tensors import generate_images
+    from prefopt.modalities.image.models.tensors import generate_images
 
     prompts = world.prompts(size.pictures, "test")
     policy, store = course.setup.policy, stored(course)

@@ -1,0 +1,1 @@
+"""Pipelines of diffusers and judges of their latents: loading, encoding, sampling, saving."""

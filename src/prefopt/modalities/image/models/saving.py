@@ -1,0 +1,88 @@
+"""Write what was trained of a pipeline so that plain diffusers reads it: a LoRA, or a whole pipeline."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prefopt.modalities.image.models.pipelines import NETWORK, LoadedPipeline, component_classes
+
+
+def write_trained(
+    folder: Path, loaded: LoadedPipeline, state_dict: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write what was trained so that plain diffusers reads it.
+
+    Adapters become `pytorch_lora_weights.safetensors` for `pipe.load_lora_weights(folder)`. Their scale alpha / r is
+    multiplied into the weights: many programs take it for 1, whatever the metadata say. A network becomes a whole
+    pipeline for `DiffusionPipeline.from_pretrained(folder)`, whose other parts are copied from the source unchanged.
+
+    Args:
+        folder: made if need be.
+        loaded: the pipeline.
+        state_dict: of the whole network, where its parameters are sharded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if loaded.adapter is None:
+        _write_network(folder / NETWORK[loaded.family], loaded.denoiser, state_dict)
+        _copy_components(folder, loaded)
+    else:
+        _write_lora(folder, loaded, state_dict)
+
+
+def _write_lora(folder: Path, loaded: LoadedPipeline, state_dict: Mapping[str, Tensor] | None) -> None:
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict
+
+    network: Any = loaded.denoiser
+    config = network.peft_config[loaded.adapter]
+    state = get_peft_model_state_dict(network, state_dict=state_dict, adapter_name=loaded.adapter)
+    scale = config.lora_alpha / config.r
+    state = {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
+    if loaded.family != "sd3":
+        state = convert_state_dict_to_diffusers(state)
+    loaded.pipe.save_lora_weights(
+        folder, **{f"{NETWORK[loaded.family]}_lora_layers": state}, safe_serialization=True
+    )
+
+
+def _write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:
+    if state_dict is not None:
+        with torch.device("meta"):
+            network = type(network).from_config(network.config)
+        network.load_state_dict(state_dict, assign=True)
+    network.save_pretrained(folder, safe_serialization=True)
+
+
+def _copy_components(folder: Path, loaded: LoadedPipeline) -> None:
+    """All but the network, as the source has them, which keeps their dtype and needs no memory."""
+    index = json.loads((loaded.folder / "model_index.json").read_text("utf-8"))
+    # other formats can run code, other variants were not loaded
+    left_out = shutil.ignore_patterns(
+        "*.bin",
+        "*.pt",
+        "*.ckpt",
+        "*.pkl",
+        "*.msgpack",
+        "*.h5",
+        "*.onnx*",
+        "*.py",
+        "*.fp16*",
+        "*.bf16*",
+        "*.non_ema*",
+    )
+    for name in component_classes(loaded.folder):
+        source = loaded.folder / name
+        if name == NETWORK[loaded.family]:
+            continue
+        if name == "safety_checker" and not any(source.glob("*.safetensors")):
+            index[name] = [None, None]  # only as a pickle; everything else was loaded from safetensors
+            continue
+        shutil.copytree(source, folder / name, ignore=left_out)
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")

@@ -1,0 +1,271 @@
+"""Images from a data set, scored by their denoising error; and what online methods and judges share with that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from prefopt.comparisons import Encoded, Example
+from prefopt.config import ConfigError, TrainConfig
+from prefopt.likelihoods.base import Likelihood
+from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.process import Process
+from prefopt.machine import memory
+from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.image.filtering import ASPECTS, Strategy, keep_consistent
+from prefopt.modalities.image.models.denoiser import denoise
+from prefopt.modalities.image.models.pipelines import (
+    LoadedPipeline,
+    check_pipeline_source,
+    free,
+    load_pipeline,
+)
+from prefopt.modalities.image.models.saving import write_trained
+from prefopt.modalities.image.pictures import ImageRef, geometry
+from prefopt.modalities.image.probe import with_probe
+from prefopt.modalities.image.rows import load_image_comparisons
+from prefopt.modalities.image.samples import ImageSampler, Scorer
+from prefopt.modalities.image.store import CachedImages
+from prefopt.modalities.models import lora_settings, model_folder
+from prefopt.modalities.splits import PreparedData, Split, digest, has_ties, merge_dropped, read
+from prefopt.sources.collecting import Comparisons
+from prefopt.sources.hints import recount
+from prefopt.sources.report import Dropped, count_reasons
+from prefopt.worlds import world_of
+
+
+def set_up(context: Context) -> Setup:
+    """Images from a data set, scored by their denoising error."""
+    config = context.config
+    source = model_folder(config.model, context.accelerator)
+    check_pipeline_source(source)
+    split, report, dropped = read_data(context)
+    loaded = load_policy(context, source)
+    store = make_store(context, loaded)
+    likelihood = DenoisingLikelihood(
+        process=Process.from_scheduler(loaded.scheduler),
+        network=partial(denoise, loaded.family),
+        store=store,
+        seed=config.seed,
+        density=config.timestep_density,
+        weight=config.error_weight,
+        prompt_dropout=config.prompt_dropout,
+        noise_epochs=config.noise_epochs,
+    )
+    data = encode_data(context, split, report, dropped, store, likelihood)
+    prompts = [str(condition["prompt"]) for condition in split.prompts]
+    return with_probe(context, finish(context, loaded, store, likelihood, data, prompts), likelihood)
+
+
+def read_data(context: Context) -> tuple[Split, dict[str, Any], list[Dropped]]:
+    """Comparisons with their images still in files, announced; report and dropped rows so far."""
+    split = read(context.config, context.objective, partial(load_consistent, context.config.consistency))
+    dropped = merge_dropped(split.train.dropped, split.held_out.dropped)
+    report = account(split, split.train.examples, dropped)
+    pending = PreparedData([], [], split.prompts, report, dropped, not_held_out=split.not_held_out)
+    context.announce(pending, None, n=(len(split.train), len(split.held_out)))
+    return split, report, dropped
+
+
+def account(split: Split, examples: Sequence[Any], dropped: Sequence[Dropped]) -> dict[str, Any]:
+    """The data report, of the examples that are trained on."""
+    report = recount(split.train.report, examples, dropped).to_dict()
+    return report | {"hints": [*(hint._asdict() for hint in split.hints), *report["hints"]]}
+
+
+def load_consistent(strategy: Strategy | None, source: Any, **options: Any) -> Comparisons:
+    """Rows of images; without pairs that other scores disagree with, where a strategy is given."""
+    if strategy is None:
+        return load_image_comparisons(source, **options)
+    gaps = [f"gap_{aspect}" for aspect in ASPECTS]
+    columns = [*options.pop("columns", ()), *gaps]
+    return keep_consistent(load_image_comparisons(source, columns=columns, **options), strategy=strategy)
+
+
+def encode_data(
+    context: Context,
+    split: Split,
+    report: dict[str, Any],
+    dropped: list[Dropped],
+    store: CachedImages,
+    likelihood: Likelihood,
+    prompts: bool = True,
+) -> PreparedData:
+    """Fill the caches, and give examples by what the caches know them as.
+
+    Args:
+        context: of the run.
+        split, report, dropped: from `read_data`.
+        store: of latents and embeddings.
+        likelihood: for the data's fingerprint.
+        prompts: whether prompts are embedded once (not where text encoders are trained).
+
+    Raises:
+        ValueError: no image can be decoded, or there are ties and nobody said what they mean.
+    """
+    parts = (split.train, split.held_out)
+    refs = {item.sample.digest: item.sample for part in parts for e in part.examples for item in e.items}
+    n_images, broken = store.add_images(refs)
+    texts = dict.fromkeys(e.items[0].condition["prompt"] for part in parts for e in part.examples)
+    n_texts = store.add_prompts(list(texts)) if prompts else 0
+    note = f"{n_images} images and {n_texts} prompts encoded now, the rest came from the cache"
+    context.record.check("latent cache", "note", note)
+    (train, lost), (held_out, also_lost) = (encode(part, store, broken) for part in parts)
+    if lost or also_lost:
+        dropped = merge_dropped(dropped, lost, also_lost)
+        report = account(split, train, dropped)
+        reasons = ", ".join(f"{n} {reason}" for reason, n in count_reasons([*lost, *also_lost]).items())
+        context.console.say(f"  dropped when decoded (listed in dropped.jsonl): {reasons}")
+    context.record.data(report, dropped)
+    if not train:
+        raise ValueError(f"none of the images of {context.config.data} could be decoded; see dropped.jsonl")
+    context.objective.check_data(has_ties(train))
+    usable = {e.id for e in train}
+    first = next(e for e in split.train.examples if e.id in usable)
+    context.record.json("first_pair", first_pair(context, first, store))
+    fingerprint = digest([*train, *held_out], likelihood.key)
+    why = split.not_held_out or (None if held_out else "no held-out image could be decoded")
+    return PreparedData(train, held_out, split.prompts, report, dropped, fingerprint, why)
+
+
+def finish(
+    context: Context,
+    loaded: LoadedPipeline,
+    store: CachedImages,
+    likelihood: Any,
+    data: PreparedData,
+    prompts: Sequence[str],
+    **more: Any,
+) -> Setup:
+    """What offline and online methods share, once their data and likelihood are known."""
+    config, accelerator = context.config, context.accelerator
+    prompts = prompts[: config.sample_prompts]
+    store.add_prompts(prompts)
+    free(loaded, "vae", "text_encoders")
+    if config.gradient_checkpointing == "auto":
+        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
+    if config.gradient_checkpointing:
+        network: Any = loaded.model
+        network.enable_gradient_checkpointing()
+    scorer = find_scorer(context)
+    reference_source = config.model if config.reference_model is None else config.reference_model
+
+    def load_reference() -> nn.Module:
+        other = load_pipeline(
+            model_folder(reference_source, accelerator), dtype=weight_dtype(config), trainable=False
+        )
+        return other.model
+
+    return Setup(
+        policy=loaded,
+        likelihood=likelihood,
+        data=data,
+        load_reference=load_reference,
+        reference_kind="live" if loaded.adapter is None else "adapter_off",
+        forecast=lambda resident: memory.forecast_without_activations(
+            loaded.model, optim=config.optim, reference_resident=resident
+        ),
+        sampler=lambda reference: ImageSampler(
+            config, loaded, store, prompts, scorer, context.record, accelerator
+        ),
+        save=lambda folder, state: write_trained(folder, loaded, state),
+        **more,
+    )
+
+
+def weight_dtype(config: TrainConfig) -> str:
+    """bf16 weights round away updates at usual learning rates: full fine-tuning keeps float32."""
+    return config.dtype if config.dtype != "auto" or config.use_peft else "float32"
+
+
+def load_policy(context: Context, source: str) -> LoadedPipeline:
+    """The pipeline on its device, its network (or adapters on it) ready to train."""
+    config = context.config
+    loaded = load_pipeline(source, dtype=weight_dtype(config), lora=lora_settings(config))
+    return loaded.to(context.accelerator.device)
+
+
+def make_store(context: Context, loaded: LoadedPipeline) -> CachedImages:
+    """Caches of latents and prompts, shared out over processes."""
+    config, accelerator = context.config, context.accelerator
+    return CachedImages(
+        loaded,
+        config.resolution or loaded.image_size,
+        config.crop,
+        share=(accelerator.process_index, accelerator.num_processes),
+        wait=accelerator.wait_for_everyone,
+        progress=context.console.track if accelerator.is_main_process else None,
+    )
+
+
+def find_scorer(context: Context) -> Scorer | None:
+    """What samples are scored by: the user's function, the configured scorer, or the world's exact reward."""
+    config, reward = context.config, context.reward
+    if reward is not None:
+        import torch
+
+        def score(prompts: Sequence[str], images: Any) -> Any:
+            return torch.tensor([reward(p, image) for p, image in zip(prompts, images, strict=True)])
+
+        return score
+    spec = config.reward
+    if spec is None and config.judge is not None and not config.judge.startswith("lrm:"):
+        spec = config.judge
+    if spec is None and world_of(config.data) is not None:
+        spec = config.data
+    if spec is None:
+        return None
+    from prefopt.modalities.image.scorers import get_scorer
+
+    found: Any = get_scorer(spec, device=str(context.accelerator.device))
+    method: Scorer = found.score
+    return method
+
+
+def encode(
+    part: Comparisons, store: CachedImages, broken: dict[str, Any]
+) -> tuple[list[Encoded[EncodedImage]], list[Dropped]]:
+    """Examples by the keys of what the store holds; rows with an image that cannot be decoded are dropped."""
+    found: list[Encoded[EncodedImage]] = []
+    dropped: list[Dropped] = []
+    for example in part.examples:
+        bad = next((broken[k] for item in example.items if (k := item.sample.digest) in broken), None)
+        if bad is not None:
+            dropped.append(Dropped(part.origins[example.id].row, example.id, bad.reason, str(bad)))
+            continue
+        items = tuple(
+            EncodedImage(i.sample.digest, i.condition["prompt"], sizes_of(i.sample, store))
+            for i in example.items
+        )
+        found.append(Encoded(example.id, items, example.comparisons))
+    return found, dropped
+
+
+def sizes_of(ref: ImageRef, store: CachedImages) -> tuple[int, int, int, int, int, int]:
+    """Original height and width, crop top and left, target height and width."""
+    _, (left, top) = geometry(ref.size, store.resolution, store.crop)
+    width, height = ref.size
+    return height, width, top, left, store.resolution, store.resolution
+
+
+def first_pair(context: Context, example: Example, store: CachedImages) -> dict[str, Any]:
+    """The first example as the model sees it: prompt, and images cropped to the run's resolution."""
+    from prefopt.modalities.image.pictures import decode, to_pixels
+
+    edge = example.comparisons[0]
+    ends = [("chosen", edge.first)] + ([] if edge.second is None else [("rejected", edge.second)])
+    sides = []
+    for name, index in ends:
+        item = example.items[index]
+        pixels = to_pixels(decode(item.sample), store.resolution, store.crop).pixels_3HW
+        sides.append(
+            {
+                "name": name,
+                "prompt": item.condition["prompt"],
+                "image": context.record.image(f"first-{name}", pixels / 2 + 0.5),
+            }
+        )
+    return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}

@@ -1,0 +1,289 @@
+"""Text: causal language models of transformers, token likelihoods, generated samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from prefopt import methods
+from prefopt.comparisons import Encoded
+from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.likelihoods.capability import check_looks_back
+from prefopt.likelihoods.compiling import check_compiler, compile_parts
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.machine import memory
+from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.models import lora_settings, model_folder
+from prefopt.modalities.splits import PreparedData, digest, has_ties, merge_dropped, prompt_key, read
+from prefopt.modalities.text.encoding import encode_examples, positions_hint
+from prefopt.modalities.text.memory import TextMemory, settle
+from prefopt.modalities.text.mismatched import with_mismatched
+from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
+from prefopt.modalities.text.rows import load_comparisons
+from prefopt.modalities.text.samples import TextSampler
+from prefopt.models.loading import (
+    adapter_base,
+    load_model,
+    load_tokenizer,
+    trainable_parameters,
+)
+from prefopt.models.positions import likelihood_for
+from prefopt.models.quantized import check_installed
+from prefopt.models.saving import save_model
+from prefopt.models.sources import check_causal
+from prefopt.models.tokenizers import check_places, check_reference
+from prefopt.objectives import registry
+from prefopt.objectives.base import Objective
+from prefopt.sources.collecting import Comparisons
+from prefopt.worlds import world_of
+
+
+def set_up(context: Context) -> Setup:
+    """Data first, then the model.
+
+    Raises:
+        ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
+    """
+    config, objective, accelerator = context.config, context.objective, context.accelerator
+    check_terms(config)
+    refuse_keys(config, IMAGE_RUN_FIELDS, f"for image models, and {config.model} is a text model")
+    if objective.batch_coupled and config.per_device_train_batch_tokens is not None:
+        raise ConfigError(
+            f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
+            "per_device_train_batch_tokens and set per_device_train_batch_size"
+        )
+    if config.torch_compile:
+        try:
+            check_compiler(accelerator.device.type)
+        except RuntimeError as error:
+            raise ConfigError(str(error)) from None
+    source = model_folder(config.model, accelerator)
+    check_causal(source, trained=True, adapters=config.use_peft)
+    check_four_bit(config, source)
+    reference_source = (
+        source if config.reference_model is None else model_folder(config.reference_model, accelerator)
+    )
+    if objective.needs_reference and reference_source != source:
+        check_causal(reference_source)
+    tokenizer = load_tokenizer(source)
+    likelihood = likelihood_for(source, config.max_length, reference_source, tokenizer=tokenizer)
+    data = prepare(config, objective, likelihood)
+    if likelihood.clock.asked:
+        context.record.dated(likelihood.clock.day)
+        context.console.say(likelihood.clock.told)
+    used = partial(used_ids, data)
+    check_places(tokenizer, source, used)
+    untold = None
+    if objective.needs_reference and reference_source != source:
+        untold = check_reference(source, reference_source, tokenizer, used)
+    context.announce(data, first_pair(data.train[0], tokenizer))
+    if untold is not None:
+        context.record.check("reference's tokenizer", "note", untold)
+        context.console.say(untold)
+
+    lora = lora_settings(config)
+    # bf16 weights round away updates at usual learning rates, so full fine-tuning keeps float32 weights
+    dtype = config.dtype if config.dtype != "auto" or lora is not None else "float32"
+    policy = load_model(
+        source,
+        dtype=dtype,
+        lora=lora,
+        load_in_4bit=config.load_in_4bit,
+        attn_implementation=config.attn_implementation,
+    )
+    model: Any = policy.model
+    if not trainable_parameters(model):
+        raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
+    oracle = config.stage == "oracle"
+    if oracle:
+        check_oracle(config)
+        if untie(model):
+            context.console.say(
+                "the output projection shared its weights with the embedding; it has its own now"
+            )
+    if not config.load_in_4bit:
+        model.to(accelerator.device)
+
+    def load_reference() -> nn.Module:
+        frozen = load_model(
+            reference_source,
+            dtype=dtype,
+            load_in_4bit=config.load_in_4bit,
+            attn_implementation=attention.name,
+            trainable=False,
+        ).model
+        if reference_source != source:
+            check_looks_back(frozen)
+        return frozen
+
+    check_looks_back(model)
+    densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
+    if config.reference_model is not None and not alike(source, reference_source):
+        densest = "plain"  # what is found of the policy need not hold for another architecture
+    ability = likelihood.adapt(model, densest)
+    context.record.check("batch layout", "note" if ability.reasons else "pass", str(ability))
+    for reason in ability.reasons:
+        context.console.say(f"slower than it could be: {reason}")
+    with accelerator.autocast():
+        attention = likelihood.attention(model, config.attn_implementation)
+    if attention.reason is not None:
+        context.record.check("attention", "note", f"FlexAttention is not used: {attention.reason}")
+        context.console.say(f"slower than it could be: FlexAttention is not used: {attention.reason}")
+    elif config.attn_implementation is None and attention.name is not None:
+        context.record.check("attention", "pass", f"{attention.name} was found to give the same scores")
+
+    need = TextMemory.of(
+        config, model, likelihood, data.train, data.held_out, context.bf16, objective.needs_reference
+    )
+    fit = settle(need, memory.available(accelerator.device), config.reference == "live")
+    if fit.chosen:
+        context.record.check("memory choices", "note", fit.chosen)
+        context.console.say(fit.chosen)
+    if fit.checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    if config.torch_compile:
+        parts = compile_parts(model)
+        context.record.check(
+            "torch_compile", "pass" if parts else "note", f"{parts} parts of layers run compiled in training"
+        )
+
+    world = world_of(config.data)
+    reward = context.reward or (None if world is None else world.verify)
+    return Setup(
+        policy=policy,
+        likelihood=likelihood,
+        data=data,
+        load_reference=load_reference,
+        reference_kind="cached",
+        forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
+        batch_tokens=fit.tokens,
+        sampler=lambda reference: TextSampler(
+            config,
+            likelihood,
+            model,
+            reference,
+            data.prompts,
+            reward,
+            context.record,
+            accelerator,
+            context.console.say,
+        ),
+        save=lambda folder, state: save_model(folder, policy, tokenizer, state),
+        rule=OracleRule(config, model, context.console.say) if oracle else None,
+    )
+
+
+def check_four_bit(config: TrainConfig, source: str) -> None:
+    """Raise ConfigError if weights cannot be quantized, or nothing would be left to train."""
+    if not config.load_in_4bit:
+        return
+    if not config.use_peft and adapter_base(source) is None:
+        raise ConfigError(
+            "load_in_4bit=true quantizes the weights, which cannot be trained then: set use_peft=true, which trains "
+            "adapters on them, or leave load_in_4bit out"
+        )
+    try:
+        check_installed()
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two models are of one architecture, with the same rotary positions."""
+    from transformers import AutoConfig
+
+    # an adapter's folder need not hold its base model's configuration
+    a, b = (AutoConfig.from_pretrained(adapter_base(x) or x) for x in (one, other))
+    ropes = [getattr(x.get_text_config(), "rope_parameters", None) for x in (a, b)]
+    return bool(a.model_type == b.model_type and ropes[0] == ropes[1])
+
+
+def check_terms(config: TrainConfig) -> None:
+    """Raise ConfigError if a method, or a term of a sum, is for images."""
+    for _, name in registry.parse(config.method):
+        method = methods.find(name)
+        if method is not None and method.modality == "image":
+            raise ConfigError(
+                f"{name} trains image models, and {config.model} is not one: give the folder of a diffusers pipeline "
+                "(with model_index.json) as model, or take a method for text, such as dpo, ipo or kto"
+            )
+
+
+def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikelihood) -> PreparedData:
+    """Read, split, tokenize.
+
+    Raises:
+        ConfigError, ValueError, OSError: see the sources; always before any model runs.
+    """
+    split = read(config, objective, partial(load_comparisons, optional=objective.columns))
+    encoded = encode_examples(split.train, likelihood)
+    train, held_out, dropped = encoded.examples, [], encoded.dropped
+    limits = positions_hint(encoded, likelihood.asked_length, likelihood.positions)
+    if split.held_out.examples:
+        other = encode_examples(split.held_out, likelihood)
+        held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
+    objective.check_data(has_ties(train))
+    report = encoded.report.to_dict()
+    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
+        report["hints"]
+    )
+    if "rho_mismatched" in objective.needs:
+        samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
+        train = with_mismatched(samples, likelihood.max_length)
+        held_out = with_mismatched(judged, likelihood.max_length, others=samples)
+    return PreparedData(
+        train=train,
+        held_out=held_out,
+        prompts=split.prompts,
+        report=report,
+        dropped=dropped,
+        fingerprint=digest([*train, *held_out], likelihood.key),
+        not_held_out=split.not_held_out,
+    )
+
+
+def prompted(
+    comparisons: Comparisons, examples: Sequence[Encoded[EncodedText]]
+) -> list[tuple[str, Encoded[EncodedText]]]:
+    """Encoded examples behind a name of their prompt, equal for equal prompts."""
+    prompt_of = {example.id: prompt_key(example) for example in comparisons}
+    return [(prompt_of[e.id], e) for e in examples]
+
+
+def used_ids(data: PreparedData) -> set[int]:
+    """Every token id that the model will be given."""
+    found: set[int] = set()
+    for example in (*data.train, *data.held_out):
+        for item in (*example.items, *example.aside):
+            found.update(item.ids)
+            if item.reference is not None:
+                found.update(item.reference.ids)
+    return found
+
+
+def first_pair(example: Encoded[EncodedText], tokenizer: Any) -> dict[str, Any]:
+    """The first example decoded, prompt and scored tokens apart."""
+    edge = example.comparisons[0]
+    ends = [("chosen", edge.first)] + ([] if edge.second is None else [("rejected", edge.second)])
+    sides = []
+    for name, index in ends:
+        item = example.items[index]
+        parts = (item.ids[: item.start], item.ids[item.start :])
+        sides.append(
+            {
+                "name": name,
+                "tokens": len(item.ids),
+                "scored": item.length,
+                "truncated": item.truncated,
+                "segments": [
+                    {"text": tokenizer.decode(list(part)), "scored": bool(k), "token_count": len(part)}
+                    for k, part in enumerate(parts)
+                ],
+            }
+        )
+    return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}

@@ -1,0 +1,1 @@
+"""What a run leaves and tells while it goes on: its folder, the terminal, trackers."""

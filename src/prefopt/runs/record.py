@@ -1,0 +1,298 @@
+"""The run's folder: configuration, metrics, and the records that the report is made of.
+
+config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  checkpoints/
+record/{manifest,data,first_pair,margins,samples,timesteps}.json
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig, dump
+from prefopt.files import GO_ON, append_whole, write_whole, writing
+from prefopt.locking import FolderLock
+from prefopt.sources.report import Dropped, write_dropped
+from prefopt.version import __version__
+
+OURS = (
+    "config.yaml",
+    "metrics.jsonl",
+    "dropped.jsonl",
+    "report.html",
+    "README.md",
+    "model",
+    "checkpoints",
+    "record",
+)
+
+
+class Record:
+    """The run's folder; on processes other than the main one it only remembers. Nothing is written before `open`.
+
+    Args:
+        folder: of the run.
+        config: resolved configuration.
+        hyper: objective hyper-parameters.
+        main: whether this process writes.
+        resuming: keep what is there.
+        lock: of the folder; None where nobody else can know of it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        hyper: Mapping[str, Any],
+        main: bool,
+        resuming: bool,
+        lock: FolderLock | None = None,
+    ) -> None:
+        self.lock = lock
+        self.folder, self.config, self.hyper, self.main, self.resuming = folder, config, hyper, main, resuming
+        self.history: list[dict[str, Any]] = []
+        self.opened = False
+        self._memory: dict[str, Any] = {}
+
+    def claim(self) -> None:
+        """Make the folder and hold it against other runs.
+
+        Raises:
+            ConfigError, ValueError: another run has or had it meanwhile.
+            WriteError: it cannot be written.
+        """
+        if self.lock is None or self.lock.held or not self.main:
+            return
+        self.lock.take()
+        if (self.folder / "config.yaml").exists():
+            raise ConfigError(f"another run has just written to {self.folder}: give another output_dir")
+
+    @property
+    def date(self) -> str | None:
+        """The date that the chat template prints, if it prints one, as text."""
+        return None if self.config.template_date is None else self.config.template_date.isoformat()
+
+    def dated(self, day: datetime.date) -> None:
+        """Note the date that the chat template printed: it is part of the configuration from now on."""
+        self.config = self.config.model_copy(update={"template_date": day})
+
+    def open(self) -> None:
+        """Create or take over the folder; an old run in it is removed only now, if so configured.
+
+        Raises:
+            WriteError: the folder cannot be written.
+        """
+        self.opened = True
+        if self.main:
+            self._make_folder()
+        config = self.config
+        self.manifest(
+            prefopt=__version__,
+            run_name=config.run_name or self.folder.name,
+            status="running",
+            started=self._memory.get("manifest", {}).get("started") or now(),
+            non_default=sorted(
+                [
+                    k
+                    for k, f in TrainConfig.model_fields.items()
+                    if not f.is_required() and getattr(config, k) != f.default
+                ]
+                + list(self.hyper)
+            ),
+        )
+
+    def _make_folder(self) -> None:
+        folder = self.folder
+        with writing("the run", folder, "give another output_dir, free some space or fix the permissions"):
+            folder.mkdir(parents=True, exist_ok=True)
+            # only what a run writes: anything else in the folder is the user's. A run that is resumed without a checkpoint
+            # starts over, and its lines with it
+            gone = OURS if self.config.overwrite else ("metrics.jsonl",) if self.config.resume else ()
+            for name in () if self.resuming else gone:
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            (folder / "record").mkdir(exist_ok=True)
+            if not self.resuming:
+                write_whole(folder / "config.yaml", dump(self.config, self.hyper))
+        if self.resuming:
+            for name in ("manifest", "samples", "margins", "timesteps"):
+                path = folder / "record" / f"{name}.json"
+                if path.exists():
+                    self._memory[name] = json.loads(path.read_text(encoding="utf-8"))
+            self._memory.get("manifest", {}).pop("checks", None)
+
+    def json(self, name: str, value: Any) -> None:
+        """Write record/NAME.json."""
+        self._memory[name] = value
+        if self.main:
+            path = self.folder / "record" / f"{name}.json"
+            write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False), advice=GO_ON)
+
+    def read(self, name: str) -> Any:
+        """A record written before."""
+        return self._memory[name]
+
+    def manifest(self, **values: Any) -> None:
+        """Add to the manifest."""
+        merged = {**self._memory.get("manifest", {}), **values}
+        if values.get("status", "running") != "running":
+            merged["finished"] = now()
+        self.json("manifest", merged)
+
+    def check(self, name: str, status: str, detail: str) -> None:
+        """Note a start-of-run check."""
+        checks = self._memory.get("manifest", {}).get("checks", [])
+        self.manifest(checks=[*checks, {"name": name, "status": status, "detail": detail}])
+
+    def data(self, report: Mapping[str, Any], dropped: list[Dropped]) -> None:
+        """The data report and the rows that could not be used."""
+        self.json("data", dict(report))
+        if self.main:
+            write_dropped(dropped, self.folder / "dropped.jsonl", GO_ON)
+
+    def margins(self, when: str, margins: Mapping[str, list[float]], split: str) -> None:
+        """Distribution of reward margins before or after."""
+        self.json(
+            "margins",
+            {
+                **self._memory.get("margins", {}),
+                when: dict(margins),
+                "split": split,
+                "unit": "beta * (rho_w - rho_l), nats",
+            },
+        )
+
+    def timesteps(self, **measured: Any) -> None:
+        """Add to the accuracies and errors of an image run by timestep."""
+        self.json("timesteps", {**self._memory.get("timesteps", {}), **measured})
+
+    def samples(
+        self, settings: Mapping[str, Any], prompts: Sequence[str], drawn: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Add one sample a prompt to record/samples.json; a step drawn again (after a resume) replaces the old one.
+
+        Prompts that a resumed run no longer draws on stay as they are, new ones come behind.
+
+        Args:
+            settings: of the sampling.
+            prompts: as a reader sees them.
+            drawn: one mapping a prompt, each with a "step".
+        """
+        entries = list(self._memory.get("samples", {}).get("prompts", ()))
+        known: dict[
+            str, list[dict[str, Any]]
+        ] = {}  # texts may repeat: conditions differ by more than what is shown
+        for entry in entries:
+            known.setdefault(entry["prompt"], []).append(entry)
+        for prompt, sample in zip(prompts, drawn, strict=True):
+            if known.get(prompt):
+                entry = known[prompt].pop(0)
+            else:
+                entry = {"prompt": prompt, "generations": []}
+                entries.append(entry)
+            kept = [x for x in entry["generations"] if x["step"] != sample["step"]]
+            entry["generations"] = [*kept, dict(sample)]
+        self.json("samples", {"settings": dict(settings), "prompts": entries})
+
+    def image(self, name: str, image_CHW: Tensor) -> str:
+        """Write an image in [0, 1] as record/images/NAME.png; returns its path within the folder."""
+        path = Path("record", "images", f"{name}.png")
+        if self.main:
+            from PIL import Image
+
+            pixels_HWC = image_CHW.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
+            buffer = io.BytesIO()
+            Image.fromarray(pixels_HWC.numpy()).save(buffer, "PNG")
+            with writing("an image", self.folder, GO_ON):
+                (self.folder / path.parent).mkdir(exist_ok=True)
+            write_whole(self.folder / path, buffer.getvalue(), advice=GO_ON)
+        return path.as_posix()
+
+    def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl."""
+        line = {"step": step, "epoch": round(epoch, 4), "split": split, **plain(values)}
+        self.history.append(line)
+        if self.main:
+            append_whole(self.folder / "metrics.jsonl", json.dumps(line) + "\n", "a line of metrics.jsonl")
+
+    def rewind(self, step: int) -> None:
+        """On resume: forget log lines after the checkpoint's step, which will be written again."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        lines = []
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue  # the line that was being written when the run died
+            if line["step"] <= step:
+                lines.append(line)
+        self.history = lines
+        if self.main:
+            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines), advice=GO_ON)
+
+    def last_metrics(self) -> dict[str, float]:
+        """See the function."""
+        return last_metrics(self.history)
+
+
+def last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Newest value of every metric, and the first evaluation's as `start_*`."""
+    out: dict[str, float] = {}
+    for line in history:
+        out |= {k: v for k, v in line.items() if k not in ("split",)}
+    first = next((line for line in history if line["split"] in ("eval", TRAINING_ROWS)), {})
+    out |= {f"start_{k}": v for k, v in first.items() if k.startswith(("eval_", f"{TRAINING_ROWS}_"))}
+    return out
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run's folder says that it came to its end."""
+    try:
+        return bool(json.loads((folder / "record" / "manifest.json").read_text())["status"] == "finished")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def plain(value: Any) -> Any:
+    """JSON has no NaN or infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a result depends on."""
+    names = (
+        *(
+            "torch",
+            "transformers",
+            "diffusers",
+            "accelerate",
+            "peft",
+            "datasets",
+            "tokenizers",
+            "safetensors",
+        ),
+        *("numpy", "pillow"),
+    )
+    return {name: metadata.version(name) for name in names}
