@@ -14,11 +14,11 @@ from torch import Tensor
 
 import prefopt
 from conftest import ROWS
+from modalities.image.image_runs import LORA, column, pair, record, train
 from prefopt.config import ConfigError
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.models.pipelines import load_pipeline
 from tiny_pipelines import tiny_sd
-from training.image_runs import LORA, column, pair, record, train
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ import tiny_pipelines
 from prefopt.comparisons import Comparison, Encoded
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
+from prefopt.modalities.image import store as image_store
 from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import LoadedPipeline, load_pipeline
 from prefopt.modalities.image.pictures import ImageRef, as_ref, decode, to_pixels
-from prefopt.modalities.image.setup import store as image_store
 from prefopt.modalities.image.store import CachedImages
 
 PROMPTS = ("a red cube", "two cats on a mat")

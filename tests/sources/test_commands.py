@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from modalities.image.picture_files import CAT, COW, DOG, picture, save, write
 from prefopt.cli.build import command as build
 from prefopt.cli.check import command as check
-from sources.pictures import CAT, COW, DOG, picture, save, write
 
 PAIRS = [
     {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."},

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import prefopt
+from modalities.image.picture_files import picture, save
 from prefopt.cli.build import command as build
 from prefopt.modalities.image.rows import load_image_comparisons, looks_like_images
 from prefopt.modalities.text.rows import load_comparisons
-from prefopt.modalities.text.setup import rows
-from sources.pictures import picture, save
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 
@@ -41,11 +41,12 @@ def test_rows_load(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_list_of_reasons_is_complete() -> None:
-    folder = Path(rows.__file__).parent
-    source = "".join(
-        (folder / name).read_text()
-        for name in ("rows.py", "cells.py", "encoding.py", "image_rows.py", "images.py")
-    )
+    package = Path(prefopt.__file__).parent
+    readers = [
+        "sources/cells.py",
+        *(f"modalities/{name}.py" for name in ("text/rows", "text/encoding", "image/rows", "image/pictures")),
+    ]
+    source = "".join((package / name).read_text() for name in readers)
     kinds = "empty|bad|wrong|unknown|missing|contradicting|identical|chat|unusable|broken|huge"
     reasons = set(re.findall(rf'"((?:{kinds})_\w+)"', source)) | {
         "bad_votes",

@@ -8,8 +8,8 @@ from pathlib import Path
 import datasets
 import pytest
 
+from modalities.image.picture_files import CAT, write
 from prefopt.modalities.image.rows import load_prompts
-from sources.pictures import CAT, write
 
 
 def test_prompts_of_every_form(tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_rows_that_cannot_be_used_are_told(tiny_model, tmp_path, own_cache):
 
 def test_moves_are_tried_in_full_precision_under_bf16(tiny_model, own_cache, tmp_path, monkeypatch):
     """A move changes log-probabilities by less than bf16 keeps: under autocast, rounding would be the oracle."""
-    from prefopt.modalities.text.setup import oracle as text_oracle
+    from prefopt.modalities.text import oracle as text_oracle
 
     asked: list[bool] = []
 

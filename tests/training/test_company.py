@@ -16,11 +16,11 @@ import pytest
 
 import prefopt
 from conftest import ROWS
+from modalities.image.image_runs import weights
 from prefopt.cli.main import main
 from prefopt.locking import FolderInUseError, FolderLock
 from prefopt.training.course import Course
 from stages import staged_rig
-from training.image_runs import weights
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 4, "save_steps": 2, "logging_steps": 1, "learning_rate": 1e-3, "sample_prompts": 0, "eval_size": 2,

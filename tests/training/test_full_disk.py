@@ -13,15 +13,16 @@ import pytest
 
 import prefopt
 from conftest import ROWS
+from modalities.image.image_runs import LORA, pair, weights
 from prefopt.config import ConfigError
 from prefopt.files import WriteError
 from prefopt.references import Reference
 from prefopt.runs.record import Record
 from prefopt.shards import ShardCache
+from prefopt.training import course
 from prefopt.training.checkpoint import CheckpointError
 from prefopt.training.course import Course
 from stages import staged_rig
-from training.image_runs import LORA, pair, weights
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 4, "save_steps": 2, "logging_steps": 1, "eval_steps": 2, "learning_rate": 1e-3, "sample_prompts": 0,
@@ -90,7 +91,7 @@ MOMENTS = {
     "a line": (Record, "metrics"),
     "checkpoint": (Course, "save_checkpoint"),
     "model": (Course, "save_model"),
-    "pages": (Record, "pages"),
+    "pages": (course, "pages"),
 }
 
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 import prefopt
+from modalities.image.image_runs import QUIET, pair, train
 from prefopt.training import leaving
-from training.image_runs import QUIET, pair, train
 
 ROWS = [
     {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": " ".join(["", a, b, *[a] * extra])}

@@ -18,15 +18,15 @@ from transformers import AutoModelForCausalLM
 
 import prefopt
 from conftest import ROWS
+from modalities.image.image_runs import pair
 from prefopt.config import ConfigError, resolve
+from prefopt.modalities.image import offline as image_offline
 from prefopt.modalities.image.models.pipelines import load_pipeline
-from prefopt.modalities.image.setup import offline as image_offline
-from prefopt.modalities.text.setup import setup as text
+from prefopt.modalities.text import setup as text
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
 from prefopt.objectives.base import Sides
 from prefopt.training.checks import rounding
 from prefopt.training.loop import StopRun
-from training.image_runs import pair
 
 OPTIONS = {"max_steps": 1, "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False}
 

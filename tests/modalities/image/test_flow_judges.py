@@ -15,12 +15,12 @@ from PIL import Image
 
 import prefopt
 import tiny_pipelines
+from modalities.image.image_runs import LORA, QUIET, column, lines, weights
 from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.reward_model import steps_with_signal
-from training.image_runs import LORA, QUIET, column, lines, weights
 
 LRM: dict[str, Any] = {
     **QUIET, "num_inference_steps": 4, "feature_scale": 2, "learning_rate": 1e-3, "max_steps": 24, "eval_size": 0.25,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.pipeline_cases import ONE_EACH, PROMPTS, Folders, plain, sampled, shake
+from modalities.image.models.pipeline_cases import ONE_EACH, PROMPTS, Folders, plain, sampled, shake
 from prefopt.modalities.image.models.denoiser import adapter_parameters
 from prefopt.modalities.image.models.pipelines import NETWORK, free, load_pipeline
 from prefopt.modalities.image.models.saving import write_trained

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.pipeline_cases import KINDS, ONE_EACH, PROMPTS, Folders, plain, sampled
+from modalities.image.models.pipeline_cases import KINDS, ONE_EACH, PROMPTS, Folders, plain, sampled
 from prefopt.modalities.image.models.denoiser import Conditions
 from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.image.models.tensors import (

@@ -10,9 +10,11 @@ import diffusers
 import pytest
 import torch
 
+from modalities.image.image_runs import LORA, pair, picture, png, record, train
 from prefopt.comparisons import LOSE, WIN, Comparison, Encoded, Outcome, collate
 from prefopt.likelihoods.denoising import EncodedImage
 from prefopt.likelihoods.process import counted_noise
+from prefopt.modalities.image import offline as image_offline
 from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.image.probe import (
     MOST_EXAMPLES,
@@ -24,9 +26,7 @@ from prefopt.modalities.image.probe import (
     spread,
 )
 from prefopt.modalities.image.rows import load_image_comparisons
-from prefopt.modalities.image.setup import offline as image_offline
 from prefopt.modalities.image.store import CachedImages
-from training.image_runs import LORA, pair, picture, png, record, train
 
 TIMESTEPS = [62, 187, 312, 437, 562, 687, 812, 937]
 MOVED = {"max_steps": 6, "learning_rate": 1e-3}  # errors change by per cents

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 import tiny_pipelines
+from prefopt.modalities.image import scorers
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.image.preprocessing import ImagePreprocessing
 from prefopt.modalities.image.scorers import get_scorer
-from prefopt.modalities.image.setup import scorers
 
 PROMPTS = ["a red circle", "b", "a very small yellow cross, top left"]
 

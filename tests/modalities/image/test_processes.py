@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 import prefopt
+from modalities.image.image_runs import QUIET, lines, pair, record
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
-from training.image_runs import QUIET, lines, pair, record
 from training.test_processes import two_processes
 
 LRM: dict[str, Any] = {

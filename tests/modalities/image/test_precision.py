@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from modalities.image.image_runs import LORA, column, pair, record, train
 from prefopt.config import ConfigError
-from training.image_runs import LORA, column, pair, record, train
 
 NETWORK = "unet/diffusion_pytorch_model.safetensors"
 

@@ -21,7 +21,7 @@ from prefopt.modalities.image.rows import load_image_comparisons
 
 [CASE] = [
     case
-    for case in json.loads((Path(__file__).parents[1] / "data" / "lpo.json").read_text("utf-8"))
+    for case in json.loads((Path(__file__).parents[2] / "data" / "lpo.json").read_text("utf-8"))
     if case["inputs"]["kind"] == "mpcf"
 ]
 

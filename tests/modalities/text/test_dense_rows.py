@@ -24,8 +24,8 @@ from prefopt.likelihoods.capability import Ability
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
+from prefopt.modalities.text import setup as text
 from prefopt.modalities.text.memory import TextMemory
-from prefopt.modalities.text.setup import setup as text
 from prefopt.references import Reference
 from prefopt.training.batches import Scorer
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 import tiny_pipelines
-from models.pipeline_cases import Folders, latents
+from modalities.image.models.pipeline_cases import Folders, latents
 from prefopt.modalities.image.models.latent_features import HalfUNet
 from prefopt.modalities.image.models.latent_reward import TAU_MAX, LatentRewardModel, enhance, scaled_cosine
 from prefopt.modalities.image.models.pipelines import load_pipeline
 
 CASES = {
     case["name"]: case
-    for case in json.loads((Path(__file__).parents[1] / "data" / "lpo.json").read_text("utf-8"))
+    for case in json.loads((Path(__file__).parents[3] / "data" / "lpo.json").read_text("utf-8"))
 }
 PROMPTS = ["a red circle", "two blue squares, top left", ""]
 

@@ -21,10 +21,10 @@ import tiny_pipelines
 from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
+from prefopt.modalities.image import offline as image_offline
+from prefopt.modalities.image import online as image_online
 from prefopt.modalities.image.judges import LatentJudge, PixelJudge
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
-from prefopt.modalities.image.setup import offline as image_offline
-from prefopt.modalities.image.setup import online as image_online
 from prefopt.training.loop import StopRun
 from step_toy import SD
 

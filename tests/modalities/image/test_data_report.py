@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
+from modalities.image.picture_files import CAT, DOG, PAIR, PICK, picture, save
 from prefopt.modalities.image.rows import load_image_comparisons
-from sources.pictures import CAT, DOG, PAIR, PICK, picture, save
 
 
 def hints(rows: list[dict[str, Any]]) -> str:

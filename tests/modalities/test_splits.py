@@ -14,11 +14,11 @@ from prefopt.comparisons import TIE, Comparison, Encoded, Outcome
 from prefopt.config import ConfigError, resolve
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.modalities import splits as data
 from prefopt.modalities.splits import digest, has_ties, hold_out, merge_dropped, prompt_key, read, suit
 from prefopt.modalities.text.rows import load_comparisons
 from prefopt.modalities.text.setup import prepare
 from prefopt.models.loading import load_tokenizer
-from prefopt.sources import splits as data
 from prefopt.sources.report import Dropped
 
 # ten prompts, two rows each

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.pipeline_cases import KINDS, PROMPTS, Folders, conditions_of, noisy, plain, shake
+from modalities.image.models.pipeline_cases import KINDS, PROMPTS, Folders, conditions_of, noisy, plain, shake
 from prefopt.modalities.image.models.denoiser import adapter_parameters, denoise
 from prefopt.modalities.image.models.pipelines import (
     borrowed,

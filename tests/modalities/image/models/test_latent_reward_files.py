@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.pipeline_cases import Folders, latents
+from modalities.image.models.pipeline_cases import Folders, latents
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
 PROMPTS = ["a red circle", "two blue squares, top left", ""]

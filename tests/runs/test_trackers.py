@@ -12,11 +12,11 @@ from accelerate import tracking
 
 import prefopt
 from conftest import ROWS
+from modalities.image.image_runs import pair
 from prefopt.config import ConfigError, resolve
 from prefopt.references import Reference
 from prefopt.runs import trackers
 from stages import staged_rig
-from training.image_runs import pair
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 3, "learning_rate": 1e-3, "sample_prompts": 0, "eval_size": 2, "logging_steps": 1, "eval_steps": 2,

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 import prefopt
-from prefopt.config import ConfigError
-from training.image_runs import (
+from modalities.image.image_runs import (
     LORA,
     QUIET,
     column,
@@ -27,6 +26,7 @@ from training.image_runs import (
     train,
     weights,
 )
+from prefopt.config import ConfigError
 
 # ---- bad images
 
@@ -98,7 +98,7 @@ def test_nothing_but_broken_images(sd, images_file, own_cache, tmp_path):
 def test_an_image_that_goes_away_is_not_remembered_as_broken(
     sd, images_file, own_cache, tmp_path, monkeypatch
 ):
-    from prefopt.modalities.image.setup import store as image_store
+    from prefopt.modalities.image import store as image_store
 
     data = images_file([pair(n) for n in range(2)])
     real, files = image_store.decode, [*tmp_path.glob("row-1-chosen*.png")]

@@ -23,7 +23,7 @@ from prefopt.modalities.text.mismatched import partners, with_mismatched
 from prefopt.modalities.text.setup import prepare
 from prefopt.models.loading import load_tokenizer
 
-CASES = Path(__file__).parents[1] / "data" / "cases"
+CASES = Path(__file__).parents[2] / "data" / "cases"
 EDGE = (Comparison(0, None, Outcome(1.0, 0.0, 0.0)),)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tiny_pipelines
-from models.pipeline_cases import Folders, latents
+from modalities.image.models.pipeline_cases import Folders, latents
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.models.latent_space import LatentSpace, NoiseSchedule
 from prefopt.modalities.image.models.pipelines import load_pipeline

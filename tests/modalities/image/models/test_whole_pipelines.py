@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from models.pipeline_cases import Folders
+from modalities.image.models.pipeline_cases import Folders
 from models.test_whole_weights import edited
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.models.pipelines import load_pipeline

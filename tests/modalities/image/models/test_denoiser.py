@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.pipeline_cases import ONE_EACH, PROMPTS, SIZES, Folders, conditions_of, noisy, plain, shake
+from modalities.image.models.pipeline_cases import (
+    ONE_EACH,
+    PROMPTS,
+    SIZES,
+    Folders,
+    conditions_of,
+    noisy,
+    plain,
+    shake,
+)
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import GuidedNetwork
 from prefopt.modalities.image.models.denoiser import Conditions, adapter_parameters, adapters_off, denoise

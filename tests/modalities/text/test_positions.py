@@ -25,7 +25,7 @@ from stages.staged_rig import ROWS as STAGED_ROWS
 from stages.staged_rig import longest, write
 from stages.staged_rig import train as staged
 
-CASE = Path(__file__).parents[1] / "data" / "cases" / "longer_than_positions.jsonl"
+CASE = Path(__file__).parents[2] / "data" / "cases" / "longer_than_positions.jsonl"
 PLACES = 64
 OPTIONS = {"max_steps": 2, "per_device_train_batch_size": 4, "sample_prompts": 3, "eval_size": 2}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models.pipeline_cases import KINDS, Folders
+from modalities.image.models.pipeline_cases import KINDS, Folders
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
 FAMILIES = ["sd", "sdxl", "sd3", "sd3_t5"]

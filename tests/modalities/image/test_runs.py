@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from modalities.image.image_runs import LORA, QUIET, column, lines, note, pair, record, train, weights
 from prefopt import methods, objectives
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
@@ -26,7 +27,6 @@ from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.image.rows import load_image_comparisons
 from prefopt.modalities.image.store import CachedImages
 from prefopt.objectives.base import Sides
-from training.image_runs import LORA, QUIET, column, lines, note, pair, record, train, weights
 
 # ---- every method
 

@@ -13,12 +13,12 @@ import yaml
 from transformers import AutoTokenizer
 
 import prefopt
+from modalities.image.image_runs import weights
 from prefopt.config import ConfigError, resolve
 from prefopt.likelihoods import clock
 from prefopt.likelihoods.clock import Clock, dated
 from prefopt.likelihoods.tokens import TokenLikelihood
 from stages import staged_rig
-from training.image_runs import weights
 
 # as Llama 3's: a variable that the caller may set, else today
 DATED = (
