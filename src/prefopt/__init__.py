@@ -18,13 +18,19 @@ from prefopt.version import __version__
 if TYPE_CHECKING:
     from prefopt import objectives
     from prefopt.api import TrainResult, train
+    from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
-__all__ = ["TrainResult", "__version__", "objectives", "train"]
+__all__ = ["LatentRewardModel", "TrainResult", "__version__", "objectives", "train"]
+ELSEWHERE = {
+    "train": "prefopt.api",
+    "TrainResult": "prefopt.api",
+    "LatentRewardModel": "prefopt.modalities.image.models.latent_reward",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("train", "TrainResult"):
-        return getattr(importlib.import_module("prefopt.api"), name)
+    if name in ELSEWHERE:
+        return getattr(importlib.import_module(ELSEWHERE[name]), name)
     if name == "objectives":
         return importlib.import_module("prefopt.objectives")
     raise AttributeError(f"module 'prefopt' has no attribute {name!r}")

@@ -6,15 +6,9 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefopt.config import ConfigError, read_yaml, resolve
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 
 
 @dataclass(frozen=True)
@@ -42,9 +36,7 @@ class TrainResult:
         """The run's page."""
         return self.output_dir / "report.html"
 
-    def load_model(
-        self,
-    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase] | DiffusionPipeline | LatentRewardModel:
+    def load_model(self) -> Any:
         """What was trained, ready for inference, on the CPU.
 
         Returns:
@@ -59,31 +51,9 @@ class TrainResult:
             >>> pipe = prefopt.train("diffusion_dpo", model=folder, data=rows).load_model()      # doctest: +SKIP
             >>> pipe("a red circle").images[0]                                                   # doctest: +SKIP
         """
-        folder = self.model_dir
-        if (folder / "model_index.json").is_file():
-            from prefopt.modalities.image.models.pipelines import load_pipeline
+        from prefopt import modalities
 
-            return load_pipeline(str(folder), trainable=False).pipe
-        if (folder / "pytorch_lora_weights.safetensors").is_file():
-            from prefopt.modalities.image.models.pipelines import load_pipeline
-            from prefopt.worlds import world_of
-
-            source = str(read_yaml(self.output_dir / "config.yaml")["model"])
-            world = world_of(source)
-            loaded = load_pipeline(str(world.model_dir()) if world else source, trainable=False)
-            loaded.pipe.load_lora_weights(folder)
-            loaded.denoiser.requires_grad_(False)
-            return loaded.pipe
-        from prefopt.modalities.image.models.latent_reward_files import is_judge
-
-        if is_judge(folder):
-            from prefopt.modalities.image.models.latent_reward import LatentRewardModel
-
-            return LatentRewardModel.from_pretrained(folder)
-        from prefopt.models.loading import load_model, load_tokenizer
-
-        model: Any = load_model(str(folder), trainable=False).model
-        return model, load_tokenizer(str(folder))
+        return modalities.of_run(self.output_dir).part("trained").load(self.output_dir)
 
 
 def train(

@@ -7,17 +7,20 @@ says what it holds. Nothing imports one by name.
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
+from collections.abc import Collection
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from prefopt.modalities.base import Modality
 from prefopt.worlds import world_modality
 
-__all__ = ["Modality", "all_modalities", "find", "of_model"]
+__all__ = ["UNCLAIMED", "Modality", "all_modalities", "find", "of_model", "of_rows", "of_run"]
 
 UNCLAIMED = "text"
-"""What a model is taken for that nobody claims, such as a hub id: its set-up says best what is missing."""
+"""What a model or a table is taken for that nobody claims, such as a hub id: its set-up says best what is missing."""
 
 
 @cache
@@ -50,3 +53,23 @@ def of_model(model: str) -> Modality:
         return find(named)
     claimed = (modality for modality in all_modalities().values() if modality.claims(model))
     return next(claimed, find(UNCLAIMED))
+
+
+def of_rows(columns: Collection[str]) -> Modality:
+    """The modality that rows with these columns belong to."""
+    taken = (modality for modality in all_modalities().values() if modality.part("check").takes(columns))
+    return next(taken, find(UNCLAIMED))
+
+
+def of_run(folder: Path) -> Modality:
+    """The modality of a run, by its manifest, or by the model that it was started from.
+
+    Raises:
+        ConfigError: the folder holds no run.
+    """
+    from prefopt.config import read_yaml
+
+    try:
+        return find(json.loads((folder / "record" / "manifest.json").read_text("utf-8"))["modality"])
+    except (OSError, ValueError, KeyError):
+        return of_model(str(read_yaml(folder / "config.yaml").get("model")))

@@ -6,10 +6,10 @@ it is; the rest lies in modules that are imported when they are needed:
 | module | holds |
 |---|---|
 | `setup` | `set_up(context) -> Setup`: data first, then the model |
-| `rows` | `takes(columns) -> bool`: whether rows with these columns are its own; `examine(asked) -> Examined`: `prefopt check` |
-| `saving` | `load_trained(folder) -> Any`: what a run saved in `folder / "model"`, ready for inference |
-| `report` | `SECTIONS`: a `prefopt.report.sections.Sections`, what the page and the card of a run show |
-| `answers` | only where the policy can answer prompts: what methods of several runs ask of it (`prefopt.stages.answers`) |
+| `trained` | `load(run) -> Any`: what a run left in its folder `model`, ready for inference |
+| `check` | `takes(columns) -> bool`: whether rows are its own; `examine(rows, asked) -> Examined` (`checking.py`): `prefopt check` |
+| `report` | `ACCOUNT`, a `prefopt.report.account.Account`: what page and card of a run show |
+| `answers` | only where the policy can answer prompts: what methods of several runs ask of it |
 """
 
 from __future__ import annotations

@@ -100,6 +100,11 @@ def last(metrics: Metrics, name: str, split: str) -> float | None:
     return metrics.ends(name, split)[1]
 
 
+def history(run: Run, name: str, split: str = "eval") -> list[float]:
+    """Every finite value of a metric, oldest first."""
+    return run.metrics.points(name, split).finite().values
+
+
 def steps_done(run: Run) -> float | None:
     """Optimizer steps taken: the manifest's for a finished run, else the newest that was logged."""
     planned = finite(run.of("manifest", "steps"))

@@ -1,7 +1,7 @@
 """What to watch out for in a run, in words.
 
 Thresholds stand on top of this file. They are conventions for when to raise a hand, not results; each finding names the
-number that caused it, so that a reader can disagree. What is asked of runs on images only is in `image_findings.py`.
+number that caused it, so that a reader can disagree. What is asked of one modality alone is in its own folder.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import itertools
 import math
 from statistics import median
 
-from prefopt.report.facts import DISPLACED, Finding, Level, accuracy, last
+from prefopt.report.account import Account
+from prefopt.report.facts import Finding, Level, accuracy
 from prefopt.report.format import finite, number, percent
-from prefopt.report.image_findings import image_quality
 from prefopt.report.load import Run
 
 TURNED_UP = 1.05  # last held-out loss over its best
@@ -20,14 +20,17 @@ GENERALIZATION_GAP = 0.15  # training accuracy minus held-out accuracy, smoothed
 TOO_EASY = 0.98  # training accuracy within the first tenth of a run
 AT_ZERO = 0.01  # relative distance of the loss from its value at zero margin
 SPIKE = 20.0  # gradient norm over its median
-LONGER = 1.5  # sampled length, last over first
-REPETITIVE = 0.1  # rise of the repeated share of sampled text
 
 
-def findings(run: Run) -> list[Finding]:
+def findings(run: Run, account: Account) -> list[Finding]:
     """Everything that deserves a warning, gravest first. Empty means that none of these tests fired, no more."""
-    found = [*_state(run), *_loss(run), *_accuracy(run), *_gradient(run)]
-    found += image_quality(run) if run.images else _quality(run)
+    found = [
+        *_state(run),
+        *_loss(run, account),
+        *_accuracy(run, account),
+        *_gradient(run),
+        *account.quality(run),
+    ]
     order: dict[Level, int] = {"fail": 0, "warn": 1, "note": 2}
     return sorted(found, key=lambda finding: order[finding.level])
 
@@ -72,7 +75,7 @@ def _state(run: Run) -> list[Finding]:
     return out
 
 
-def _loss(run: Run) -> list[Finding]:
+def _loss(run: Run, account: Account) -> list[Finding]:
     out: list[Finding] = []
     metrics, zero = run.metrics, finite(run.of("manifest", "zero_margin_loss"))
     train, held_out = metrics.points("loss", "train").finite(), metrics.points("loss", "eval").finite()
@@ -88,7 +91,7 @@ def _loss(run: Run) -> list[Finding]:
                     f"Set eval_size, or give eval_data with other {'prompts' if run.online else 'rows'}.")
         )  # fmt: skip
     tail = train.values[-max(1, len(train.values) // 10) :] if len(train.values) >= 5 else []
-    if run.images:  # noise levels drawn anew hide the training loss; a step's loss stays there by design
+    if account.noisy_loss:  # and a step's loss stays there by design
         tail = [] if run.online or len(held_out.values) < 2 else held_out.values[-1:]
     if zero and tail and abs(sum(tail) / len(tail) - zero) < AT_ZERO * abs(zero):
         out.append(
@@ -115,7 +118,7 @@ def _loss(run: Run) -> list[Finding]:
     return out
 
 
-def _accuracy(run: Run) -> list[Finding]:
+def _accuracy(run: Run, account: Account) -> list[Finding]:
     out: list[Finding] = []
     accuracies = run.metrics.points("rewards/accuracies", "train").finite()
     acc = accuracy(run)
@@ -134,10 +137,9 @@ def _accuracy(run: Run) -> list[Finding]:
         )  # fmt: skip
     early = accuracies.values[: max(3, len(accuracies.values) // 10)]
     if len(accuracies.values) >= 20 and median(early) >= TOO_EASY and not run.online:
-        hint = "sharpness or where the images come from" if run.images else "length or a marker"
         out.append(
             Finding("note", f"Training accuracy was already {percent(median(early))} in the first tenth of the run.",
-                    f"The pairs may be too easy to teach anything: look for a give-away such as {hint}.")
+                    f"The pairs may be too easy to teach anything: look for a give-away such as {account.giveaway}.")
         )  # fmt: skip
     return out
 
@@ -152,44 +154,3 @@ def _gradient(run: Run) -> list[Finding]:
                 "One odd round of candidates can do this; the judge's scores are the place to look." if run.online
                 else "One odd row can do this; dropped.jsonl and the data report are the place to look.")
     ]  # fmt: skip
-
-
-def _quality(run: Run) -> list[Finding]:
-    out: list[Finding] = []
-    metrics = run.metrics
-    before, after = metrics.ends("reward", "eval")
-    rose = before is not None and after is not None and after > before
-    moved = last(metrics, "displacement", run.split)
-    if moved is not None and moved >= DISPLACED:
-        method = str(run.of("config", "method") or run.of("manifest", "method") or "dpo")
-        consolation = (
-            "Sampled answers still score higher than before, so it may be harmless here. " if rose else ""
-        )
-        out.append(
-            Finding(
-                "warn", f"Chosen answers became less likely than under the reference (displacement {percent(moved)}).",
-                f"{consolation}If answers get worse: lower learning_rate, add a supervised term (method={method}+0.2*sft), or try bpo or compo.",
-            )
-        )  # fmt: skip
-    if before is not None and after is not None and after < before:
-        out.append(
-            Finding("warn", f"Sampled answers score lower than before training: {number(before, 3)} to {number(after, 3)}.",
-                    "Ranking given pairs better while writing worse is over-optimization: raise beta, lower learning_rate, stop earlier.")
-        )  # fmt: skip
-    before, after = metrics.ends("sample_length", "eval")
-    if before and after is not None and after / before >= LONGER:
-        gap = finite(run.of("data", "length_gap", "mean"))
-        cause = (
-            f" Chosen answers in the data are {number(gap, 2)} longer on average." if gap and gap > 0 else ""
-        )
-        out.append(
-            Finding("warn", f"Sampled answers grew from {number(before, 3)} to {number(after, 3)} tokens.{cause}",
-                    "Balance lengths in the data, or use a length-normalised margin.")
-        )  # fmt: skip
-    before, after = metrics.ends("sample_repetition", "eval")
-    if before is not None and after is not None and after - before >= REPETITIVE:
-        out.append(
-            Finding("warn", f"Sampled answers repeat themselves more: {percent(before)} to {percent(after)}.",
-                    "A sign of drifting too far: raise beta, lower learning_rate, stop earlier.")
-        )  # fmt: skip
-    return out

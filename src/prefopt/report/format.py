@@ -130,3 +130,8 @@ def plain(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{k}: {plain(v)}" for k, v in value.items()) + "}"
     return str(value)
+
+
+def items(value: Any) -> list[Any]:
+    """A list; empty for anything else that a file may hold in its place."""
+    return value if isinstance(value, list) else []

@@ -1,7 +1,7 @@
 """Reading a run folder, whatever state it is in.
 
 Files read: `config.yaml`, `metrics.jsonl`, and under `record/`: `manifest.json`, `data.json`, `first_pair.json`,
-`margins.json`, `samples.json`, and `timesteps.json`, which only runs on image comparisons have. Any other file that is
+`margins.json`, `samples.json`, and those that only runs of one modality have (`Account.records`). Any other file that is
 absent, and any that is unreadable, becomes an empty value and a sentence in `Run.missing`; nothing here raises on bad
 content, because a report is most needed when a run went wrong. Pictures are read by `pictures.py`, as the page needs them.
 """
@@ -11,16 +11,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefopt.config import TRAINING_ROWS
 from prefopt.report.format import is_number
 
-OF_SEQUENCES = frozenset({"num_tokens", "length_gap"})
-"""Metrics that mean nothing for images: one is a single thing of length 1."""
-SCORES = frozenset({"logps/chosen", "logps/rejected"})
+PARTS = frozenset({"manifest", "config", "data", "first_pair", "margins", "samples"})
+"""What every run records."""
 
 
 class Points(NamedTuple):
@@ -59,19 +58,6 @@ class Metrics:
         """Every metric that was logged in either split, in order of appearance."""
         return list(dict.fromkeys(name for split in self.values.values() for name in split))
 
-    def as_errors(self) -> Metrics:
-        """The same with minus `logps/SIDE` as `errors/SIDE`: a denoising log-likelihood is minus a squared error."""
-        renamed = {
-            split: {
-                name.replace("logps/", "errors/"): {s: -v for s, v in values.items()}
-                if name.startswith("logps/")
-                else values
-                for name, values in series.items()
-            }
-            for split, series in self.values.items()
-        }
-        return Metrics(renamed)
-
     def without(self, names: frozenset[str]) -> Metrics:
         """The same but for some names."""
         return Metrics(
@@ -100,7 +86,8 @@ class Run:
     first_pair: Mapping[str, Any]
     margins: Mapping[str, Any]
     samples: Mapping[str, Any]
-    timesteps: Mapping[str, Any] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Records that only runs of one modality have, by name."""
     missing: list[str] = field(default_factory=list)
     """One sentence for each file that could not be used."""
 
@@ -110,27 +97,11 @@ class Run:
         return str(self.manifest.get("run_name") or self.folder.resolve().name)
 
     @property
-    def images(self) -> bool:
-        """True for a run on images: the manifest says so, or what else there is looks like it."""
-        said = self.manifest.get("modality")
-        if isinstance(said, str):
-            return said == "image"
-        model = self.folder / "model"
-        return isinstance(self.data.get("images"), Mapping) or any(
-            (model / name).is_file() for name in ("model_index.json", "pytorch_lora_weights.safetensors")
-        )
-
-    @property
     def online(self) -> bool:
         """True where the run makes the comparisons it trains on: no pairs in the data, nothing held out."""
         kinds = self.data.get("comparisons")
         prompts_only = isinstance(kinds, Mapping) and "prompts" in kinds
         return prompts_only or any(name.startswith("collect/") for name in self.metrics.names())
-
-    @property
-    def judge(self) -> bool:
-        """True where what is trained scores images and draws none."""
-        return self.of("manifest", "model", "class") == "LatentRewardModel"
 
     @property
     def not_held_out(self) -> str | None:
@@ -153,7 +124,7 @@ class Run:
 
     def of(self, part: str, *path: str) -> Any:
         """The entry at `path` of a part ("manifest", "data", ...), or None where any step of it is absent."""
-        value: Any = getattr(self, part)
+        value: Any = self.others.get(part) if part not in PARTS else getattr(self, part)
         for key in path:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
@@ -173,22 +144,9 @@ def read_run(run_dir: str | Path) -> Run:
     missing: list[str] = []
 
     def mapping(relative: str, what: str) -> Mapping[str, Any]:
-        try:
-            text = (folder / relative).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            missing.append(f"{relative} is not there: {what} cannot be shown.")
-            return {}
-        try:
-            value = _parse_yaml(text) if relative.endswith(".yaml") else json.loads(text)
-        except ValueError as error:
-            missing.append(f"{relative} cannot be read ({error}): {what} cannot be shown.")
-            return {}
-        if not isinstance(value, Mapping):
-            missing.append(f"{relative} holds {type(value).__name__}, not a mapping: {what} cannot be shown.")
-            return {}
-        return value
+        return _mapping(folder, relative, what, missing)
 
-    run = Run(
+    return Run(
         folder=folder,
         manifest=mapping("record/manifest.json", "the run's identity, its checks and its machine"),
         config=mapping("config.yaml", "the configuration"),
@@ -197,26 +155,37 @@ def read_run(run_dir: str | Path) -> Run:
         first_pair=mapping("record/first_pair.json", "the first decoded pair"),
         samples=mapping("record/samples.json", "generations before and after"),
         data=mapping("record/data.json", "the data report"),
-        timesteps=(
-            mapping("record/timesteps.json", "accuracy and errors by timestep")
-            if (folder / "record" / "timesteps.json").exists()
-            else {}
-        ),
         missing=missing,
     )
-    return _of_images(run) if run.images else run
 
 
-def _of_images(run: Run) -> Run:
-    """Without what means nothing for images, and with the names that a reader of images knows."""
-    metrics = run.metrics.without(OF_SEQUENCES)
-    # of a step they are the density of its noise, of a judge its rewards again: nothing to look at
-    metrics = metrics.without(SCORES) if run.online or run.judge else metrics.as_errors()
-    missing = run.missing
-    if run.online:  # it has no pairs before it starts and holds none out
-        pairs = tuple(f"record/{name}.json is not there" for name in ("margins", "first_pair"))
-        missing = [sentence for sentence in missing if not sentence.startswith(pairs)]
-    return replace(run, metrics=metrics, missing=missing)
+def read_record(folder: Path, name: str, what: str, missing: list[str]) -> Mapping[str, Any]:
+    """One file record/NAME.json.
+
+    Args:
+        folder: of the run.
+        name: of the record.
+        what: it holds, in words.
+        missing: gets a sentence where the file cannot be used.
+    """
+    return _mapping(folder, f"record/{name}.json", what, missing)
+
+
+def _mapping(folder: Path, relative: str, what: str, missing: list[str]) -> Mapping[str, Any]:
+    try:
+        text = (folder / relative).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        missing.append(f"{relative} is not there: {what} cannot be shown.")
+        return {}
+    try:
+        value = _parse_yaml(text) if relative.endswith(".yaml") else json.loads(text)
+    except ValueError as error:
+        missing.append(f"{relative} cannot be read ({error}): {what} cannot be shown.")
+        return {}
+    if not isinstance(value, Mapping):
+        missing.append(f"{relative} holds {type(value).__name__}, not a mapping: {what} cannot be shown.")
+        return {}
+    return value
 
 
 def _parse_yaml(text: str) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prefopt.files import PAGES, write_whole
+from prefopt.report.account import Account, read
 from prefopt.report.facts import accuracy
 from prefopt.report.findings import findings
 from prefopt.report.format import duration, finite, number, percent, plain
-from prefopt.report.load import Run, read_run
-from prefopt.report.loading import auto_class, base_model, is_adapter, library, loading_code
+from prefopt.report.load import Run
+from prefopt.report.loading import base_model
 from prefopt.report.papers import paper_link
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -21,11 +22,6 @@ HYPER_PARAMETERS = (
     "num_train_epochs", "max_steps", "max_length", "ties", "loss_weights", "label_smoothing", "reference", "dtype", "bf16",
     "lora_r", "lora_alpha", "seed",
 )  # fmt: skip
-IMAGE_HYPER_PARAMETERS = (
-    "resolution", "prompt_dropout", "timestep_density", "error_weight", "clip_eps", "judge", "candidates", "threshold",
-    "threshold_rule", "prompts_per_step", "num_inference_steps", "guidance_scale",
-)  # fmt: skip
-SHOWN_SAMPLES = 4  # prompts with images before and after
 
 
 def write_model_card(run_dir: str | Path) -> Path:
@@ -44,13 +40,13 @@ def write_model_card(run_dir: str | Path) -> Path:
         >>> write_model_card("runs/ties")  # doctest: +SKIP
         PosixPath('runs/ties/README.md')
     """
-    run = read_run(run_dir)
+    run, account = read(run_dir)
     path = run.folder / "README.md"
-    write_whole(path, model_card(run).encode(errors="replace"), "the model card", PAGES)
+    write_whole(path, model_card(run, account).encode(errors="replace"), "the model card", PAGES)
     return path
 
 
-def model_card(run: Run) -> str:
+def model_card(run: Run, account: Account) -> str:
     """The card as text: YAML front matter, then Markdown."""
     import yaml
     from jinja2 import Environment, PackageLoader
@@ -62,7 +58,7 @@ def model_card(run: Run) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": cell, "code": code_span}
-    paper = run.of("manifest", "paper")
+    paper, loading = run.of("manifest", "paper"), account.loading(run)
     body = environment.get_template("model_card.md.j2").render(
         run=run,
         name=" ".join(run.name.split()),
@@ -72,19 +68,17 @@ def model_card(run: Run) -> str:
         base=base_model(run) if run.of("manifest", "model", "source") or run.of("config", "model") else "",
         status=run.of("manifest", "status") or "unknown",
         paper=paper if isinstance(paper, Mapping) and paper.get("title") else None,
-        data=_data_rows(run),
-        hyper_parameters=_hyper_parameters(run),
-        results=_results(run),
-        findings=[finding for finding in findings(run) if finding.level != "note"],
-        code=loading_code(run),
-        adapter=is_adapter(run),
-        library=library(run),
+        data=_data_rows(run, account),
+        hyper_parameters=_hyper_parameters(run, account),
+        results=_results(run, account),
+        findings=[finding for finding in findings(run, account) if finding.level != "note"],
+        loading=loading,
         paper_link=paper_link(paper) if isinstance(paper, Mapping) else ("", ""),
-        images=_sample_images(run) if run.images else [],
+        pictures=account.pictures(run),
         environment_rows=_environment_rows(run),
         version=run.of("manifest", "prefopt"),
     )
-    front = yaml.safe_dump(_front_matter(run), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front_matter(run, account), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n{body.strip()}\n"
 
 
@@ -99,28 +93,26 @@ def code_span(value: Any) -> str:
     return "`" + " ".join(str(value).replace("`", "'").split()) + "`"
 
 
-def _front_matter(run: Run) -> dict[str, Any]:
-    front: dict[str, Any] = {"library_name": library(run)}
+def _front_matter(run: Run, account: Account) -> dict[str, Any]:
+    loading, own = account.loading(run), account.front(run)
+    front: dict[str, Any] = {"library_name": loading.library}
     base = base_model(run)
     # the hub resolves these as links, so local folders and generated data stay out
     if HUB_ID.fullmatch(base) and not Path(base).exists():
         front["base_model"] = base
-        front["base_model_relation"] = "adapter" if is_adapter(run) else "finetune"
+        front["base_model_relation"] = "adapter" if loading.adapter else "finetune"
     source = str(run.of("manifest", "data", "source") or "")
     if HUB_ID.fullmatch(source) and not Path(source).exists():
         front["datasets"] = [source]
-    if run.images and not run.judge:
-        front["pipeline_tag"] = "text-to-image"
-    elif not run.images and auto_class(run) == "AutoModelForCausalLM":
-        front["pipeline_tag"] = "text-generation"
+    if own.pipeline_tag:
+        front["pipeline_tag"] = own.pipeline_tag
     method = run.of("manifest", "method") or run.of("config", "method")
     front["tags"] = [
         "prefopt",
         "preference-optimization",
         *([" ".join(str(method).split())] if method else []),
     ]
-    if run.images and not run.judge:
-        front["tags"] += ["text-to-image", "diffusers", *(["lora"] if is_adapter(run) else [])]
+    front["tags"] += own.tags
     if arxiv := run.of("manifest", "paper", "arxiv"):
         front["tags"].append(f"arxiv:{arxiv}")
     return front
@@ -133,11 +125,11 @@ def also_trained_on(run: Run) -> str | None:
     return next((text for text in texts if "also trained on" in text), None)
 
 
-def _data_rows(run: Run) -> list[tuple[str, str]]:
+def _data_rows(run: Run, account: Account) -> list[tuple[str, str]]:
     rows: list[tuple[str, Any]] = [
         ("Source", run.of("manifest", "data", "source") or run.of("data", "source")),
     ]
-    if not (run.images and run.online):  # its comparisons are its own, made while training
+    if not run.online:  # its comparisons are its own, made while training
         rows += [
             ("Training examples", run.of("manifest", "data", "examples")),
             ("Held-out examples", run.of("manifest", "data", "eval_examples")),
@@ -149,8 +141,7 @@ def _data_rows(run: Run) -> list[tuple[str, str]]:
         rows.append(
             ("Comparisons", ", ".join(f"{number(n)} {kind}" for kind, n in kinds.items() if finite(n)))
         )
-    if (count := run.of("data", "images", "count")) is not None:
-        rows.append(("Images", count))
+    rows += account.data_rows(run)
     dropped = run.of("data", "dropped")
     if isinstance(dropped, Mapping):
         rows.append(("Rows dropped", number(int(sum(finite(n) or 0 for n in dropped.values())))))
@@ -162,20 +153,19 @@ def _data_rows(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _hyper_parameters(run: Run) -> list[tuple[str, str]]:
-    names = list(HYPER_PARAMETERS)
-    if run.images:
-        names = [name for name in names if name != "max_length"] + list(IMAGE_HYPER_PARAMETERS)
+def _hyper_parameters(run: Run, account: Account) -> list[tuple[str, str]]:
+    names = [name for name in HYPER_PARAMETERS if name not in account.meaningless]
+    names += account.hyper_parameters
     if not run.of("config", "use_peft"):
         names = [name for name in names if not name.startswith("lora_")]
     rows = [(name, run.config[name]) for name in names if run.config.get(name) is not None]
     size = run.of("manifest", "effective_batch_size")
-    if size is not None and not (run.images and run.online):  # there it is prompts_per_step again
+    if size is not None and not run.online:  # there it is prompts_per_step again
         rows.append(("effective batch size", size))
     return [(name, plain(value)) for name, value in rows]
 
 
-def _results(run: Run) -> list[tuple[str, str, str]]:
+def _results(run: Run, account: Account) -> list[tuple[str, str, str]]:
     """(measure, at the start, at the end)."""
     rows: list[tuple[str, str, str]] = []
     split = run.split
@@ -189,66 +179,11 @@ def _results(run: Run) -> list[tuple[str, str, str]]:
                 percent(acc.after) + interval,
             )
         )
-    for name, where, label, show in (
-        _image_measures(run, place) if run.images else _text_measures(split, place)
-    ):
+    for name, where, label, show in account.measures(run, split, place):
         before, after = run.metrics.ends(name, where)
         if after is not None:
             rows.append((label, "" if before is None else show(before), show(after)))
     return rows
-
-
-Measure = tuple[str, str, str, Callable[[Any], str]]
-"""(metric, split, what the table calls it, how it is written)."""
-
-
-def _text_measures(split: str, place: str) -> list[Measure]:
-    return [
-        ("reward", "eval", "Verifier reward of sampled answers", number),
-        ("kl", "eval", "KL to the reference, nats a sequence", number),
-        ("loss", split, f"Loss, {place}", number),
-        ("rewards/margins", split, f"Reward margin, {place}", number),
-        ("displacement", split, "Displacement (share of chosen answers less likely than under the reference)", percent),
-        ("sample_length", "eval", "Length of sampled answers, tokens", number),
-    ]  # fmt: skip
-
-
-def _image_measures(run: Run, place: str) -> list[Measure]:
-    split = run.split
-    steady = split == "eval"  # errors of training batches depend on the noise level more than on the model
-    side = "chosen steps less likely" if run.online else "chosen images with more error"
-    return [
-        ("reward", "eval", "Reward of sampled images", number),
-        *([("errors/chosen", split, f"Denoising error of chosen images, {place}", number),
-           ("errors/rejected", split, f"Denoising error of rejected images, {place}", number)] if steady else []),
-        ("loss", split, f"Loss, {place}", number),
-        ("rewards/margins", split, f"Reward margin, {place}", number),
-        ("displacement", split, f"Displacement (share of {side} than under the reference)", percent),
-        ("collect/score", "train", "Judge's score of candidates", number),
-        ("collect/kept", "train", "Share of candidates' pairs that passed the judge's threshold", percent),
-        ("step_dpo/clipped_both", "train", "Share of pairs without gradient, outside the clip", percent),
-        ("sample_change", "eval", "Change of sampled images, root mean square", number),
-        ("sample_saturation", "eval", "Saturation of sampled images", number),
-    ]  # fmt: skip
-
-
-def _sample_images(run: Run) -> list[tuple[str, str, str]]:
-    """(prompt, path before, path after) within the run folder, of images that are there."""
-    prompts = run.of("samples", "prompts")
-    rows = []
-    for entry in prompts if isinstance(prompts, list) else []:
-        drawn = entry.get("generations") if isinstance(entry, Mapping) else None
-        paths = (
-            [str(g.get("image")) for g in drawn or [] if isinstance(g, Mapping)]
-            if isinstance(drawn, list)
-            else []
-        )
-        plain_paths = [
-            p for p in paths if re.fullmatch(r"record/images/[\w.-]+", p) and (run.folder / p).is_file()
-        ]
-        if len(plain_paths) > 1:
-            rows.append((str(entry.get("prompt", "")), plain_paths[0], plain_paths[-1]))
-    return rows[:SHOWN_SAMPLES]
 
 
 def _environment_rows(run: Run) -> list[tuple[str, str]]:

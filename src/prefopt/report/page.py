@@ -36,12 +36,15 @@ class Section:
     """Short name for the table of contents; the title where empty."""
 
 
+KIT = "prefopt.report"
+
+
 @functools.cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, Undefined
+def _environment(package: str) -> Environment:
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, Undefined
 
     environment = Environment(
-        loader=PackageLoader("prefopt.report"),
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, KIT))]),
         autoescape=True,  # by name would miss files that end in .j2
         trim_blocks=True,
         lstrip_blocks=True,
@@ -65,9 +68,15 @@ def _environment() -> Environment:
     return environment
 
 
-def render(template: str, **values: Any) -> Markup:
-    """A template of this package, filled in and escaped."""
-    return Markup(_environment().get_template(f"{template}.html.j2").render(**values))
+def render(template: str, package: str = KIT, /, **values: Any) -> Markup:
+    """A template, filled in and escaped.
+
+    Args:
+        template: its name in the folder `templates`, without `.html.j2`.
+        package: what that folder is in; its templates may include those of this one.
+        values: what it says.
+    """
+    return Markup(_environment(package).get_template(f"{template}.html.j2").render(**values))
 
 
 def figure(title: str, chart: Markup, look_for: str = "", trouble: str = "") -> Markup:
@@ -97,7 +106,7 @@ def page(
     """
     from importlib.resources import files
 
-    templates = files("prefopt.report") / "templates"
+    templates = files(KIT) / "templates"
     style, script = ((templates / name).read_text("utf-8") for name in ("style.css", "script.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return str(

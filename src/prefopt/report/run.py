@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from markupsafe import Markup
 
-from prefopt.config import TEXT_FIELDS
 from prefopt.files import PAGES, write_whole
 from prefopt.report import charts
+from prefopt.report.account import Account, read
 from prefopt.report.curves import curve_groups, diagnostics
 from prefopt.report.findings import findings
-from prefopt.report.format import data_size, finite, number, percent
-from prefopt.report.image_curves import image_groups
-from prefopt.report.image_sections import first_images, image_facts, image_samples
-from prefopt.report.load import Run, read_run
-from prefopt.report.loading import has_model, is_adapter, library, loading_code
+from prefopt.report.format import data_size, finite, items, number, percent
+from prefopt.report.load import Run
 from prefopt.report.page import Section, figure, page, render
 from prefopt.report.papers import paper_link
-from prefopt.report.samples import sample_cards, score_changes
 from prefopt.report.summary import key_figures, summary
-from prefopt.report.text_curves import TEXT_GROUPS
-from prefopt.report.timesteps import timestep_figures
 
 OUTCOME_COLOURS = {
     "wins": "chosen",
@@ -34,7 +29,6 @@ OUTCOME_COLOURS = {
     "undesirable": "rejected",
     "prompts": "a",
 }
-LONGEST_SIDE = 40_000  # characters of a decoded side
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -54,45 +48,42 @@ def write_report(run_dir: str | Path) -> Path:
         >>> write_report("runs/ties")  # doctest: +SKIP
         PosixPath('runs/ties/report.html')
     """
-    run = read_run(run_dir)
+    run, account = read(run_dir)
     path = run.folder / "report.html"
-    write_whole(path, run_page(run).encode(errors="replace"), "the report", PAGES)
+    write_whole(path, run_page(run, account).encode(errors="replace"), "the report", PAGES)
     return path
 
 
-def run_page(run: Run) -> str:
+def run_page(run: Run, account: Account) -> str:
     """The page as text."""
-    builders: list[tuple[str, str, str, Callable[[Run], Markup]]] = [
-        ("checks", "Start-of-run checks", "Checks", _checks),
-        ("curves", "Training curves", "Curves", _curves),
-        ("margins", "Margins before and after", "Margins", _margins),
-        ("samples", "What the model draws" if run.images else "What the model writes", "Samples", _samples),
-        ("timesteps", "By noise level", "Noise levels", timestep_figures),
-        ("first-pair", *_first_title(run), _first_pair),
-        ("data", "Data", "Data", _data),
-        ("run", "Run and configuration", "Run", _provenance),
-        ("load", "Load the model", "Load", _load),
-        ("cite", "Cite", "Cite", _cite),
+    samples = _section("samples", account.samples_title, "Samples", account.samples, run)
+    shown = [
+        _section("checks", "Start-of-run checks", "Checks", _checks, run),
+        _section("curves", "Training curves", "Curves", partial(_curves, account=account), run),
+        _section("margins", "Margins before and after", "Margins", partial(_margins, account=account), run),
+        *_guarded_sections(account.own_sections, run),
+        *_guarded_sections(lambda run: [account.first_pair(run)], run),
+        _section("data", "Data", "Data", partial(_data, account=account), run),
+        _section("run", "Run and configuration", "Run", partial(_provenance, account=account), run),
+        _section("load", "Load the model", "Load", partial(_load, account=account), run),
+        _section("cite", "Cite", "Cite", _cite, run),
     ]
-    if run.images:  # an image says more than its curves
-        builders.insert(0, builders.pop(3))
-    header = _guarded(_header, run)
-    sections = []
-    for id_, title, nav, build in builders:
-        body = _guarded(build, run)
-        if body.strip():
-            sections.append(Section(id_, title, body, nav))
+    shown.insert(0 if account.samples_first else 3, samples)
     version = run.of("manifest", "prefopt")
     return page(
         run.name,
-        sections,
-        header=header,
+        [section for section in shown if section.body.strip()],
+        header=_guarded(partial(_header, account=account), run),
         kicker=" · ".join(
             str(x) for x in ("Training run", run.of("manifest", "method") or run.of("config", "method")) if x
         ),
         footer=f"Written by prefopt{f' {version}' if version else ''}. This file needs nothing else: "
         "it can be sent, opened offline and printed.",
     )
+
+
+def _section(id_: str, title: str, nav: str, build: Callable[[Run], Markup], run: Run) -> Section:
+    return Section(id_, title, _guarded(build, run), nav)
 
 
 def _guarded(build: Callable[[Run], Markup], run: Run) -> Markup:
@@ -103,7 +94,16 @@ def _guarded(build: Callable[[Run], Markup], run: Run) -> Markup:
         return render("broken", error=f"{type(error).__name__}: {error}")
 
 
-def _header(run: Run) -> Markup:
+def _guarded_sections(build: Callable[[Run], list[Section]], run: Run) -> list[Section]:
+    """A modality's own sections, or one that says why they cannot be drawn."""
+    try:
+        return build(run)
+    except Exception as error:
+        told = render("broken", error=f"{type(error).__name__}: {error}")
+        return [Section("broken", "What cannot be shown", told, "Broken")]
+
+
+def _header(run: Run, account: Account) -> Markup:
     status = str(run.of("manifest", "status") or "unknown")
     return render(
         "run/header",
@@ -113,16 +113,16 @@ def _header(run: Run) -> Markup:
         else "note"
         if status in ("running", "unknown")
         else "fail",
-        summary=summary(run),
+        summary=summary(run, account),
         idea=run.of("manifest", "summary"),
-        figures=[(f, charts.sparkline(f.history)) for f in key_figures(run)],
-        findings=findings(run),
+        figures=[(f, charts.sparkline(f.history)) for f in key_figures(run, account)],
+        findings=findings(run, account),
         missing=run.missing,
     )
 
 
 def _checks(run: Run) -> Markup:
-    checks = [c for c in _list(run.of("manifest", "checks")) if isinstance(c, Mapping)]
+    checks = [c for c in items(run.of("manifest", "checks")) if isinstance(c, Mapping)]
     if not checks:
         return Markup("")
     words = {"pass": "passed", "warn": "warning", "fail": "failed", "note": "note"}
@@ -130,21 +130,19 @@ def _checks(run: Run) -> Markup:
     return render("run/checks", checks=checks, words=words, counts={k: n for k, n in counts.items() if n})
 
 
-def _curves(run: Run) -> Markup:
+def _curves(run: Run, account: Account) -> Markup:
     if not run.metrics.names():
         return Markup("")
-    groups = image_groups(run) if run.images else TEXT_GROUPS
+    groups = account.curves(run)
     more, unplotted = diagnostics(run, groups)
     return render("run/curves", groups=curve_groups(run, groups), more=more, unplotted=unplotted)
 
 
-def _margins(run: Run) -> Markup:
+def _margins(run: Run, account: Account) -> Markup:
     def values(when: str, kind: str) -> list[float]:
-        return [v for v in (finite(x) for x in _list(run.of("margins", when, kind))) if v is not None]
+        return [v for v in (finite(x) for x in items(run.of("margins", when, kind))) if v is not None]
 
-    unit = str(run.of("margins", "unit") or "beta*(rho_w-rho_l), nats")
-    if run.images:  # a difference of errors, times whatever the method scales it by
-        unit = "reward of chosen − reward of rejected"
+    unit = account.margin_unit or str(run.of("margins", "unit") or "beta*(rho_w-rho_l), nats")
     for written, shown in (("beta", "β"), ("rho", "ρ"), ("*", " "), ("-", " − ")):
         unit = unit.replace(written, shown)
     everything = [v for when in ("before", "after") for kind in ("wins", "ties") for v in values(when, kind)]
@@ -172,7 +170,7 @@ def _margins(run: Run) -> Markup:
             measured = f"Right of zero: {', '.join(facts)}." if facts else ""
         else:
             look = "The mass stays near zero, narrower than the wins."
-            trouble = f"As wide as the wins: the policy prefers one of two equal {'images' if run.images else 'answers'} for no reason."
+            trouble = f"As wide as the wins: the policy prefers one of two equal {account.samples_word} for no reason."
             facts = [
                 f"{number(median(map(abs, v)), 3)} {when}"
                 for when, v in (("before", before), ("after", after))
@@ -192,70 +190,12 @@ def _right(values: list[float]) -> float:
     return sum(1.0 if v > 0 else 0.5 if v == 0 else 0.0 for v in values) / len(values)
 
 
-def _samples(run: Run) -> Markup:
-    if run.images:
-        return image_samples(run)
-    cards, cut = sample_cards(run)
-    if not cards:
-        return Markup("")
-    settings = run.of("samples", "settings")
-    return render(
-        "run/samples",
-        cards=cards,
-        cut=cut,
-        changes=score_changes([card.ends for card in cards]),
-        settings=settings if isinstance(settings, Mapping) else {},
-    )
-
-
-def _first_title(run: Run) -> tuple[str, str]:
-    sides = _list(run.of("first_pair", "sides"))
-    if run.images and len(sides) == 1:
-        return "The first image, as the model sees it", "First image"
-    return "The first pair, as the model sees it", "First pair"
-
-
-def _first_pair(run: Run) -> Markup:
-    if run.images:
-        return first_images(run, _verdict(run))
-    sides = []
-    for side in (s for s in _list(run.of("first_pair", "sides")) if isinstance(s, Mapping)):
-        segments, room = [], LONGEST_SIDE
-        for segment in (x for x in _list(side.get("segments")) if isinstance(x, Mapping)):
-            text = str(segment.get("text", ""))
-            if room > 0:
-                segments.append(
-                    (text[:room], len(text) > room, bool(segment.get("scored")), segment.get("token_count"))
-                )
-            room -= len(text)
-        sides.append({**side, "segments": segments})
-    if not sides:
-        return Markup("")
-    return render("run/first_pair", id=run.of("first_pair", "id"), verdict=_verdict(run), sides=sides)
-
-
-def _verdict(run: Run) -> str:
-    votes = [finite(v) for v in _list(run.of("first_pair", "outcome"))]
-    if len(votes) != 3 or None in votes:
-        return "not given"
-    if run.images and len(_list(run.of("first_pair", "sides"))) == 1:
-        return {1.0: "desirable", 0.0: "undesirable"}.get(
-            votes[0] or 0.0, f"{percent(votes[0], 0)} desirable"
-        )
-    names = ("the chosen side wins", "the rejected side wins", "a tie")
-    verdict = next((name for name, v in zip(names, votes, strict=True) if v == 1), "")
-    return verdict or "votes: " + ", ".join(
-        f"{percent(v, 0)} {name}" for name, v in zip(("chosen", "rejected", "tie"), votes, strict=True)
-    )
-
-
-def _data(run: Run) -> Markup:
+def _data(run: Run, account: Account) -> Markup:
     if not run.data:
         return Markup("")
     kinds = run.of("data", "comparisons")
     counts = {k: n for k, n in kinds.items() if finite(n)} if isinstance(kinds, Mapping) else {}
-    online = run.images and run.online
-    if online:
+    if run.online:
         counts = {}  # prompts, of which the first sentence tells
     histograms = run.of("data", "histograms")
     bins = []
@@ -269,7 +209,7 @@ def _data(run: Run) -> Markup:
     unit = str(run.of("data", "lengths", "unit") or "units")
     lengths = [(part, run.of("data", "lengths", part)) for part in ("prompt", "chosen", "rejected")]
     dropped = run.of("data", "dropped")
-    hints = [h for h in _list(run.of("data", "hints")) if isinstance(h, Mapping)]
+    hints = [h for h in items(run.of("data", "hints")) if isinstance(h, Mapping)]
     if balance := run.of("data", "label_balance_hint"):
         hints.append({"level": "note", "text": balance})
     return render(
@@ -287,18 +227,19 @@ def _data(run: Run) -> Markup:
         lengths=[(part, values) for part, values in lengths if isinstance(values, Mapping)],
         gap=run.of("data", "length_gap") if isinstance(run.of("data", "length_gap"), Mapping) else {},
         chart=charts.histogram(bins, title="Lengths of both sides", x_label=f"length, {unit}"),
-        facts=image_facts(run) if run.images else {},
-        online=online,
+        facts=account.data_facts(run),
+        samples=account.samples_word,
+        online=run.online,
     )  # fmt: skip
 
 
-def _provenance(run: Run) -> Markup:
+def _provenance(run: Run, account: Account) -> Markup:
     if not (run.manifest or run.config):
         return Markup("")
-    config = {k: v for k, v in run.config.items() if not (run.images and k in TEXT_FIELDS)}
+    config = {k: v for k, v in run.config.items() if k not in account.meaningless}
     parts = [
         (str(p.get("part")), size, data_size(size))
-        for p in _list(run.of("manifest", "memory_forecast"))
+        for p in items(run.of("manifest", "memory_forecast"))
         if isinstance(p, Mapping) and (size := finite(p.get("bytes"))) is not None
     ]
     peak = finite(run.of("manifest", "peak_memory_bytes"))
@@ -328,12 +269,12 @@ def _facts(run: Run) -> list[tuple[str, list[tuple[str, Any, str]]]]:
         ("training examples", ("data", "examples"), "number"),
         ("held-out examples", ("data", "eval_examples"), "number"),
     ]
-    if run.images and run.online:
+    if run.online:
         data = []  # its prompts are counted in the data section
     wanted: list[tuple[str, list[tuple[str, tuple[str, ...], str]]]] = [
         ("Run", [("started", ("started",), "moment"), ("finished", ("finished",), "moment"), ("duration", ("duration_s",), "duration"),
                  ("steps", ("steps",), "number"), ("epochs", ("epochs",), "number"),
-                 ("prompts a round" if run.images and run.online else "effective batch size", ("effective_batch_size",), "number"), ("seed", ("seed",), "plain")]),
+                 ("prompts a round" if run.online else "effective batch size", ("effective_batch_size",), "number"), ("seed", ("seed",), "plain")]),
         ("Model", [("source", ("model", "source"), ""), ("class", ("model", "class"), ""), ("parameters", ("model", "parameters"), "si"),
                    ("trainable", ("model", "trainable"), "si"), ("dtype", ("model", "dtype"), ""),
                    ("fingerprint", ("model", "fingerprint"), "code")]),
@@ -351,14 +292,8 @@ def _facts(run: Run) -> list[tuple[str, list[tuple[str, Any, str]]]]:
     return [group for group in groups if group[1]]
 
 
-def _load(run: Run) -> Markup:
-    return render(
-        "run/load",
-        code=loading_code(run),
-        adapter=is_adapter(run),
-        there=has_model(run),
-        library=library(run),
-    )
+def _load(run: Run, account: Account) -> Markup:
+    return render("run/load", loading=account.loading(run), there=account.has_model(run))
 
 
 def _cite(run: Run) -> Markup:
@@ -367,7 +302,3 @@ def _cite(run: Run) -> Markup:
         return Markup("")
     name, url = paper_link(paper)
     return render("run/cite", paper=paper, name=name, url=url)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

@@ -68,9 +68,7 @@ class DataReport:
         histograms: of the two sides' lengths, over the same "edges".
         label_balance_hint: what to do about an uneven share of desirable samples, if anything.
         hints: further findings.
-        images: of image data, "count", "distinct" and "megabytes" of the images in use, how many there are of each of
-            the "modes" and "formats" and of the commonest "sizes", summaries of "width" and "height" in pixels, and
-            pairs of "mixed_sizes"; None for text.
+        own: what only data of one modality have to tell, by name.
     """
 
     source: str
@@ -87,12 +85,12 @@ class DataReport:
     histograms: dict[str, dict[str, list[float]]]
     label_balance_hint: str | None = None
     hints: list[Hint] = field(default_factory=list)
-    images: dict[str, Any] | None = None
+    own: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; without "images" for text."""
+        """As plain JSON values; a modality's own beside the others."""
         values = {**asdict(self), "hints": [hint._asdict() for hint in self.hints]}
-        return {name: value for name, value in values.items() if name != "images" or value is not None}
+        return values | values.pop("own")
 
 
 # -- comparisons ---------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def test_the_report_counts_images() -> None:
         PAIR | {"prompt": "a grey cat", "rejected_image": grey.getvalue()},
     ]
     report = load_image_comparisons(rows).report
-    images = report.images
+    images = report.own["images"]
     assert images is not None
     assert {
         name: images[name] for name in ("count", "distinct", "formats", "modes", "sizes", "mixed_sizes")
@@ -48,7 +48,7 @@ def test_the_report_counts_images() -> None:
 
 def test_many_sizes_are_listed_in_short() -> None:
     rows = [PAIR | {"chosen_image": picture(n, (n + 1, 5))} for n in range(12)]
-    images = load_image_comparisons(rows).report.images
+    images = load_image_comparisons(rows).report.own["images"]
     assert images is not None
     assert next(iter(images["sizes"])) == "8 x 8"
     assert len(images["sizes"]) == 9

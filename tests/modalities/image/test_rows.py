@@ -137,7 +137,7 @@ def test_the_rest_of_the_contract_takes_them() -> None:
     assert batch.edges.outcome_E3.tolist() == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
     kept = apply_ties_policy(loaded, "drop")
     assert [e.id for e in kept] == ["row-1", "row-3"]
-    assert kept.report.images is not None
+    assert "images" in kept.report.own
     singles = unpair(kept)
     assert [(e.id, e.items[0].sample.read()) for e in singles][:2] == [
         ("row-1/chosen", CAT),

@@ -60,7 +60,7 @@ def describe_images(
     )
     found = [*_size_hints(pairs, mixed), *_caption_hints(captions)]
     report = assemble(source, rows, examples, dropped, origins, measures, notes, found)
-    return replace(report, images=images)
+    return replace(report, own={"images": images})
 
 
 def _pairs(examples: Sequence[Example]) -> Iterator[tuple[ImageRef, ImageRef, bool]]:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from modalities.image import synthetic_run
 from prefopt.report import write_report
-from report import synthetic_image_run, synthetic_run
+from report import synthetic_run as text_run
 from report.html_page import Page
 from report.test_report import paths_of, series
 
@@ -24,12 +25,12 @@ OF_TEXTS = r"\b(tokens?|texts?|answers?|writes|log-prob\w*|logps?|nats|sequence|
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Path:
-    return synthetic_image_run.write_image_run(tmp_path / "pictures")
+    return synthetic_run.write_image_run(tmp_path / "pictures")
 
 
 @pytest.fixture
 def online(tmp_path: Path) -> Path:
-    return synthetic_image_run.write_image_run(tmp_path / "steps", online=True)
+    return synthetic_run.write_image_run(tmp_path / "steps", online=True)
 
 
 def read(run: Path) -> Page:
@@ -87,7 +88,7 @@ def test_nothing_speaks_of_texts(kind: str, request: pytest.FixtureRequest) -> N
 
 
 def test_a_page_of_texts_shows_no_image(tmp_path: Path) -> None:
-    run = synthetic_run.write_run(tmp_path / "ties-run")
+    run = text_run.write_run(tmp_path / "ties-run")
     assert "tokens" in read(run).text
     assert images(read(run)) == []
 
@@ -99,7 +100,7 @@ def test_images_travel_inside_the_page(offline: Path) -> None:
     for attrs in shown:
         assert decoded(attrs).size == (48, 48)
         assert (attrs["width"], attrs["height"], attrs.get("class")) == ("48", "48", "crisp")
-    assert shown[0]["alt"] == f"before: {synthetic_image_run.PROMPTS[0]}"
+    assert shown[0]["alt"] == f"before: {synthetic_run.PROMPTS[0]}"
     original = Image.open(offline / "record" / "images" / "step-000000-0.png").convert("RGB")
     assert decoded(shown[0]).tobytes() == original.tobytes()
     for tag, attribute, address in page.addresses():
@@ -125,7 +126,7 @@ def test_rows_are_prompts_and_columns_moments(offline: Path) -> None:
     assert labels == ["before", "step 80", "step 200", "step 280", "after"]
     assert "before 20.00 step 80 20.28 step 200 20.70 step 280 20.98 after 21.40" in page.text
     assert "6 more moments of training" in page.text
-    assert [attrs["alt"].partition(": ")[2] for attrs in images(page)[:20:5]] == synthetic_image_run.PROMPTS
+    assert [attrs["alt"].partition(": ")[2] for attrs in images(page)[:20:5]] == synthetic_run.PROMPTS
 
 
 def test_a_prompt_that_was_not_drawn_at_a_step_leaves_a_gap(offline: Path) -> None:

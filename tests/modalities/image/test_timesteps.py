@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from modalities.image import synthetic_run
+from modalities.image.test_report import names
 from prefopt.report import write_report
-from report import synthetic_image_run
 from report.html_page import Page
-from report.test_image_report import names
 from report.test_report import paths_of
 
 T = [125, 375, 625, 875]
@@ -50,7 +50,7 @@ def charts(page: Page) -> dict[str, str]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    return synthetic_image_run.write_image_run(tmp_path / "pictures")
+    return synthetic_run.write_image_run(tmp_path / "pictures")
 
 
 def test_accuracy_errors_and_their_change_are_drawn(run: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefopt.modalities.image.report.kinds import is_judge
 from prefopt.report.facts import DISPLACED, Finding, last
 from prefopt.report.format import finite, number, percent
 from prefopt.report.load import Metrics, Run
@@ -62,7 +63,7 @@ def saturation_ran(before: float | None, after: float | None) -> bool:
 
 def image_quality(run: Run) -> list[Finding]:
     """Findings about the model rather than about the course of training."""
-    if run.judge:
+    if is_judge(run):
         return []
     return [*(_collection(run) if run.online else _errors(run)), *_samples(run)]
 

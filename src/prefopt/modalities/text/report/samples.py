@@ -1,15 +1,17 @@
-"""Generations on fixed prompts, laid out as before and after."""
+"""The section of answers to fixed prompts, laid out as before and after."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import escape
+from markupsafe import Markup, escape
 
+from prefopt.report.changes import score_changes
 from prefopt.report.format import finite
 from prefopt.report.load import Run
+from prefopt.report.page import render
 
 LONGEST_TEXT = 6_000  # characters of one generation
 TEXT_BUDGET = 400_000  # bytes of all generations of a page, as HTML
@@ -48,17 +50,6 @@ class Card:
         return None if self.ends is None else self.ends[1] - self.ends[0]
 
 
-@dataclass(frozen=True)
-class Changes:
-    """Scores over all prompts that have both."""
-
-    prompts: int
-    before: float
-    after: float
-    better: int
-    worse: int
-
-
 def sample_cards(run: Run) -> tuple[list[Card], int]:
     """The prompts of `record/samples.json`, and how many were left out to keep the page light."""
     prompts = run.of("samples", "prompts")
@@ -90,15 +81,17 @@ def _generation(raw: Mapping[str, Any]) -> Generation:
     )
 
 
-def score_changes(ends: Sequence[tuple[float, float] | None]) -> Changes | None:
-    """How scores moved over the prompts shown, from (first, newest) of each; None where nothing is scored."""
-    pairs = [pair for pair in ends if pair is not None]
-    if not pairs:
-        return None
-    return Changes(
-        prompts=len(pairs),
-        before=sum(b for b, _ in pairs) / len(pairs),
-        after=sum(a for _, a in pairs) / len(pairs),
-        better=sum(a > b for b, a in pairs),
-        worse=sum(a < b for b, a in pairs),
+def samples(run: Run) -> Markup:
+    """The section; empty where nothing was sampled."""
+    cards, cut = sample_cards(run)
+    if not cards:
+        return Markup("")
+    settings = run.of("samples", "settings")
+    return render(
+        "samples",
+        __package__,
+        cards=cards,
+        cut=cut,
+        changes=score_changes([card.ends for card in cards]),
+        settings=settings if isinstance(settings, Mapping) else {},
     )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup
 
-from prefopt.report.format import finite
+from prefopt.modalities.image.report.sheets import sample_sheet
+from prefopt.report.account import DataFacts
+from prefopt.report.changes import score_changes
+from prefopt.report.format import finite, items
 from prefopt.report.load import Run
-from prefopt.report.page import render
+from prefopt.report.page import Section, render
 from prefopt.report.pictures import embed
-from prefopt.report.samples import score_changes
-from prefopt.report.sheets import sample_sheet
+from prefopt.report.verdict import verdict
 
 FIRST_SIDE = 512  # pixels of an embedded image of the first pair
 SHOWN_ROWS = 8  # further ones are folded away
@@ -29,7 +30,8 @@ def image_samples(run: Run) -> Markup:
         {k: v for k, v in settings.items() if k not in ("seeds",)} if isinstance(settings, Mapping) else {}
     )
     return render(
-        "run/sheet",
+        "sheet",
+        __package__,
         sheet=sheet,
         shown=SHOWN_ROWS,
         changes=score_changes([row.ends for row in sheet.rows]),
@@ -37,8 +39,19 @@ def image_samples(run: Run) -> Markup:
     )
 
 
-def first_images(run: Run, verdict: str) -> Markup:
-    """Both images of the first pair, or the one of a single."""
+def first_images(run: Run) -> Section:
+    """Both images of the first pair, or the one of a single; without a body where nothing was recorded."""
+    single = len(items(run.of("first_pair", "sides"))) == 1
+    what = "image" if single else "pair"
+    return Section(
+        "first-pair",
+        f"The first {what}, as the model sees it",
+        _first(run, verdict(run, single)),
+        f"First {what}",
+    )
+
+
+def _first(run: Run, verdict: str) -> Markup:
     raw = run.of("first_pair", "sides")
     sides = [
         {
@@ -53,7 +66,8 @@ def first_images(run: Run, verdict: str) -> Markup:
         return Markup("")
     prompts = list(dict.fromkeys(str(side["prompt"]) for side in sides if side["prompt"] is not None))
     return render(
-        "run/first_images",
+        "first_images",
+        __package__,
         id=run.of("first_pair", "id"),
         verdict=verdict,
         sides=sides,
@@ -62,11 +76,11 @@ def first_images(run: Run, verdict: str) -> Markup:
     )
 
 
-def image_facts(run: Run) -> dict[str, Any]:
-    """What the data section says about images: totals, and tables of (kind, number, share of the largest)."""
+def image_facts(run: Run) -> DataFacts:
+    """What the data section says about images: totals, and tables of kinds with their shares of the largest."""
     images = run.of("data", "images")
     if not isinstance(images, Mapping):
-        return {}
+        return DataFacts()
     tables = []
     for key, label in (("sizes", "Size in pixels"), ("formats", "File format"), ("modes", "Colour mode")):
         counts = images.get(key)
@@ -82,11 +96,15 @@ def image_facts(run: Run) -> dict[str, Any]:
         if most > 0:
             tables.append((label, [(kind, n, n / most) for kind, n in rows]))
     sides = [(side, images.get(side)) for side in ("width", "height")]
-    return {
+    facts = {
         "count": finite(images.get("count")),
         "distinct": finite(images.get("distinct")),
         "bytes": None if (size := finite(images.get("megabytes"))) is None else 1e6 * size,
         "mixed": finite(images.get("mixed_sizes")),
         "tables": tables,
-        "sides": [(side, values) for side, values in sides if isinstance(values, Mapping)],
     }
+    return DataFacts(
+        render("image_facts", __package__, facts=facts),
+        [(f"{side}, pixels", values) for side, values in sides if isinstance(values, Mapping)],
+        "Sizes and lengths",
+    )

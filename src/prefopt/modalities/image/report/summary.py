@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from prefopt.report.facts import DISPLACED, Figure, last
-from prefopt.report.format import number, percent
-from prefopt.report.image_findings import (
+from prefopt.modalities.image.report.findings import (
     CLIPPED,
     REMOTE,
     TOO_FEW_KEPT,
@@ -15,6 +13,9 @@ from prefopt.report.image_findings import (
     small_percent,
     tail,
 )
+from prefopt.modalities.image.report.kinds import is_judge
+from prefopt.report.facts import DISPLACED, Figure, last
+from prefopt.report.format import number, percent
 from prefopt.report.load import Run
 
 
@@ -31,7 +32,7 @@ def scored_by(run: Run) -> str:
 
 def preference(run: Run) -> str:
     """What accuracy says, as the beginning of a sentence."""
-    if run.judge:
+    if is_judge(run):
         return "The judge scores the better image higher"
     if run.online:
         return "Relative to the reference, the policy prefers the step that the judge prefers"

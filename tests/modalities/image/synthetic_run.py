@@ -1,6 +1,6 @@
 """Made-up run folders of image methods, close to what real runs of Diffusion-DPO and SPO write.
 
-Run as a script to look at the page: python tests/report/synthetic_image_run.py FOLDER [offline|online] [SIDE]
+Run as a script to look at the page: python tests/report/synthetic_run.py FOLDER [offline|online] [SIDE]
 """
 
 from __future__ import annotations

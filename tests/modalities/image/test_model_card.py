@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from modalities.image import synthetic_run
 from prefopt.report import write_report
-from report import synthetic_image_run
 from report.html_page import Page
 from report.test_model_card import card, code, edit_manifest
 
@@ -17,12 +17,12 @@ ABSENT = [None, None]
 
 @pytest.fixture
 def offline(tmp_path: Path) -> Path:
-    return synthetic_image_run.write_image_run(tmp_path / "pictures")
+    return synthetic_run.write_image_run(tmp_path / "pictures")
 
 
 @pytest.fixture
 def online(tmp_path: Path) -> Path:
-    return synthetic_image_run.write_image_run(tmp_path / "steps", online=True)
+    return synthetic_run.write_image_run(tmp_path / "steps", online=True)
 
 
 def test_front_matter_and_content_of_a_pipeline(offline: Path) -> None:
@@ -37,7 +37,7 @@ def test_front_matter_and_content_of_a_pipeline(offline: Path) -> None:
         "| Denoising error of chosen images, held-out | 0.1200 | 0.1201 |", "| Reward of sampled images | 20.40 |", "| Images | 11,378 |",
         "| `resolution` | 512 |", "| `guidance_scale` | 5 |", "| `effective batch size` | 64 |", "CVPR 2024. [arXiv 2311.12908]",
         "Both denoising errors rose above the reference's",
-        f"| {synthetic_image_run.PROMPTS[0]} | ![before](record/images/step-000000-0.png) | ![after](record/images/step-000400-0.png) |",
+        f"| {synthetic_run.PROMPTS[0]} | ![before](record/images/step-000000-0.png) | ![after](record/images/step-000400-0.png) |",
     ):  # fmt: skip
         assert text in body, text
     assert "max_length" not in body

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from prefopt.modalities.image.report.kinds import is_judge
 from prefopt.report.curves import (
     ACCURACY,
     DISPLACEMENT,
@@ -190,7 +191,7 @@ JUDGE: Groups = with_smoothness(
 
 def image_groups(run: Run) -> Groups:
     """The curves that fit a run on images."""
-    if run.judge:
+    if is_judge(run):
         return JUDGE
     if run.online:
         return ONLINE

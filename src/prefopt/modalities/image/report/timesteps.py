@@ -11,7 +11,7 @@ from markupsafe import Markup
 from prefopt.report.charts import Series, line_chart
 from prefopt.report.drawing import Style
 from prefopt.report.facts import wilson
-from prefopt.report.format import finite
+from prefopt.report.format import finite, items
 from prefopt.report.load import Run
 from prefopt.report.page import figure, render
 
@@ -25,7 +25,7 @@ Errors = dict[str, list[float]]
 
 def timestep_figures(run: Run) -> Markup:
     """Three charts over the probed timesteps; empty until the policy was measured after training."""
-    x = [_or_nan(t) for t in _list(run.of("timesteps", "timesteps"))]
+    x = [_or_nan(t) for t in items(run.of("timesteps", "timesteps"))]
     before, after, reference = (_errors(run, when, x) for when in ("before", "after", "reference"))
     if not _known(after) or not all(map(math.isfinite, x)):
         return Markup("")
@@ -56,7 +56,8 @@ def timestep_figures(run: Run) -> Markup:
         ),
     ]  # fmt: skip
     return render(
-        "run/timesteps",
+        "timesteps",
+        __package__,
         figures=[f for f in figures if f],
         counts=counts,
         paired=paired,
@@ -67,7 +68,7 @@ def timestep_figures(run: Run) -> Markup:
 
 def _accuracy(run: Run, x: Sequence[float], pairs: int) -> Markup:
     before, after = (
-        _fitted((_or_nan(v) for v in _list(run.of("timesteps", when, "accuracy"))), x)
+        _fitted((_or_nan(v) for v in items(run.of("timesteps", when, "accuracy"))), x)
         for when in ("before", "after")
     )
     intervals = [wilson(p, pairs) if 0 <= p <= 1 else (math.nan, math.nan) for p in after] if pairs else None
@@ -115,7 +116,7 @@ def _errors(run: Run, when: str, x: Sequence[float]) -> Errors:
 
 def _rows(run: Run, when: str, side: str) -> list[list[Any]]:
     """Errors of each comparison, a list for each timestep."""
-    return [_list(row) for row in _list(run.of("timesteps", when, side))]
+    return [items(row) for row in items(run.of("timesteps", when, side))]
 
 
 def _fitted(values: Iterable[float], x: Sequence[float]) -> list[float]:
@@ -148,7 +149,3 @@ def _alike(a: Errors, b: Errors) -> bool:
         pair for side in SIDES for pair in zip(a[side], b[side], strict=True) if all(map(math.isfinite, pair))
     ]
     return bool(pairs) and all(abs(v - w) <= SAME * abs(w) for v, w in pairs)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
