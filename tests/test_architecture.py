@@ -23,7 +23,7 @@ ROOMS = {
     "methods": "objectives",
     "modalities": "comparisons config likelihoods models objectives references runs sources worlds",
     "modalities.image": "comparisons config likelihoods machine methods modalities models objectives references report runs shards sources worlds",
-    "modalities.text": "comparisons config evaluation generation likelihoods machine methods modalities models objectives oracles references report runs sources worlds",
+    "modalities.text": "comparisons config evaluation generation likelihoods machine methods modalities models objectives oracles references report sources worlds",
     "models": "likelihoods",
     "prefopt": "api modalities.image objectives version",
     "references": "likelihoods models shards",

@@ -13,10 +13,8 @@ from conftest import ROWS
 from generation.fake_server import FakeServer
 from generation.loud import loud
 from prefopt.evaluation.contest import Prompted, answers
-from prefopt.evaluation.generation import generate
 from prefopt.generation import LocalGenerator, Request, Settings
 from prefopt.generation.local import continuations
-from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
 from prefopt.worlds.text_model import sample_completions
 from stages.staged_rig import ROWS as STAGED_ROWS
@@ -46,15 +44,15 @@ def models(request, folders):
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_every_way_of_sampling_draws_the_same(models, folders, temperature):
     tokenizer = load_tokenizer(str(folders[0]))
-    likelihood = TokenLikelihood(tokenizer)
     settings = Settings(max_new_tokens=12, temperature=temperature, top_p=0.9, seed=3)
     requests = [Request(f"r{k}", row["prompt"], n=3) for k, row in enumerate(ROWS)]
-    prompts = [likelihood.prompt_ids(row) for row in ROWS]
     found = []
     for model in models:
         before = model.generation_config.to_dict()
         drawn = [r for batch in LocalGenerator(model, tokenizer).generate(requests, settings) for r in batch]
-        samples = generate(model, likelihood, prompts, max_new_tokens=12, temperature=temperature, seed=1)
+        stream = LocalGenerator(model, tokenizer, counted=False)
+        whole = Settings(max_new_tokens=12, temperature=temperature, seed=1)
+        samples = [r for batch in stream.generate(requests, whole) for r in batch]
         world = sample_completions(
             model, tokenizer, [row["prompt"] for row in ROWS], 2, temperature=temperature, max_new_tokens=12
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -67,9 +68,21 @@ def test_greedy_is_the_library_s_own(parts):
     found = drawn(parts, [request], Settings(max_new_tokens=8, temperature=0))["plain", 0]
     inputs = tokenizer("Sort: pear fig", return_tensors="pt")["input_ids"]
     whole = model.generate(input_ids=inputs, do_sample=False, max_new_tokens=8)[0, inputs.shape[1] :]
-    assert found == Response(
-        "plain", 0, tokenizer.decode(whole, skip_special_tokens=True), len(whole), len(whole) < 8
+    text = tokenizer.decode(whole, skip_special_tokens=True)
+    assert found == Response("plain", 0, text, len(whole), len(whole) < 8, tuple(whole.tolist()))
+
+
+def test_what_else_the_template_takes_is_given_to_it(parts):
+    model, tokenizer = parts[0], copy.deepcopy(parts[1])
+    generator = LocalGenerator(model, tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content }}{% endfor %}{% if tools %} fig{% endif %}"
     )
+    plain, with_tools = (
+        Request("a", [{"role": "user", "content": "Sort: pear"}], template=template)
+        for template in ({}, {"tools": [{"type": "function", "function": {"name": "look"}}]})
+    )
+    assert len(generator._encode(with_tools)) > len(generator._encode(plain))
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (1.0, 0.5)])

@@ -146,3 +146,10 @@ def test_transformers_serve_is_greedy_as_this_process_is(served, tmp_path):
         tmp_path / "k",
     )
     assert [r.text for r in there] == [r.text for r in here]
+
+
+def test_tools_are_refused_before_anything_is_asked(tmp_path):
+    request = Request("a", [{"role": "user", "content": "say"}], template={"tools": [{"name": "look"}]})
+    with FakeServer() as server, pytest.raises(ValueError, match="carries tools, which a server"):
+        collect(ServerGenerator(server.url, "tiny"), [request], SETTINGS, tmp_path / "j")
+    assert server.bodies == []

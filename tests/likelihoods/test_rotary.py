@@ -11,7 +11,6 @@ import torch
 import transformers
 
 from likelihoods.architectures import SMALL, VOCABULARY
-from prefopt.evaluation.generation import generate
 from prefopt.generation import LocalGenerator, Request, Settings
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.positions import positions_in
@@ -212,15 +211,24 @@ def test_answers_do_not_depend_on_company(model, tiny_model):
     assert alone == together
 
 
-def test_samples_of_a_run_come_in_the_order_of_their_prompts(model, tiny_model):
-    likelihood = likelihood_of(tiny_model)
+def test_samples_of_a_run_do_not_depend_on_the_order_of_their_prompts(model, tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    settings = Settings(max_new_tokens=6, temperature=0)
     rng = random.Random(0)
-    prompts = [[rng.randrange(3, VOCABULARY) for _ in range(n)] for n in (30, 4, 40, 6, 5)]
-    found = generate(model, likelihood, prompts, max_new_tokens=6, temperature=0)
-    assert [list(g.item.ids[: g.item.start]) for g in found] == prompts
-    for prompt, one in zip(prompts, found, strict=True):
-        (alone,) = generate(model, likelihood, [prompt], max_new_tokens=6, temperature=0)
-        assert alone.item.ids == one.item.ids
+    prompts = {str(n): [rng.randrange(3, VOCABULARY) for _ in range(n)] for n in (30, 4, 40, 6, 5)}
+
+    class Given(LocalGenerator):
+        def _encode(self, request):
+            return prompts[request.id]
+
+    def ids_of(names):
+        generator = Given(model, tokenizer, counted=False)
+        found = [r for batch in generator.generate([Request(n, n) for n in names], settings) for r in batch]
+        return {r.id: r.ids for r in found}
+
+    together = ids_of(prompts)
+    for name in prompts:
+        assert ids_of([name]) == {name: together[name]}
 
 
 def test_lengths_of_one_kind():

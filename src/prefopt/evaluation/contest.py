@@ -286,7 +286,7 @@ def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_s
     ):
         return None
     from prefopt.comparisons import Item, UnusableItem
-    from prefopt.evaluation.generation import sequence_logps
+    from prefopt.evaluation.answers import sequence_logps
     from prefopt.evaluation.win_rate import displacement_rate
     from prefopt.likelihoods.tokens import TokenLikelihood
 
@@ -329,7 +329,7 @@ def contest(
     Raises:
         ValueError: fewer than two readable verdicts.
     """
-    from prefopt.evaluation.generation import repetition
+    from prefopt.evaluation.answers import repetition
     from prefopt.evaluation.win_rate import compare, hacking_hints
 
     verdicts = judge.preferences([Duel(p.id, p.prompt, ours[p.id], theirs[p.id]) for p in prompts])

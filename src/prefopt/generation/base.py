@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Prompt = str | list[dict[str, Any]]
@@ -26,6 +26,7 @@ class Request:
         prompt: plain text, or messages of the form {"role": ..., "content": ...}.
         n: number of answers.
         first: number of the first of them; samples `first` to `first + n - 1` are made.
+        template: what else the chat template is given: tools, chat_template_kwargs.
 
     Raises:
         ValueError: n below 1, first below 0, or an empty prompt.
@@ -35,6 +36,7 @@ class Request:
     prompt: Prompt
     n: int = 1
     first: int = 0
+    template: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.first < 0:
@@ -88,6 +90,7 @@ class Response:
         text: the answer; outer white space is removed from replies to messages, and kept behind plain text.
         tokens: length, the end token included; 0 where a server does not tell.
         ended: whether the model ended it by itself, rather than being cut.
+        ids: its tokens, of a model in this process; a journal does not keep them.
     """
 
     id: str
@@ -95,6 +98,7 @@ class Response:
     text: str
     tokens: int
     ended: bool
+    ids: tuple[int, ...] = ()
 
 
 class Generator(Protocol):

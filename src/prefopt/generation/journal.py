@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -205,7 +205,7 @@ def _kept(
     if not requests:
         return
     for batch in generator.generate(requests, settings):
-        journal.append([{**asdict(r), "prompt": prompts[r.id]} for r in batch])
+        journal.append([_line(r, prompts[r.id]) for r in batch])
         yield from batch
 
 
@@ -218,13 +218,18 @@ def _missing(request: Request, found: Mapping[tuple[str, int], Response]) -> Ite
             start = sample
         elif start is not None and there:
             end = request.first + request.n if sample is None else sample
-            yield Request(request.id, request.prompt, end - start, start)
+            yield replace(request, n=end - start, first=start)
             start = None
 
 
 def _digest(request: Request) -> str:
-    content = json.dumps(request.prompt, sort_keys=True)
+    asked = {"prompt": request.prompt, **request.template} if request.template else request.prompt
+    content = json.dumps(asked, sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _line(response: Response, prompt: str) -> dict[str, Any]:
+    return {name: value for name, value in asdict(response).items() if name != "ids"} | {"prompt": prompt}
 
 
 def _response(row: Mapping[str, Any], path: Path, number: int) -> tuple[Response, str]:

@@ -4,6 +4,9 @@ A draw from a softmax is the largest of logits plus Gumbel noise. The noise of a
 place, token), so it does not matter which other prompts share a batch, how far they are padded, or where a resumed
 call begins. What is left of the batch are the last digits of the logits.
 
+Where the same prompts are asked again and again in one order, as through a run, torch's own stream of random numbers does
+as well, and is what figures of earlier versions were drawn from.
+
 Legend: B rows of a batch, T places, V vocabulary.
 """
 
@@ -32,6 +35,7 @@ class LocalGenerator:
         tokenizer: its tokenizer; requests of messages need its chat template.
         batch_size: sequences at once.
         identity: names the weights in journals, such as a folder or a digest; empty: not checked.
+        counted: give each sample noise of its own; else the requests share one stream of it, in their order.
 
     Raises:
         ValueError: batch_size below 1.
@@ -41,27 +45,36 @@ class LocalGenerator:
         >>> batches = generator.generate([Request("a", "Once", n=4)], Settings(seed=1))     # doctest: +SKIP
     """
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 64, identity: str = "") -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, batch_size: int = 64, identity: str = "", counted: bool = True
+    ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; given {batch_size}")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
-        self.identity = identity
+        self.identity, self.counted = identity, counted
         self.likelihood = TokenLikelihood(tokenizer, None, positions_in(model.config))
 
     def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[list[Response]]:
-        """Responses batch by batch, the longest prompts first.
+        """Responses batch by batch, the longest prompts first where noise is counted.
 
         Raises:
-            ValueError: messages without a chat template, a prompt without tokens, or one that leaves no room for
+            ValueError: top_p without counted noise; messages without a chat template, a prompt without tokens, or one that leaves no room for
                 `max_new_tokens` within the model's positions; before anything is generated.
         """
         prompts = {request.id: self._encode(request) for request in requests}
         self._check_embedded(prompts)
         check_room(prompts, settings.max_new_tokens, self.likelihood.positions)
         rows = [(request, sample) for request in requests for sample in request.samples]
-        # by id within a length, so that the same rows make up the same batches in any order
-        rows.sort(key=lambda row: (-len(prompts[row[0].id]), row[0].id, row[1]))
-        return self._batches(rows, prompts, settings)
+        if self.counted:
+            # by id within a length, so that the same rows make up the same batches in any order
+            rows.sort(key=lambda row: (-len(prompts[row[0].id]), row[0].id, row[1]))
+            return self._batches(rows, prompts, settings)
+        if settings.top_p < 1:
+            raise ValueError(f"top_p={settings.top_p} needs counted noise")
+        device = next(self.model.parameters()).device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(settings.seed)
+            return iter(list(self._batches(rows, prompts, settings)))
 
     def _batches(
         self, rows: Sequence[tuple[Request, int]], prompts: dict[str, list[int]], settings: Settings
@@ -70,16 +83,18 @@ class LocalGenerator:
         switch = switch_of(self.model)
         for chosen in companies(lengths, settings.max_new_tokens, self.batch_size, switch):
             batch = [rows[n] for n in chosen]
+            names = [(request.id, sample) for request, sample in batch]
             drawn = continuations(
                 self.model,
                 [prompts[request.id] for request, _ in batch],
                 self.likelihood.pad_token_id,
                 self.tokenizer.eos_token_id,
                 max_new_tokens=settings.max_new_tokens,
-                processors=own_noise(settings, [(request.id, sample) for request, sample in batch]),
+                processors=own_noise(settings, names) if self.counted else (),
+                temperature=0.0 if self.counted else settings.temperature,
             )
             yield [
-                Response(request.id, sample, self._text(request, tokens), len(tokens), ended)
+                Response(request.id, sample, self._text(request, tokens), len(tokens), ended, tuple(tokens))
                 for (request, sample), (tokens, ended) in zip(batch, drawn, strict=True)
             ]
 
@@ -93,7 +108,7 @@ class LocalGenerator:
                 f"request {request.id!r} holds messages but the tokenizer has no chat template: set "
                 "tokenizer.chat_template, or give prompts as plain strings"
             )
-        ids = self.likelihood.prompt_ids({"prompt": request.prompt})
+        ids = self.likelihood.prompt_ids({"prompt": request.prompt, **request.template})
         if not ids:
             raise ValueError(
                 f"request {request.id!r} becomes no tokens at all; give a prompt with text in it"

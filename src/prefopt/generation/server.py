@@ -200,8 +200,14 @@ class ServerGenerator:
 
         Raises:
             ConnectionError: the server cannot be reached or keeps failing, after all that arrived was handed out.
-            ValueError: the server refuses a request.
+            ValueError: a request with tools and the like, before anything is asked; the server refuses a request.
         """
+        for request in requests:
+            if request.template:
+                raise ValueError(
+                    f"request {request.id!r} carries {', '.join(request.template)}, which a server is not asked with yet: "
+                    "leave them out, or sample in this process"
+                )
         texts: dict[str, list[str]] = {}
         with self.connection as server:
             jobs = {

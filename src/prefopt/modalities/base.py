@@ -65,11 +65,11 @@ class Modality:
         return importlib.import_module(f"{self.package}.{name}")
 
 
-class Sampler(Protocol):
-    """Draws from the policy on fixed conditions each time it is asked, with the same randomness each time."""
+class Probe(Protocol):
+    """Measures the policy beside its loss each time it is asked (`probes.py`: samples), the same way each time."""
 
     def take(self, step: int, label: str) -> dict[str, float]:
-        """Draw, score and record; returns metrics (kl, reward, ...). Every process takes part."""
+        """Measure and record; returns metrics (kl, reward, ...). Every process takes part."""
         ...
 
 
@@ -161,7 +161,7 @@ class Setup:
         load_reference: builds a frozen copy of the reference from its source.
         reference_kind: what "auto" means here.
         forecast: memory by part, given whether a reference copy stays in memory.
-        sampler: made once the reference is known.
+        probe: made once the reference is known.
         save: writes the trained model into a (partial) folder; a state dict is given where parameters are sharded.
         batch_tokens: cut a step's examples into forward passes of so many tokens; None: by number of examples.
         feed: where a method makes its own examples: the feed, given the reference. None for `data`.
@@ -174,7 +174,7 @@ class Setup:
     load_reference: Callable[[], nn.Module]
     reference_kind: str
     forecast: Callable[[bool], list[dict[str, Any]]]
-    sampler: Callable[[Reference], Sampler]
+    probe: Callable[[Reference], Probe]
     save: Callable[[Path, dict[str, Tensor] | None], None]
     batch_tokens: int | None = None
     feed: Callable[[Reference], Feed] | None = None

@@ -1,7 +1,7 @@
 """The run's folder: configuration, metrics, and the records that the report is made of.
 
 config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  checkpoints/
-record/{manifest,data,first_pair,margins,samples,timesteps}.json
+record/{manifest,data,first_pair,margins,samples,...}.json
 """
 
 from __future__ import annotations
@@ -124,10 +124,8 @@ class Record:
             if not self.resuming:
                 write_whole(folder / "config.yaml", dump(self.config, self.hyper))
         if self.resuming:
-            for name in ("manifest", "samples", "margins", "timesteps"):
-                path = folder / "record" / f"{name}.json"
-                if path.exists():
-                    self._memory[name] = json.loads(path.read_text(encoding="utf-8"))
+            for path in (folder / "record").glob("*.json"):
+                self._memory[path.stem] = json.loads(path.read_text(encoding="utf-8"))
             self._memory.get("manifest", {}).pop("checks", None)
 
     def json(self, name: str, value: Any) -> None:
@@ -161,19 +159,12 @@ class Record:
 
     def margins(self, when: str, margins: Mapping[str, list[float]], split: str) -> None:
         """Distribution of reward margins before or after."""
-        self.json(
-            "margins",
-            {
-                **self._memory.get("margins", {}),
-                when: dict(margins),
-                "split": split,
-                "unit": "beta * (rho_w - rho_l), nats",
-            },
-        )
+        unit = "beta * (rho_w - rho_l), nats"
+        self.add("margins", **{when: dict(margins), "split": split, "unit": unit})
 
-    def timesteps(self, **measured: Any) -> None:
-        """Add to the accuracies and errors of an image run by timestep."""
-        self.json("timesteps", {**self._memory.get("timesteps", {}), **measured})
+    def add(self, name: str, **values: Any) -> None:
+        """Add to record/NAME.json."""
+        self.json(name, {**self._memory.get(name, {}), **values})
 
     def samples(
         self, settings: Mapping[str, Any], prompts: Sequence[str], drawn: Sequence[Mapping[str, Any]]
@@ -203,16 +194,16 @@ class Record:
             entry["generations"] = [*kept, dict(sample)]
         self.json("samples", {"settings": dict(settings), "prompts": entries})
 
-    def image(self, name: str, image_CHW: Tensor) -> str:
-        """Write an image in [0, 1] as record/images/NAME.png; returns its path within the folder."""
+    def picture(self, name: str, picture_CHW: Tensor) -> str:
+        """Write a picture in [0, 1] as record/images/NAME.png; returns its path within the folder."""
         path = Path("record", "images", f"{name}.png")
         if self.main:
             from PIL import Image
 
-            pixels_HWC = image_CHW.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
+            pixels_HWC = picture_CHW.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
             buffer = io.BytesIO()
             Image.fromarray(pixels_HWC.numpy()).save(buffer, "PNG")
-            with writing("an image", self.folder, GO_ON):
+            with writing("a picture", self.folder, GO_ON):
                 (self.folder / path.parent).mkdir(exist_ok=True)
             write_whole(self.folder / path, buffer.getvalue(), advice=GO_ON)
         return path.as_posix()

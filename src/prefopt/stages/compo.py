@@ -12,7 +12,7 @@ import torch
 
 from prefopt.comparisons import Encoded
 from prefopt.config import ORACLE_FIELDS, SPLIT_FIELDS, TrainConfig, resolve
-from prefopt.evaluation.generation import sequence_logps
+from prefopt.evaluation.answers import sequence_logps
 from prefopt.files import GO_ON, write_whole
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood

@@ -13,7 +13,7 @@ import torch
 
 from prefopt.comparisons import Item
 from prefopt.config import ConfigError, TrainConfig
-from prefopt.evaluation.generation import sequence_logps
+from prefopt.evaluation.answers import sequence_logps
 from prefopt.generation.base import Request, Settings
 from prefopt.generation.journal import collect
 from prefopt.likelihoods.plan import EncodedText

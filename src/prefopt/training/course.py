@@ -15,7 +15,7 @@ from prefopt.comparisons import Encoded
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig
 from prefopt.files import replace_folder
 from prefopt.machine import memory
-from prefopt.modalities.base import Sampler, Setup
+from prefopt.modalities.base import Probe, Setup
 from prefopt.runs.console import Console
 from prefopt.runs.record import Record
 from prefopt.runs.trackers import Trackers
@@ -48,7 +48,7 @@ class Course:
         setup: what the modality brought.
         record: the run's folder.
         console: the terminal.
-        sampler: samples on fixed conditions.
+        probe: samples on fixed conditions, and the like.
         trackers: told what is logged.
     """
 
@@ -57,7 +57,7 @@ class Course:
     setup: Setup
     record: Record
     console: Console
-    sampler: Sampler
+    probe: Probe
     trackers: Trackers
     _began: float = field(default=0.0, init=False)
     _began_at: int = field(default=0, init=False)
@@ -181,7 +181,7 @@ class Course:
             found, margins = evaluate(loop, self.judged)
             if label in ("before", "after"):
                 self.record.margins(label, margins, self.judged_split)
-        found |= self.sampler.take(loop.step, label)
+        found |= self.probe.take(loop.step, label)
         split = "eval" if self.setup.data.not_held_out is None else TRAINING_ROWS
         line = {f"{split}_{k}": v for k, v in found.items()}
         self.record.metrics(loop.step, loop.step / loop.feed.steps_per_epoch, split, line)

@@ -225,7 +225,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         epochs=feed.steps / feed.steps_per_epoch,
         memory_forecast=forecast,
     )
-    return Course(config, loop, setup, record, context.console, setup.sampler(reference), context.trackers)
+    return Course(config, loop, setup, record, context.console, setup.probe(reference), context.trackers)
 
 
 def items_to_score(likelihood: Likelihood, data: PreparedData, epochs: int) -> list[Any]:

@@ -27,9 +27,10 @@ from prefopt.modalities.image.models.saving import write_trained
 from prefopt.modalities.image.pictures import ImageRef, geometry
 from prefopt.modalities.image.probe import with_probe
 from prefopt.modalities.image.rows import load_image_comparisons
-from prefopt.modalities.image.samples import ImageSampler, Scorer
+from prefopt.modalities.image.samples import ImageSamples, Scorer
 from prefopt.modalities.image.store import CachedImages
 from prefopt.modalities.models import lora_settings, model_folder
+from prefopt.modalities.probes import SampleProbe
 from prefopt.modalities.splits import PreparedData, Split, digest, has_ties, merge_dropped, read
 from prefopt.sources.collecting import Comparisons
 from prefopt.sources.hints import recount
@@ -168,8 +169,11 @@ def finish(
         forecast=lambda resident: memory.forecast_without_activations(
             loaded.model, optim=config.optim, reference_resident=resident
         ),
-        sampler=lambda reference: ImageSampler(
-            config, loaded, store, prompts, scorer, context.record, accelerator
+        probe=lambda reference: SampleProbe(
+            ImageSamples(config, loaded, store, prompts, scorer, context.record),
+            loaded.model,
+            accelerator,
+            context.record,
         ),
         save=lambda folder, state: write_trained(folder, loaded, state),
         **more,
@@ -265,7 +269,7 @@ def first_pair(context: Context, example: Example, store: CachedImages) -> dict[
             {
                 "name": name,
                 "prompt": item.condition["prompt"],
-                "image": context.record.image(f"first-{name}", pixels / 2 + 0.5),
+                "image": context.record.picture(f"first-{name}", pixels / 2 + 0.5),
             }
         )
     return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}

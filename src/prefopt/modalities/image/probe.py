@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prefopt.comparisons import Comparison, Encoded, collate
 from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
 from prefopt.likelihoods.process import Process
-from prefopt.modalities.base import Context, Sampler, Setup
+from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.references import Reference
 
 TIMESTEPS = 8
@@ -36,7 +36,7 @@ class Errors(NamedTuple):
 
 
 def with_probe(context: Context, setup: Setup, likelihood: DenoisingLikelihood) -> Setup:
-    """The same run; its sampler also writes record/timesteps.json, where there is anything to tell apart.
+    """The same run; its probe also writes record/timesteps.json, where there is anything to tell apart.
 
     Args:
         context: of the run.
@@ -49,16 +49,16 @@ def with_probe(context: Context, setup: Setup, likelihood: DenoisingLikelihood) 
         return setup
     probe = TimestepProbe(context, replace(likelihood, weight="constant"), examples)
 
-    def sampler(reference: Reference) -> Sampler:
+    def both(reference: Reference) -> Probe:
         found = None
         if reference.kind != "none":
             # here, started or resumed, the policy still has its first weights and may be lent as the reference
             with reference.model() as model:
                 found = probe.errors(model)
         split = "held-out" if data.held_out else "training"
-        return ProbingSampler(setup.sampler(reference), probe, setup.policy.model, found, split)
+        return WithTimesteps(setup.probe(reference), probe, setup.policy.model, found, split)
 
-    return replace(setup, sampler=sampler)
+    return replace(setup, probe=both)
 
 
 @dataclass(frozen=True)
@@ -101,35 +101,35 @@ class TimestepProbe:
 
 
 @dataclass(frozen=True)
-class ProbingSampler:
-    """A sampler that also probes the policy, before the first step and after the last.
+class WithTimesteps:
+    """Another probe, and the errors by timestep before the first step and after the last.
 
     Attributes:
-        sampler: draws.
-        probe: measures.
+        other: takes what it takes.
+        timesteps: measures.
         model: the policy's, unwrapped.
         reference: its errors; None where the objective has no reference.
         split: which comparisons are measured.
     """
 
-    sampler: Sampler
-    probe: TimestepProbe
+    other: Probe
+    timesteps: TimestepProbe
     model: nn.Module
     reference: Errors | None
     split: str
 
     def take(self, step: int, label: str) -> dict[str, float]:
-        """What the sampler measures; the probe's numbers go to the record."""
+        """What the other probe measures; errors go to the record."""
         if label in ("before", "after"):
-            found = self.probe.errors(self.model)
-            paired = self.probe.examples[0].comparisons[0].second is not None
+            found = self.timesteps.errors(self.model)
+            paired = self.timesteps.examples[0].comparisons[0].second is not None
             share_T = accuracy(found, self.reference, paired=paired)
             measured = {label: {"accuracy": share_T.tolist(), **as_lists(found)}}
             if self.reference is not None:
                 measured["reference"] = as_lists(self.reference)
-            shape = {"split": self.split, "paired": paired, "timesteps": self.probe.timesteps}
-            self.probe.context.record.timesteps(**shape, **measured)
-        return self.sampler.take(step, label)
+            shape = {"split": self.split, "paired": paired, "timesteps": self.timesteps.timesteps}
+            self.timesteps.context.record.add("timesteps", **shape, **measured)
+        return self.other.take(step, label)
 
 
 def probed_timesteps(process: Process) -> list[int]:

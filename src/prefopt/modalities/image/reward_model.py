@@ -104,7 +104,7 @@ def set_up(context: Context) -> Setup:
         forecast=lambda resident: memory.forecast_without_activations(
             judge, optim=config.optim, reference_resident=resident
         ),
-        sampler=lambda reference: Prober(context, judge, likelihood, data.held_out),
+        probe=lambda reference: Prober(context, judge, likelihood, data.held_out),
         save=save,
     )
 

@@ -20,8 +20,8 @@ Scorer = Callable[[Sequence[str], Tensor], Tensor]
 SHOWN = 8  # images kept as files; rewards are of all samples
 
 
-class ImageSampler:
-    """Draws one image a prompt each time it is asked, from the same noise each time.
+class ImageSamples:
+    """One image a prompt, drawn by the policy from the same noise each time.
 
     Args:
         config: number of prompts, steps, guidance.
@@ -30,7 +30,6 @@ class ImageSampler:
         prompts: texts, held out where possible.
         scorer: of the images; None for none.
         record: where pictures go.
-        accelerator: for autocast.
     """
 
     def __init__(
@@ -41,59 +40,55 @@ class ImageSampler:
         prompts: Sequence[str],
         scorer: Scorer | None,
         record: Record,
-        accelerator: Any,
     ) -> None:
         self.prompts = list(prompts)[: config.sample_prompts]
-        self.config, self.loaded, self.store, self.scorer = config, loaded, store, scorer
-        self.record, self.accelerator = record, accelerator
+        self._seeds = [config.seed * 100_003 + n for n in range(len(self.prompts))]
+        self.settings = {
+            "num_inference_steps": config.num_inference_steps,
+            "guidance_scale": config.guidance_scale,
+            "seeds": self._seeds[:SHOWN],
+        }
+        self._config, self._loaded, self._store, self._scorer = config, loaded, store, scorer
+        self._record = record
         self._first: Tensor | None = None
 
-    def take(self, step: int, label: str) -> dict[str, float]:
-        """Generate, score and record; returns reward, diversity and distance to the first samples."""
-        if not self.prompts:
-            return {}
-        config, model = self.config, self.loaded.model
-        seeds = [config.seed * 100_003 + n for n in range(len(self.prompts))]
-        model.eval()
-        with self.accelerator.autocast():
-            images_BCHW = generate_images(
-                self.loaded,
-                self.store.conditions_of(self.prompts),
-                seeds,
-                num_inference_steps=config.num_inference_steps,
-                guidance_scale=config.guidance_scale,
-                height=self.store.resolution,
-                width=self.store.resolution,
-                batch_size=config.per_device_eval_batch_size,
-                unconditional=self.store.unconditional,
-            )
-        model.train()
+    def draw(self, step: int) -> Tensor:
+        """(B, 3, H, W) images in [0, 1]."""
+        config, store = self._config, self._store
+        images_BCHW = generate_images(
+            self._loaded,
+            store.conditions_of(self.prompts),
+            self._seeds,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            height=store.resolution,
+            width=store.resolution,
+            batch_size=config.per_device_eval_batch_size,
+            unconditional=store.unconditional,
+        )
         if not bool(images_BCHW.isfinite().all()):
             raise ValueError(f"samples after step {step} are not finite: the model has diverged")
-        values: dict[str, float] = {}
-        scores = None if self.scorer is None else self.scorer(self.prompts, images_BCHW).tolist()
-        if scores is not None:
-            values["reward"] = sum(scores) / len(scores)
-        values["sample_saturation"] = float((images_BCHW.amax(1) - images_BCHW.amin(1)).mean())
-        values["sample_change"] = self._change(step, images_BCHW[:SHOWN])
-        self.record.samples(
-            {
-                "num_inference_steps": config.num_inference_steps,
-                "guidance_scale": config.guidance_scale,
-                "seeds": seeds[:SHOWN],
-            },
-            self.prompts[:SHOWN],
-            [
-                {
-                    "step": step,
-                    "label": label,
-                    "image": self.record.image(file_name(step, n), images_BCHW[n]),
-                    "score": None if scores is None else scores[n],
-                }
-                for n in range(min(SHOWN, len(self.prompts)))
-            ],
-        )
-        return values
+        return images_BCHW
+
+    def measure(self, drawn: Tensor, step: int) -> dict[str, float]:
+        """sample_saturation, and sample_change: distance to the first samples."""
+        return {
+            "sample_saturation": float((drawn.amax(1) - drawn.amin(1)).mean()),
+            "sample_change": self._change(step, drawn[:SHOWN]),
+        }
+
+    def rewards(self, drawn: Tensor) -> list[float | None]:
+        """What the scorer gives."""
+        if self._scorer is None:
+            return [None] * len(drawn)
+        return list(self._scorer(self.prompts, drawn).tolist())
+
+    def entries(self, drawn: Tensor, step: int) -> list[dict[str, Any]]:
+        """Paths of the first images, written now."""
+        return [
+            {"image": self._record.picture(file_name(step, n), picture_CHW)}
+            for n, picture_CHW in enumerate(drawn[:SHOWN])
+        ]
 
     def _change(self, step: int, images_BCHW: Tensor) -> float:
         """Root mean square distance to the samples of step 0, in the 8 bits of their files: a resumed run reads them."""
@@ -107,7 +102,7 @@ class ImageSampler:
         """(n, 3, H, W) pixels from 0 to 255; None where the files are gone."""
         from PIL import Image
 
-        folder = self.record.folder / "record" / "images"
+        folder = self._record.folder / "record" / "images"
         paths = [folder / f"{file_name(0, k)}.png" for k in range(n)]
         if not all(path.exists() for path in paths):
             return None

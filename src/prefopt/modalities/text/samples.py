@@ -1,32 +1,32 @@
-"""Samples of the policy on fixed prompts through a run: texts for the reader, KL, reward, length, repetition."""
+"""Answers of the policy to fixed prompts through a run: texts for the reader, KL, reward, length, repetition."""
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefopt.config import TrainConfig
-from prefopt.evaluation.generation import generate, repetition, sequence_logps
-from prefopt.generation.base import last_turn
+from prefopt.evaluation.answers import repetition, sequence_logps
+from prefopt.generation.base import Request, Response, Settings, last_turn
+from prefopt.generation.local import LocalGenerator
+from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.references import Reference
-from prefopt.runs.record import Record
 
 
-class TextSampler:
-    """Draws one completion a prompt each time it is asked, with the same seed each time.
+class TextSamples:
+    """One answer a prompt, drawn from the policy with the same seed each time.
 
     Args:
         config: number of prompts, length, temperature.
         likelihood: of the run.
         model: the policy, unwrapped.
         reference: for the KL.
-        prompts: conditions, held out where possible.
-        reward: exact or judged reward of (prompt text, completion text); None for none.
-        record: where texts go.
-        accelerator: for autocast.
-        say: told what of the samples had to be left out.
+        conditions: held out where possible.
+        reward: exact or judged reward of (prompt text, answer); None for none.
+        note: told what of the samples had to be left out.
     """
 
     def __init__(
@@ -35,72 +35,60 @@ class TextSampler:
         likelihood: TokenLikelihood,
         model: Any,
         reference: Reference,
-        prompts: Sequence[Mapping[str, Any]],
+        conditions: Sequence[Mapping[str, Any]],
         reward: Callable[[str, str], float] | None,
-        record: Record,
-        accelerator: Any,
-        say: Callable[[str], None] = lambda text: None,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.new_tokens, limit = room(
-            config.sample_max_new_tokens, likelihood.max_length, likelihood.positions
-        )
-        encoded = [(c, likelihood.prompt_ids(c)) for c in prompts[: 2 * config.sample_prompts]]
+        new_tokens, limit = room(config.sample_max_new_tokens, likelihood.max_length, likelihood.positions)
+        encoded = [(c, likelihood.prompt_ids(c)) for c in conditions[: 2 * config.sample_prompts]]
         fitting = [(c, ids) for c, ids in encoded if ids and (limit is None or len(ids) <= limit)]
-        self.prompts = fitting[: config.sample_prompts]
-        if told := shortage(config, likelihood, len(encoded), len(fitting), self.new_tokens):
-            record.check("samples", "note", told)
-            say(told)
-        self.config, self.likelihood, self.model, self.reference = config, likelihood, model, reference
-        self.reward, self.record, self.accelerator = reward, record, accelerator
+        asked = fitting[: config.sample_prompts]
+        if told := shortage(config, likelihood, len(encoded), len(fitting), new_tokens):
+            note(told)
+        self.prompts = [shown(condition) for condition, _ in asked]
+        self.settings = {"temperature": config.sample_temperature, "max_new_tokens": new_tokens}
+        self._ids = [list(ids) for _, ids in asked]
+        self._requests = [request_of(str(n), condition) for n, (condition, _) in enumerate(asked)]
+        self._drawn_as = Settings(new_tokens, config.sample_temperature, seed=config.seed)
+        self._generator = LocalGenerator(model, likelihood.tokenizer, counted=False)
+        self._likelihood, self._model, self._reference, self._reward = likelihood, model, reference, reward
 
-    def take(self, step: int, label: str) -> dict[str, float]:
-        """Generate, score and record; returns kl, reward, sample_length and sample_repetition.
+    def draw(self, step: int) -> list[Response]:
+        """An answer to each prompt."""
+        found = {r.id: r for batch in self._generator.generate(self._requests, self._drawn_as) for r in batch}
+        return [found[request.id] for request in self._requests]
 
-        Every process takes part (a sharded model needs all of them); results are the same on each.
-        """
-        if not self.prompts:
-            return {}
-        settings = {
-            "temperature": self.config.sample_temperature,
-            "max_new_tokens": self.new_tokens,
-        }
-        model = self.model
-        model.eval()
-        with self.accelerator.autocast():
-            drawn = generate(
-                model,
-                self.likelihood,
-                [ids for _, ids in self.prompts],
-                max_new_tokens=self.new_tokens,
-                temperature=self.config.sample_temperature,
-                seed=self.config.seed,
-            )
-            items = [g.item for g in drawn]
-            logp = sequence_logps(model, self.likelihood, items)
-            values: dict[str, float] = {}
-            if self.reference.kind != "none":
-                with self.reference.model() as frozen:
-                    reference_logp = sequence_logps(frozen, self.likelihood, items)
-                values["kl"] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
-        model.train()
-        scores = [
-            None if self.reward is None else self.reward(last_turn(c["prompt"]), g.text)
-            for (c, _), g in zip(self.prompts, drawn, strict=True)
-        ]
-        known = [s for s in scores if s is not None]
-        if known:
-            values["reward"] = sum(known) / len(known)
-        values["sample_length"] = sum(g.item.length for g in drawn) / len(drawn)
-        values["sample_repetition"] = sum(repetition(g.text) for g in drawn) / len(drawn)
-        self.record.samples(
-            settings,
-            [shown(c) for c, _ in self.prompts],
-            [
-                {"step": step, "label": label, "text": g.text, "score": score, "length": g.item.length}
-                for g, score in zip(drawn, scores, strict=True)
-            ],
-        )
+    def measure(self, drawn: Sequence[Response], step: int) -> dict[str, float]:
+        """kl (nats a sequence), sample_length (tokens), sample_repetition."""
+        values: dict[str, float] = {}
+        if self._reference.kind != "none":
+            items = [
+                EncodedText(array("i", [*ids, *answer.ids]), len(ids))
+                for ids, answer in zip(self._ids, drawn, strict=True)
+            ]
+            logp = sequence_logps(self._model, self._likelihood, items)
+            with self._reference.model() as frozen:
+                reference_logp = sequence_logps(frozen, self._likelihood, items)
+            values["kl"] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
+        values["sample_length"] = sum(len(answer.ids) for answer in drawn) / len(drawn)
+        values["sample_repetition"] = sum(repetition(answer.text.strip()) for answer in drawn) / len(drawn)
         return values
+
+    def rewards(self, drawn: Sequence[Response]) -> list[float | None]:
+        """The reward of each answer."""
+        return [
+            None if self._reward is None else self._reward(last_turn(request.prompt), answer.text.strip())
+            for request, answer in zip(self._requests, drawn, strict=True)
+        ]
+
+    def entries(self, drawn: Sequence[Response], step: int) -> list[dict[str, Any]]:
+        """Text and length of each answer."""
+        return [{"text": answer.text.strip(), "length": len(answer.ids)} for answer in drawn]
+
+
+def request_of(name: str, condition: Mapping[str, Any]) -> Request:
+    """A condition as what a generator is asked."""
+    return Request(name, condition["prompt"], template={k: v for k, v in condition.items() if k != "prompt"})
 
 
 def room(asked: int, max_length: int | None, positions: int | None) -> tuple[int, int | None]:

@@ -18,13 +18,14 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.models import lora_settings, model_folder
+from prefopt.modalities.probes import SampleProbe
 from prefopt.modalities.splits import PreparedData, digest, has_ties, merge_dropped, prompt_key, read
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
 from prefopt.modalities.text.memory import TextMemory, settle
 from prefopt.modalities.text.mismatched import with_mismatched
 from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text.rows import load_comparisons
-from prefopt.modalities.text.samples import TextSampler
+from prefopt.modalities.text.samples import TextSamples
 from prefopt.models.loading import (
     adapter_base,
     load_model,
@@ -152,6 +153,10 @@ def set_up(context: Context) -> Setup:
             "torch_compile", "pass" if parts else "note", f"{parts} parts of layers run compiled in training"
         )
 
+    def note_samples(told: str) -> None:
+        context.record.check("samples", "note", told)
+        context.console.say(told)
+
     world = world_of(config.data)
     reward = context.reward or (None if world is None else world.verify)
     return Setup(
@@ -162,16 +167,11 @@ def set_up(context: Context) -> Setup:
         reference_kind="cached",
         forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
         batch_tokens=fit.tokens,
-        sampler=lambda reference: TextSampler(
-            config,
-            likelihood,
+        probe=lambda reference: SampleProbe(
+            TextSamples(config, likelihood, model, reference, data.prompts, reward, note_samples),
             model,
-            reference,
-            data.prompts,
-            reward,
-            context.record,
             accelerator,
-            context.console.say,
+            context.record,
         ),
         save=lambda folder, state: save_model(folder, policy, tokenizer, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,

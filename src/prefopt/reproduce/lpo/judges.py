@@ -247,7 +247,7 @@ def train_pixel(seed: int, size: Size, root: Path, name: str) -> Cost:
         likelihood = setup.likelihood
         model.predict = predictor(loaded, likelihood.process, likelihood.store)
         return dataclasses.replace(
-            setup, policy=JudgePolicy(model, str(loaded.folder)), sampler=lambda reference: None
+            setup, policy=JudgePolicy(model, str(loaded.folder)), probe=lambda reference: None
         )
 
     course = lrm_run(
