@@ -49,13 +49,20 @@ def unmet(key: str, traits: Collection[str]) -> Needs | None:
     return next((need for need in needs_of(key) if not set(need.traits) & set(traits)), None)
 
 
-def traits_of(method: str, stage: str = "all") -> frozenset[str]:
-    """Traits of a method in a run of one stage."""
+def traits_of(method: str | None, stage: str = "all") -> frozenset[str]:
+    """Traits of a method in a run of one stage; of all methods together for None."""
+    if method is None:
+        return frozenset(trait for known in methods.all_methods().values() for trait in known.traits)
     return methods.traits(method) - LEFT_OUT[stage]
 
 
-def applying(method: str, traits: Collection[str], stage: str = "all") -> frozenset[str]:
+def applying(method: str | None, traits: Collection[str], stage: str = "all") -> frozenset[str]:
     """Keys of the schema that mean something to a method on a model with these traits.
+
+    Args:
+        method: by name, or a sum; None: to any method.
+        traits: of the model's modality.
+        stage: of a method of several runs.
 
     Example:
         >>> "grad_scale" in applying("gradspo", {"image", "denoising"})

@@ -16,6 +16,8 @@ STAGES = {
     "oracle": "the second one alone",
 }
 """What a run of one stage is."""
+NEAR = 0.7
+"""How close a name must be to a key that exists, and so is spelt as it was meant."""
 
 
 def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> None:
@@ -37,6 +39,8 @@ def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> 
         for key, field in TrainConfig.model_fields.items()
         if getattr(config, key) != field.default and (need := unmet(key, there)) is not None
     }
+    if config.stage == "oracle" and "oracle" not in there and "stage" not in foreign:
+        foreign["stage"] = f"stage=oracle belongs to compo, and {config.method} has no such stage"
     if unknown or foreign:
         usable = applying(config.method, kind.traits, config.stage)
         raise refusal(config.method, objective_keys(config.method, config.first), unknown, foreign, usable)
@@ -80,23 +84,23 @@ def refusal(
         usable: keys of the schema that do.
     """
     known = {*usable, *own, *(alias for alias, key in ALIASES.items() if key in {*usable, *own})}
-    takes = (
-        f"{method} takes {', '.join(sorted({*own})) or 'no hyper-parameters'}; `prefopt methods NAME` lists every key"
-    )
+    takes = f"{method} takes {', '.join(sorted({*own})) or 'no hyper-parameters'}; `prefopt methods NAME` lists every key"
     if len(unknown) + len(foreign) == 1:
         for key in unknown:
             return ConfigError(f"unknown key {key!r}{nearest(key, known)} ({takes})")
         for key, why in foreign.items():
-            return ConfigError(f"{key}: {why}. Leave it out{nearest(key, known)}")
+            return ConfigError(f"{key}: {why}. Leave it out{nearest(key, known, NEAR)}")
     lines = [f"  {key}: unknown{nearest(key, known)}" for key in unknown]
-    lines += [f"  {key}: {why}{nearest(key, known)}" for key, why in foreign.items()]
+    lines += [f"  {key}: {why}{nearest(key, known, NEAR)}" for key, why in foreign.items()]
     end = [takes] if unknown else []
     return ConfigError(
-        "\n".join([f"{len(lines)} keys mean nothing in this run. Leave them out, or correct them:", *lines, *end])
+        "\n".join(
+            [f"{len(lines)} keys mean nothing in this run. Leave them out, or correct them:", *lines, *end]
+        )
     )
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the closest known name, or an empty string."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str:
+    """`; did you mean X?` for the closest known name, if it is at least so close, or an empty string."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=least)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -33,6 +33,8 @@ def find(name: str) -> Method | None:
     plain = name.replace("-", "_")
     if plain in methods:
         return methods[plain]
+    if "+" in plain:
+        return None
     from prefopt.objectives import registry
 
     return methods.get(registry.canonical_name(plain))

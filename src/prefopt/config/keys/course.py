@@ -17,7 +17,9 @@ class CourseKeys(Keys):
         None, ge=1, description="optimizer steps from one evaluation to the next; None: ten times a run"
     )
     logging_steps: int = Field(10, ge=1, description="optimizer steps from one line of metrics to the next")
-    token_metrics: Annotated[bool, TEXT] = Field(False, description="log entropy and mean_token_accuracy of scored tokens")
+    token_metrics: Annotated[bool, TEXT] = Field(
+        False, description="log entropy and mean_token_accuracy of scored tokens"
+    )
     save_steps: int | None = Field(
         None,
         ge=1,

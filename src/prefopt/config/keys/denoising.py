@@ -9,7 +9,11 @@ from pydantic import Field
 from prefopt.config.keys.base import DENOISING, Keys, Needs
 
 USUAL = Needs(("usual_scores",), "denoising errors", "which {method} does not train on")
-NOISED = Needs(("usual_scores", "reward"), "denoising errors and latent reward models", "and {method} scores reverse steps")
+NOISED = Needs(
+    ("usual_scores", "reward"),
+    "denoising errors and latent reward models",
+    "and {method} scores reverse steps",
+)
 
 
 class DenoisingKeys(Keys):

@@ -25,10 +25,12 @@ class OptimizationKeys(Keys):
     per_device_train_batch_size: int = Field(
         8, ge=1, description="examples in one forward pass on one device"
     )
-    per_device_train_batch_tokens: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"] | None, TEXT] = Field(
-        None,
-        description="cut a step's examples into forward passes of at most so many tokens, longest first, instead of "
-        "per_device_train_batch_size examples; auto: what fits into memory. The step's examples stay the same",
+    per_device_train_batch_tokens: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"] | None, TEXT] = (
+        Field(
+            None,
+            description="cut a step's examples into forward passes of at most so many tokens, longest first, instead of "
+            "per_device_train_batch_size examples; auto: what fits into memory. The step's examples stay the same",
+        )
     )
     gradient_accumulation_steps: int = Field(1, ge=1)
     num_train_epochs: float = Field(1.0, gt=0)

@@ -29,17 +29,25 @@ class SamplingKeys(Keys):
     continue_from: Annotated[Literal["random", "winner"], STEPS] = Field(
         "random", description="which candidate a trajectory goes on from"
     )
-    first_compared_step: Annotated[int, STEPS] = Field(0, ge=0, description="earlier reverse steps are sampled, not compared")
-    last_compared_step: Annotated[int | None, STEPS] = Field(None, ge=0, description="later steps are not compared; None: all")
+    first_compared_step: Annotated[int, STEPS] = Field(
+        0, ge=0, description="earlier reverse steps are sampled, not compared"
+    )
+    last_compared_step: Annotated[int | None, STEPS] = Field(
+        None, ge=0, description="later steps are not compared; None: all"
+    )
     judge_timestep: Annotated[Literal["candidate", "current"], STEPS] = Field(
         "candidate", description="noise level told to the judge: the candidate's own, or the step's"
     )
     eta: float = Field(1.0, ge=0, le=1, description="noise of a reverse step, 1 as in DDPM")
-    grad_scale: Annotated[float, GUIDED] = Field(0.5, ge=0, description="gradspo: g, length of the guidance step")
+    grad_scale: Annotated[float, GUIDED] = Field(
+        0.5, ge=0, description="gradspo: g, length of the guidance step"
+    )
     temporal_weight: Annotated[Literal["sqrt_one_minus_abar", "uniform", "spo"], GUIDED] = Field(
         "sqrt_one_minus_abar", description="gradspo: weight of a timestep"
     )
-    average_noise: Annotated[bool, GUIDED] = Field(True, description="gradspo: half the difference of both noises as target")
+    average_noise: Annotated[bool, GUIDED] = Field(
+        True, description="gradspo: half the difference of both noises as target"
+    )
     anchor: Annotated[Literal["live", "cached"], GUIDED] = Field(
         "live", description="gradspo: prediction that targets start from, of the EMA now or when sampled"
     )
