@@ -187,8 +187,8 @@ def test_dpo_rk_learns_from_ties(sd, images_file, own_cache, tmp_path):
 @pytest.mark.parametrize(
     ("method", "options", "words"),
     [
-        ("simpo", {}, ["simpo", "scores tokens", "image model"]),
-        ("diffusion_dpo+0.5*simpo", {}, ["simpo", "scores tokens"]),
+        ("simpo", {}, ["simpo trains text models", "is not one", "method for image models, such as dpo"]),
+        ("diffusion_dpo+0.5*simpo", {}, ["simpo trains text models", "is not one"]),
         ("diffusion_dpo+spo", {}, ["spo", "alone"]),
         ("diffusion_dpo", {"candidates": 8}, ["candidates", "sample while training"]),
         ("diffusion_dpo", {"feature_scale": 2.0}, ["feature_scale", "lrm"]),
