@@ -124,7 +124,7 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
         "release",
         {"compo"},
         {
-            "compo's oracle": "for the stage before, and stage=oracle is the second one alone",
+            "compo's oracle": "for the stage before the oracle, and stage=oracle is the second one alone",
             "spa": "for comparison oracles",
         },
     ),

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from prefopt.methods import Method
+    from prefopt.modalities import Modality
 
 
 @click.command("methods")
@@ -108,11 +109,9 @@ def _explain(method: Method, console: Console) -> None:
 
 def _keys(method: Method) -> dict[str, list[tuple[str, FieldInfo]]]:
     """Keys that mean something to a method: on every model that it trains, then on some, by which (" for text models")."""
-    from prefopt import modalities
     from prefopt.config import TrainConfig, applying
-    from prefopt.modalities.fit import fits
 
-    kinds = [kind for kind in modalities.all_modalities().values() if fits(method, kind)]
+    kinds = _kinds(method)
     usable = {kind.noun: applying(method.name, kind.traits) for kind in kinds}
     found: dict[str, list[tuple[str, FieldInfo]]] = {"": []}
     for key, field in TrainConfig.model_fields.items():
@@ -124,7 +123,15 @@ def _keys(method: Method) -> dict[str, list[tuple[str, FieldInfo]]]:
 
 
 def _modality(method: Method) -> str:
-    return {"any": "text, images", "image": "images"}.get(method.modality, method.modality)
+    return ", ".join(kind.noun for kind in _kinds(method))
+
+
+def _kinds(method: Method) -> list[Modality]:
+    """The kinds of models that a method trains."""
+    from prefopt import modalities
+    from prefopt.modalities.fit import fits
+
+    return [kind for kind in reversed(modalities.all_modalities().values()) if fits(method, kind)]
 
 
 def _key(key: str, field: FieldInfo, method: Method) -> str:

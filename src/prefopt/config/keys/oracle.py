@@ -9,7 +9,7 @@ from pydantic import Field
 from prefopt.config.keys.base import STAGES, Keys, Needs
 
 ORACLE = Needs(("oracle",), "comparison oracles", "which {method} does not use")
-SPLIT = Needs(("split",), "the stage before", "and {method} has none")
+SPLIT = Needs(("split",), "the stage before the oracle", "and {method} has none")
 
 
 class SplitKeys(Keys):
