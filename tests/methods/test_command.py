@@ -41,8 +41,8 @@ def test_one_method_with_its_keys_and_paper(name: str) -> None:
 
 
 def test_keys_of_some_models_stand_apart() -> None:
-    everywhere, _, rest = run("dpo").output.partition("Configuration keys for text models")
-    texts, _, images = rest.partition("Configuration keys for image models")
+    everywhere, _, rest = run("dpo").output.partition("Configuration keys for image models")
+    images, _, texts = rest.partition("Configuration keys for text models")
     for part, key in ((everywhere, "seed"), (images, "resolution"), (texts, "max_length")):
         assert f"\n  {key} " in part, key
     only = run("lpo").output
