@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from click.testing import CliRunner
 
 from config.test_where import IMAGE, TEXT
 from prefopt.config import ConfigError, TrainConfig, resolve
@@ -111,3 +112,33 @@ def test_runs_that_no_door_has_checked_check_themselves(tmp_path):
         ):
             act(config, {})
     assert not (tmp_path / "run").exists()
+
+
+def by_command(given, folder):
+    from prefopt.cli.train import command
+
+    done = CliRunner().invoke(command, ["dpo", *(f"{key}={value}" for key, value in given.items())])
+    assert done.exit_code == 1
+    raise ConfigError(done.output)
+
+
+def by_function(given, folder):
+    import prefopt
+
+    prefopt.train("dpo", **given)
+
+
+def by_comparison(given, folder):
+    from prefopt.sweeps import Entry, compare
+
+    compare([Entry("dpo", {}, "dpo")], given, [], [0], folder, workers=1)
+
+
+@pytest.mark.parametrize("door", [by_command, by_function, by_comparison])
+def test_every_door_names_misspelt_and_foreign_keys_together(door, tmp_path, monkeypatch):
+    monkeypatch.setattr("prefopt.stages.train", lambda *given, **more: pytest.fail("a run was begun"))
+    monkeypatch.setattr("prefopt.sweeps.run_all", lambda *given: pytest.fail("a run was begun"))
+    place = {"model": "world:text", "data": "world:text", "output_dir": str(tmp_path / "run")}
+    said = r"(?s)2 keys .*betta: unknown; did you mean 'beta'.*resolution: for image models, and world:text is a text model"
+    with pytest.raises(ConfigError, match=said):
+        door({**place, "resolution": 64, "betta": 1}, tmp_path / "all")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from prefopt import methods
-from prefopt.config import ConfigError, dump, read_yaml, resolve, run_folder
+from prefopt.config import ConfigError, TrainConfig, dump, read_yaml, resolve, run_folder
+from prefopt.config.applying import GROUPS
 
 NEEDED = {"method": "dpo", "model": "m", "data": "d"}
 
@@ -39,6 +41,20 @@ def test_dump_reads_back(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(dump(config, hyper))
     assert resolve(read_yaml(path)) == (config, hyper)
+
+
+def test_keys_of_some_runs_are_saved_where_they_are_set():
+    """Elsewhere they would be refused when the file is read back; keys of single models among the others always stand."""
+    always = [key for key in TrainConfig.model_fields if not GROUPS[key].where]
+    plain = yaml.safe_load(dump(*resolve({**NEEDED, "beta": 0.3})))
+    assert list(plain) == [*always, "beta"]
+    assert {"max_length", "seed"} <= plain.keys()
+    assert not {"resolution", "rounds", "judge", "stage"} & plain.keys()
+    given = {"resolution": 64, "candidates": 9, "crop": "center"}
+    told = yaml.safe_load(dump(*resolve({**NEEDED, "method": "spo", **given})))
+    assert list(told)[: len(always)] == always
+    assert (told["candidates"], told["resolution"]) == (9, 64)
+    assert not {"crop", "anchor", "rounds"} & told.keys()
 
 
 def test_trl_names():

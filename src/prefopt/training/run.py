@@ -81,9 +81,9 @@ def run(
         ConfigError, ValueError, OSError: bad input, before any expensive work.
         StopRun: training cannot go on; the folder keeps everything up to there.
     """
+    objective = build_objective(config, hyper)
     kind = kind_for(config.method, config.model)
     check_keys(config, kind)
-    objective = build_objective(config, hyper)
     check_trackers(config.report_to)
     folder = run_folder(config)
     lock = FolderLock(folder)
