@@ -10,6 +10,7 @@ import pytest
 from prefopt import methods
 from prefopt.cli.main import COMMANDS
 from prefopt.config import ALIASES, TrainConfig, read_yaml, resolve
+from prefopt.modalities.fit import kind_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -123,6 +124,6 @@ def test_examples_resolve(example: Path) -> None:
     for entry in listed:
         method, _, options = str(entry).partition(":")
         own = dict(pair.split("=", 1) for pair in options.split(":") if pair)
-        config, _ = resolve(shared, own, {"method": method})
+        config, _ = resolve(shared, own, {"method": method}, kind_of=kind_for)
         made = config.data.startswith(f"runs/{example.parent.name}/")  # by a script beside the file
         assert made or config.data in ("world:text", "world:picture"), "examples run without a network"
