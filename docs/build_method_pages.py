@@ -12,6 +12,8 @@ from pathlib import Path
 
 from prefopt import methods, objectives
 from prefopt.methods import Method
+from prefopt.modalities import all_modalities
+from prefopt.modalities.fit import fits
 from prefopt.objectives import registry
 
 FOLDER = Path(__file__).parent / "methods"
@@ -201,9 +203,10 @@ def index() -> str:
         "| name | method | idea | samples | ties | reference | paper |",
         "|---|---|---|---|---|---|---|",
     ]
+    kinds = [*reversed(all_modalities().values())]
     for name, method in methods.all_methods().items():
         objective = objectives.get(method.objective_name)
-        samples = {"any": "text, image"}.get(method.modality, method.modality)
+        samples = ", ".join(kind.noun for kind in kinds if fits(method, kind))
         ties = "yes" if objective.has_tie_term else "no"
         reference = "yes" if objective.needs_reference else "no"
         rows.append(

@@ -10,6 +10,7 @@ import pytest
 from prefopt import methods
 from prefopt.cli.main import COMMANDS
 from prefopt.config import ALIASES, TrainConfig, read_yaml, resolve
+from prefopt.modalities.fit import kind_for
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -65,6 +66,23 @@ def test_every_configuration_key_is_described_with_its_default() -> None:
         )
 
 
+def test_each_group_of_keys_says_where_it_applies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import build_configuration_page as made
+
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert made.page(text) == text, "run python docs/build_configuration_page.py"
+    tables = {
+        marked[2]: re.findall(
+            r"^\| `(\w+)` ", text[marked.end() :].partition("<!-- where:")[0].partition("\n## ")[0], re.M
+        )
+        for marked in made.MARKED.finditer(text)
+    }
+    assert {group: set(keys) for group, keys in tables.items()} == {
+        name: set(group.model_fields) for name, group in made.groups().items()
+    }
+
+
 def test_every_alias_is_described() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     for alias, key in ALIASES.items():
@@ -106,6 +124,6 @@ def test_examples_resolve(example: Path) -> None:
     for entry in listed:
         method, _, options = str(entry).partition(":")
         own = dict(pair.split("=", 1) for pair in options.split(":") if pair)
-        config, _ = resolve(shared, own, {"method": method})
+        config, _ = resolve(shared, own, {"method": method}, kind_of=kind_for)
         made = config.data.startswith(f"runs/{example.parent.name}/")  # by a script beside the file
         assert made or config.data in ("world:text", "world:picture"), "examples run without a network"

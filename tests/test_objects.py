@@ -136,7 +136,7 @@ def test_images_in_memory(tmp_path):
         with memory.held("data", given) as name:
             loaded = load_image_comparisons(name)
         assert len(loaded) == 3
-        assert loaded.report.images["sizes"] == {"8 x 8": 6}
+        assert loaded.report.own["images"]["sizes"] == {"8 x 8": 6}
 
 
 def test_cells_that_pandas_and_arrow_change(tmp_path):

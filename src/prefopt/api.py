@@ -94,6 +94,7 @@ def train(
         >>> prefopt.train("dpo", model=folder, data=rows)                                      # doctest: +SKIP
     """
     from prefopt import stages
+    from prefopt.modalities.fit import kind_for
     from prefopt.sources import memory
 
     if isinstance(reward, str):
@@ -115,6 +116,7 @@ def train(
             if memory.is_object(given.get(key)):
                 given[key] = stack.enter_context(memory.held(key, given[key]))
         named = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-        resolved, hyper = resolve(read_yaml(Path(config)) if config is not None else {}, named)
+        file = read_yaml(Path(config)) if config is not None else {}
+        resolved, hyper = resolve(file, named, kind_of=kind_for)
         outcome = stages.train(resolved, hyper, reward=reward)
     return TrainResult(outcome.output_dir, outcome.metrics, outcome.history)

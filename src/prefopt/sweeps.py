@@ -22,6 +22,7 @@ from typing import Any
 from prefopt.config import TRAINING_ROWS, ConfigError, resolve
 from prefopt.files import write_whole, writing
 from prefopt.locking import FolderLock
+from prefopt.modalities.fit import kind_for
 from prefopt.runs.trackers import check_trackers
 
 
@@ -105,7 +106,7 @@ def compare(
             **common, **entry.options, **given_beta, "method": entry.method, "seed": seed,
             "output_dir": str(folder / "runs" / name),
         }  # fmt: skip
-        check_trackers(resolve(given)[0].report_to)
+        check_trackers(resolve(given, kind_of=kind_for)[0].report_to)
         jobs.append((entry, beta, seed, given))
     with FolderLock(folder, "comparison", "give another --output"):
         return run_all(jobs, common, folder, workers, done)

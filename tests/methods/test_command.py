@@ -7,7 +7,8 @@ from click.testing import CliRunner, Result
 
 from prefopt import methods, objectives
 from prefopt.cli.methods import command
-from prefopt.config import FIELD_NAMES, IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS, STAGED_FIELDS
+from prefopt.config import FIELD_NAMES, applying
+from prefopt.modalities import all_modalities
 
 
 def run(*arguments: str) -> Result:
@@ -33,13 +34,26 @@ def test_one_method_with_its_keys_and_paper(name: str) -> None:
     ):
         assert part in result.output
     method = methods.all_methods()[name]
-    foreign = IMAGE_FIELDS if method.modality == "text" else frozenset()
-    foreign |= frozenset() if method.rows == "prompts" else ONLINE_FIELDS
-    foreign |= frozenset() if method.likelihood == "reward" else REWARD_FIELDS
-    foreign |= frozenset() if method.stages else STAGED_FIELDS
-    foreign -= {"judge"} if method.stages == "judged" else set()
+    trained = [kind for kind in all_modalities().values() if method.modality in ("any", *kind.traits)]
+    usable = frozenset().union(*(applying(name, kind.traits) for kind in trained))
     for key in (*objectives.hyperparameters(name), *FIELD_NAMES):
-        assert (f"\n  {key} " in result.output) == (key not in foreign), key
+        assert (f"\n  {key} " in result.output) == (key in usable or key not in FIELD_NAMES), key
+
+
+def test_keys_of_some_models_stand_apart() -> None:
+    everywhere, _, rest = run("dpo").output.partition("Configuration keys for image models")
+    images, _, texts = rest.partition("Configuration keys for text models")
+    for part, key in ((everywhere, "seed"), (images, "resolution"), (texts, "max_length")):
+        assert f"\n  {key} " in part, key
+    only = run("lpo").output
+    assert "Configuration keys for" not in only
+    for key, there in (
+        ("candidates", True),
+        ("max_length", False),
+        ("prompt_dropout", False),
+        ("rounds", False),
+    ):
+        assert (f"\n  {key} " in only) == there, key
 
 
 def test_defaults_shown_are_the_method_s() -> None:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefopt
 from prefopt.config import read_yaml
+from prefopt.config.keys.rounds import RoundKeys
 from prefopt.sources.worst_case import worst_case
 from stages.staged_rig import ROUNDS, ROWS, Asked, longest, rows, train, weights, write
 
@@ -152,7 +153,7 @@ def test_without_adversary_and_without_smoothing_both_are_iterative_dpo(
     train("spa", tiny_model, data, tmp_path / "spa", alpha=0.0)
     assert weights(tmp_path / "ssapo") == weights(tmp_path / "spa")
     # the same by hand: DPO on the pairs that the last round left, from the model that began it
-    dpo = {k: v for k, v in ROUNDS.items() if k not in prefopt.config.ROUND_FIELDS}
+    dpo = {k: v for k, v in ROUNDS.items() if k not in RoundKeys.model_fields}
     prefopt.train(
         "dpo", model=tmp_path / "spa/stages/1/run/model", data=tmp_path / "spa/stages/2/pairs.jsonl",
         reference_model=str(tiny_model), output_dir=str(tmp_path / "dpo"),

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
     from rich.console import Console
 
     from prefopt.methods import Method
+    from prefopt.modalities import Modality
 
 
 @click.command("methods")
@@ -53,7 +55,6 @@ def _table(console: Console) -> None:
 
 def _explain(method: Method, console: Console) -> None:
     from prefopt import objectives
-    from prefopt.config import IMAGE_FIELDS, ONLINE_FIELDS, REWARD_FIELDS, STAGED_FIELDS, TrainConfig
     from prefopt.objectives import registry
 
     objective = objectives.get(method.objective_name)
@@ -96,19 +97,8 @@ def _explain(method: Method, console: Console) -> None:
     )
     if method.papers_config:
         section("Settings of the paper", list(method.papers_config.items()))
-    foreign = set() if method.modality != "text" else set(IMAGE_FIELDS)
-    foreign |= set() if method.rows == "prompts" else set(ONLINE_FIELDS)
-    foreign |= set() if method.likelihood == "reward" else set(REWARD_FIELDS)
-    foreign |= set() if method.stages else set(STAGED_FIELDS)
-    foreign -= {"judge"} if method.stages == "judged" else set()
-    section(
-        "Configuration keys",
-        [
-            (_key(key, field, method), field.description or "")
-            for key, field in TrainConfig.model_fields.items()
-            if key not in foreign
-        ],
-    )
+    for nouns, keys in _keys(method).items():
+        section(f"Configuration keys{nouns}", [(_key(k, f, method), f.description or "") for k, f in keys])
     paper = method.paper
     authors = paper.authors.replace(", others", " and others")
     say("\nPaper", "bold")
@@ -117,14 +107,37 @@ def _explain(method: Method, console: Console) -> None:
     say(f"\n{paper.bibtex}", wrap=False)
 
 
+def _keys(method: Method) -> dict[str, list[tuple[str, FieldInfo]]]:
+    """Keys that mean something to a method: on every model that it trains, then on some, by which (" for text models")."""
+    from prefopt.config import TrainConfig, applying
+
+    kinds = _kinds(method)
+    usable = {kind.noun: applying(method.name, kind.traits) for kind in kinds}
+    found: dict[str, list[tuple[str, FieldInfo]]] = {"": []}
+    for key, field in TrainConfig.model_fields.items():
+        nouns = [noun for noun, keys in usable.items() if key in keys]
+        if nouns:
+            where = "" if len(nouns) == len(kinds) else f" for {' and '.join(nouns)} models"
+            found.setdefault(where, []).append((key, field))
+    return found
+
+
 def _modality(method: Method) -> str:
-    return {"any": "text, images", "image": "images"}.get(method.modality, method.modality)
+    return ", ".join(kind.noun for kind in _kinds(method))
 
 
-def _key(key: str, field: object, method: Method) -> str:
-    if getattr(field, "is_required", lambda: False)():
+def _kinds(method: Method) -> list[Modality]:
+    """The kinds of models that a method trains."""
+    from prefopt import modalities
+    from prefopt.modalities.fit import fits
+
+    return [kind for kind in reversed(modalities.all_modalities().values()) if fits(method, kind)]
+
+
+def _key(key: str, field: FieldInfo, method: Method) -> str:
+    if field.is_required():
         return f"{key} (needed)"
-    return f"{key} = {_shown(method.defaults.get(key, getattr(field, 'default', None)))}"
+    return f"{key} = {_shown(method.defaults.get(key, field.default))}"
 
 
 def _shown(value: object) -> str:

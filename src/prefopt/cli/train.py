@@ -28,12 +28,13 @@ as key=value or --key value; the command line wins over the file.
 def command(what: str, overrides: tuple[str, ...]) -> None:
     """See HELP."""
     from prefopt.config import ConfigError, parse_overrides, read_yaml, resolve
+    from prefopt.modalities.fit import kind_for
 
     try:
         given = parse_overrides(overrides)
         is_file = Path(what).suffix in (".yaml", ".yml")
         layers = [read_yaml(Path(what)), given] if is_file else [{"method": what}, given]
-        config, hyper = resolve(*layers)
+        config, hyper = resolve(*layers, kind_of=kind_for)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     run_or_explain(config, hyper)

@@ -13,7 +13,7 @@ from typing import Any
 
 from prefopt.methods.base import Method, Paper
 
-__all__ = ["Method", "Paper", "all_methods", "defaults", "find"]
+__all__ = ["Method", "Paper", "all_methods", "defaults", "find", "traits"]
 
 
 @cache
@@ -33,6 +33,8 @@ def find(name: str) -> Method | None:
     plain = name.replace("-", "_")
     if plain in methods:
         return methods[plain]
+    if "+" in plain:
+        return None
     from prefopt.objectives import registry
 
     return methods.get(registry.canonical_name(plain))
@@ -42,3 +44,9 @@ def defaults(name: str) -> dict[str, Any]:
     """Configuration defaults of a method; empty for sums of objectives and for objectives without a file."""
     method = find(name)
     return dict(method.defaults) if method else {}
+
+
+def traits(name: str) -> frozenset[str]:
+    """Traits of a method; sums of objectives and objectives without a file score as their modality usually does."""
+    method = find(name)
+    return method.traits if method else frozenset({"usual_scores"})

@@ -8,6 +8,13 @@ from typing import Any, Literal
 
 Modality = Literal["any", "text", "image"]
 
+STAGE_TRAITS: Mapping[str, frozenset[str]] = {
+    "": frozenset(),
+    "self": frozenset({"stages", "rounds"}),
+    "judged": frozenset({"stages", "rounds", "judged"}),
+    "oracle": frozenset({"stages", "split", "oracle"}),
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
@@ -92,3 +99,18 @@ class Method:
     def objective_name(self) -> str:
         """Name in the objective registry."""
         return self.objective or self.name
+
+    @property
+    def traits(self) -> frozenset[str]:
+        """What configuration keys ask for, beside the traits of a model.
+
+        Its name, for keys of one method alone; `samples`, and `steps` or `trajectories`; how items are scored:
+            `usual_scores`, `transition`, `guided` or `reward`; `stages`, and of them `rounds`, `judged`, `split`, `oracle`.
+
+        Example:
+            >>> from prefopt import methods
+            >>> sorted(methods.find("lpo").traits)
+            ['lpo', 'samples', 'steps', 'transition']
+        """
+        samples = {"samples", self.samples} if self.samples else set()
+        return frozenset({self.name, self.likelihood or "usual_scores", *samples}) | STAGE_TRAITS[self.stages]

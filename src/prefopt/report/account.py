@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from markupsafe import Markup
 
 from prefopt import modalities
+from prefopt.config import FIELD_NAMES, applying
 from prefopt.report.curves import (
     ACCURACY,
     DISPLACEMENT,
@@ -103,8 +104,6 @@ class Account:
     """Files record/NAME.json that only its runs have, and what they hold."""
     hyper_parameters: ClassVar[Sequence[str]] = ()
     """Keys that its card shows beside those of all runs."""
-    meaningless: ClassVar[frozenset[str]] = frozenset()
-    """Keys of the configuration that mean nothing to its runs, and are not shown."""
 
     def recognises(self, run: Run) -> bool:
         """Whether a folder whose manifest is gone looks like one of its runs."""
@@ -220,13 +219,24 @@ def read(run_dir: str | Path) -> tuple[Run, Account]:
 
 def account_of(run: Run) -> Account:
     """The account of the run's modality; of a modality that is not installed here, the one that fits any."""
+    modality = modality_of(run)
+    return Account() if modality is None else account_in(modality)
+
+
+def modality_of(run: Run) -> modalities.Modality | None:
+    """The run's modality, by its name in the manifest or else by the looks of the folder; None if it is not installed."""
     named = run.of("manifest", "modality")
     known = modalities.all_modalities()
     if isinstance(named, str):
-        return account_in(known[named]) if named in known else Account()
-    found = [account_in(modality) for modality in known.values()]
-    seen = (account for account in found if account.recognises(run))
-    return next(seen, account_in(known[modalities.UNCLAIMED]))
+        return known.get(named)
+    seen = (modality for modality in known.values() if account_in(modality).recognises(run))
+    return next(seen, known[modalities.UNCLAIMED])
+
+
+def idle_keys(run: Run) -> frozenset[str]:
+    """Keys of the configuration that mean nothing to the run's model, and are not shown."""
+    modality = modality_of(run)
+    return frozenset() if modality is None else FIELD_NAMES - applying(None, modality.traits)
 
 
 def account_in(modality: modalities.Modality) -> Account:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.files import PAGES, write_whole
-from prefopt.report.account import Account, read
+from prefopt.report.account import Account, idle_keys, read
 from prefopt.report.facts import accuracy
 from prefopt.report.findings import findings
 from prefopt.report.format import duration, finite, number, percent, plain
@@ -154,7 +154,8 @@ def _data_rows(run: Run, account: Account) -> list[tuple[str, str]]:
 
 
 def _hyper_parameters(run: Run, account: Account) -> list[tuple[str, str]]:
-    names = [name for name in HYPER_PARAMETERS if name not in account.meaningless]
+    idle = idle_keys(run)
+    names = [name for name in HYPER_PARAMETERS if name not in idle]
     names += account.hyper_parameters
     if not run.of("config", "use_peft"):
         names = [name for name in names if not name.startswith("lora_")]

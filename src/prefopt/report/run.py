@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from prefopt.files import PAGES, write_whole
 from prefopt.report import charts
-from prefopt.report.account import Account, read
+from prefopt.report.account import Account, idle_keys, read
 from prefopt.report.curves import curve_groups, diagnostics
 from prefopt.report.findings import findings
 from prefopt.report.format import data_size, finite, items, number, percent
@@ -64,7 +64,7 @@ def run_page(run: Run, account: Account) -> str:
         *_guarded_sections(account.own_sections, run),
         *_guarded_sections(lambda run: [account.first_pair(run)], run),
         _section("data", "Data", "Data", partial(_data, account=account), run),
-        _section("run", "Run and configuration", "Run", partial(_provenance, account=account), run),
+        _section("run", "Run and configuration", "Run", _provenance, run),
         _section("load", "Load the model", "Load", partial(_load, account=account), run),
         _section("cite", "Cite", "Cite", _cite, run),
     ]
@@ -233,10 +233,11 @@ def _data(run: Run, account: Account) -> Markup:
     )  # fmt: skip
 
 
-def _provenance(run: Run, account: Account) -> Markup:
+def _provenance(run: Run) -> Markup:
     if not (run.manifest or run.config):
         return Markup("")
-    config = {k: v for k, v in run.config.items() if k not in account.meaningless}
+    idle = idle_keys(run)
+    config = {k: v for k, v in run.config.items() if k not in idle}
     parts = [
         (str(p.get("part")), size, data_size(size))
         for p in items(run.of("manifest", "memory_forecast"))

@@ -9,16 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prefopt.config import (
-    IMAGE_RUN_FIELDS,
-    ORACLE_FIELDS,
-    ROUND_FIELDS,
-    SPLIT_FIELDS,
-    STAGED_FIELDS,
-    ConfigError,
-    TrainConfig,
-    refuse_keys,
-)
+from prefopt.config import TrainConfig, check_keys
 
 if TYPE_CHECKING:
     from prefopt.training.run import RunOutcome
@@ -38,39 +29,21 @@ def train(
         ConfigError, ValueError, OSError: bad input, before any expensive work.
         prefopt.training.loop.StopRun: training cannot go on; what is finished stays.
     """
-    from prefopt import methods, modalities
+    from prefopt import methods
+    from prefopt.modalities.fit import kind_for
     from prefopt.training.run import run
 
     method = methods.find(config.method)
-    if method is None or not method.stages:
-        refuse_keys(config, STAGED_FIELDS, f"for methods of several runs, and {config.method} is one run")
+    if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)
-    if config.stage == "gradient":
-        given = (
-            f"for methods of several runs, and stage=gradient is a single run with the loss of {method.name}"
-        )
-        refuse_keys(config, STAGED_FIELDS - {"stage"}, given)
-        return run(config, hyper, reward)
-    kept = set() if method.stages == "oracle" else {"judge"}  # who labels is checked with the rounds
-    refuse_keys(config, IMAGE_RUN_FIELDS - kept, f"for image models, and {method.name} trains text models")
-    if "text" not in modalities.of_model(config.model).traits:
-        raise ConfigError(f"{method.name} trains text models, and {config.model} is not one")
+    check_keys(config, kind_for(config.method, config.model))
     if method.stages == "oracle":
         from prefopt.stages.compo import ONE_PAIR, train_compo
 
-        refuse_keys(config, ROUND_FIELDS, f"for rounds, which {method.name} has none of")
         if config.stage == "oracle":
-            unused = SPLIT_FIELDS - {"noisy_pairs"}
-            refuse_keys(config, unused, "for the stage before, and stage=oracle is the second one alone")
             alone = ONE_PAIR | {"max_examples": config.max_examples or config.noisy_pairs}
             return run(config.model_copy(update=alone), hyper, reward)
         return train_compo(config, hyper, method, reward)
-    refuse_keys(config, ORACLE_FIELDS, f"for comparison oracles, which {method.name} does not use")
-    if config.stage == "oracle":
-        raise ConfigError(f"stage=oracle belongs to compo; {method.name} has no such stage")
     from prefopt.stages.rounds import train_in_rounds
 
     return train_in_rounds(config, hyper, method, reward)
-
-
-__all__ = ["train"]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from prefopt.comparisons import Encoded
-from prefopt.config import ORACLE_FIELDS, SPLIT_FIELDS, TrainConfig, resolve
+from prefopt.config import TrainConfig, resolve
+from prefopt.config.keys.oracle import OracleKeys
 from prefopt.evaluation.answers import sequence_logps
 from prefopt.files import GO_ON, write_whole
 from prefopt.likelihoods.plan import EncodedText
@@ -121,7 +122,7 @@ def taken_by(name: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
 def oracle_keys(config: TrainConfig, model: str, data: Path) -> dict[str, Any]:
     """What the second stage changes: one pair an iteration, one pass, no optimizer."""
     return {
-        **{name: getattr(config, name) for name in ORACLE_FIELDS - SPLIT_FIELDS}, **ONE_PAIR,
+        **{name: getattr(config, name) for name in OracleKeys.model_fields}, **ONE_PAIR,
         "stage": "oracle", "model": model, "data": str(data), "label_noise": 0.0,
         # the start for both stages, so that their accuracies and KL can be compared
         "reference_model": config.reference_model or config.model,

@@ -12,15 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from prefopt.config import (
-    ONLINE_FIELDS,
-    STAGED_FIELDS,
-    ConfigError,
-    TrainConfig,
-    dump,
-    read_yaml,
-    run_folder,
-)
+from prefopt.config import ConfigError, TrainConfig, dump, read_yaml, run_folder, staged_keys
 from prefopt.files import GO_ON, replace_folder, write_whole, writing
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
@@ -157,7 +149,7 @@ class StagedFolder:
         if finished(folder):
             return outcome_of(folder)
         schema = TrainConfig.model_fields
-        single = {k: schema[k].default for k in STAGED_FIELDS | ONLINE_FIELDS}
+        single = {k: schema[k].default for k in staged_keys()}
         # one that was killed before its first checkpoint starts over, without the lines that it had logged
         begun = checkpoint.newest(folder / "checkpoints") is not None
         given = {

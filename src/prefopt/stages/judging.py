@@ -111,14 +111,10 @@ def the_judge(config: TrainConfig, method: Method, verify: Reward | None) -> Jud
     """Who labels: None for the policy itself.
 
     Raises:
-        ConfigError: a judge is needed and there is none, or the other way round; the server's name cannot be read.
+        ConfigError: a judge is needed and there is none, or the server's name cannot be read.
         ConnectionError: nobody is at the server's address.
     """
     if method.stages == "self":
-        if config.judge is not None:
-            raise ConfigError(
-                f"{method.name} labels its answers itself: leave out judge={config.judge}, or use online_dpo"
-            )
         return None
     if config.judge is None:
         if verify is None:

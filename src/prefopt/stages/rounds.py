@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prefopt.config import ConfigError, TrainConfig, refuse_keys
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import GO_ON, write_whole
 from prefopt.generation.base import last_turn
 from prefopt.generation.server import check_server
@@ -96,11 +96,6 @@ def check_rounds(config: TrainConfig, objective: Objective) -> None:
         )
     if config.doubted_share == 1:
         raise ConfigError("doubted_share=1 doubts every label; needed a share below 1, or use cdpo")
-    if not isinstance(objective, SSAPO):
-        given = f"for ssapo's adversary, and {config.method} has none"
-        refuse_keys(config, frozenset({"epsilon", "group_size"}), given)
-    if not isinstance(objective, SPA):
-        refuse_keys(config, frozenset({"doubted_share"}), f"for spa, and {config.method} smooths no labels")
     if config.generation_server is not None:
         try:
             check_server(config.generation_server, config.model)

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 
 from prefopt import methods, modalities
-from prefopt.config import ConfigError, TrainConfig, run_folder
+from prefopt.config import ConfigError, TrainConfig, check_keys, run_folder
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
 from prefopt.machine import memory
 from prefopt.machine.allocator import kept_memory
 from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.fit import kind_for
 from prefopt.modalities.splits import PreparedData
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import trainable_parameters
@@ -81,6 +82,8 @@ def run(
         StopRun: training cannot go on; the folder keeps everything up to there.
     """
     objective = build_objective(config, hyper)
+    kind = kind_for(config.method, config.model)
+    check_keys(config, kind)
     check_trackers(config.report_to)
     folder = run_folder(config)
     lock = FolderLock(folder)
@@ -99,7 +102,7 @@ def run(
                 raise ConfigError(f"another run has just written to {folder}: start again")
         stack.enter_context(dated(day_of(config, resume_from, accelerator)))
         context = Context(config, objective, accelerator, bf16, record, console, reward, trackers)
-        setup = modalities.of_model(config.model).part("setup").set_up(context)
+        setup = kind.part("setup").set_up(context)
         with kept_memory(accelerator.device.type):
             course = assemble(context, setup, prepare_model)
             course.run(resume_from)

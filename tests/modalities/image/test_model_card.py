@@ -32,6 +32,7 @@ def test_front_matter_and_content_of_a_pipeline(offline: Path) -> None:
     assert front["datasets"] == ["org/pick-pairs"]
     assert {"text-to-image", "diffusers", "diffusion_dpo", "arxiv:2311.12908"} <= set(front["tags"])
     assert "lora" not in front["tags"]
+    assert "max_length" not in body, "it is a key of text models"
     for text in (
         "It is a whole pipeline, which plain diffusers loads.", "| Accuracy, held-out comparisons | 50.0% | 61.2%",
         "| Denoising error of chosen images, held-out | 0.1200 | 0.1201 |", "| Reward of sampled images | 20.40 |", "| Images | 11,378 |",

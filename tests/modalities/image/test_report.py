@@ -93,6 +93,17 @@ def test_a_page_of_texts_shows_no_image(tmp_path: Path) -> None:
     assert images(read(run)) == []
 
 
+def test_keys_that_mean_nothing_to_images_are_not_shown(offline: Path, tmp_path: Path) -> None:
+    """Every saved configuration holds them."""
+    of_texts = ("max_length", "sample_max_new_tokens", "sample_temperature", "load_in_4bit")
+    shown = read(offline).text
+    assert all(key in shown for key in ("resolution", "num_inference_steps", "logging_steps"))
+    assert not [key for key in of_texts if key in shown]
+    assert "max_length" in read(text_run.write_run(tmp_path / "ties-run")).text
+    edit(offline, "manifest", modality="not-installed-here")
+    assert all(key in read(offline).text for key in of_texts)
+
+
 def test_images_travel_inside_the_page(offline: Path) -> None:
     page = read(offline)
     shown = images(page)

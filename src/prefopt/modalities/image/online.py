@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from prefopt import methods
-from prefopt.config import REWARD_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import (
     GuidedNetwork,
@@ -20,7 +20,6 @@ from prefopt.likelihoods.steps import (
     predicted_noise,
 )
 from prefopt.likelihoods.transition import inference_timesteps
-from prefopt.methods.base import Method
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image.judges import find_judge, judge_spec
 from prefopt.modalities.image.models.denoiser import denoise
@@ -38,17 +37,6 @@ from prefopt.sources.online_feed import OnlineFeed
 from prefopt.sources.schedule import Schedule
 from prefopt.worlds import world_of, world_prompts
 
-DENOISING_FIELDS = frozenset({"prompt_dropout", "timestep_density", "error_weight"})
-"""Keys of the denoising error alone."""
-GUIDED_FIELDS = frozenset({"grad_scale", "temporal_weight", "average_noise", "anchor"})
-"""Keys of guided targets alone."""
-STEP_FIELDS = frozenset(
-    {
-        "threshold", "threshold_rule", "continue_from", "first_compared_step", "last_compared_step", "judge_timestep",
-    }
-)  # fmt: skip
-"""Keys of comparing the candidates of a step."""
-
 
 def set_up(context: Context) -> Setup:
     """Prompts first, then the pipeline, the judge and the sampler.
@@ -63,7 +51,6 @@ def set_up(context: Context) -> Setup:
         raise ConfigError(
             f"reference=cached is of no use to {config.method}: its states are new in every round. Leave reference out"
         )
-    refuse_unused(config, method)
     judge_spec(config)
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source)
@@ -167,19 +154,6 @@ def stochastic(scheduler: Any) -> Any:
     return DDIMScheduler.from_config(
         scheduler.config, clip_sample=False, set_alpha_to_one=False, thresholding=False
     )
-
-
-def refuse_unused(config: TrainConfig, method: Method) -> None:
-    """Raise ConfigError for keys that other image methods have and this one ignores."""
-    refuse_keys(config, REWARD_FIELDS, f"for training reward models (lrm), which {config.method} does not")
-    unscored = DENOISING_FIELDS | {"noise_epochs"}
-    refuse_keys(config, unscored, f"for denoising errors, and {config.method} scores reverse steps")
-    if method.likelihood != "guided":
-        refuse_keys(config, GUIDED_FIELDS, f"for guided targets (gradspo), which {config.method} has none of")
-    if method.samples == "trajectories":
-        refuse_keys(
-            config, STEP_FIELDS, f"for comparing steps, and {config.method} compares whole trajectories"
-        )
 
 
 def check_noise_is_predicted(process: Process, steps_S2: Tensor, first: int) -> None:

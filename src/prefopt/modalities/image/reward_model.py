@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Encoded, collate
-from prefopt.config import ONLINE_FIELDS, ConfigError, refuse_keys
+from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.reward import RewardLikelihood
 from prefopt.likelihoods.transition import inference_timesteps
@@ -25,7 +25,7 @@ from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.models.pipelines import check_pipeline_source, load_pipeline
 from prefopt.modalities.image.offline import encode_data, make_store, read_data, weight_dtype
-from prefopt.modalities.image.online import DENOISING_FIELDS, stochastic
+from prefopt.modalities.image.online import stochastic
 from prefopt.modalities.models import model_folder
 
 PROBED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -52,10 +52,6 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: see `image.set_up`.
     """
     config, accelerator = context.config, context.accelerator
-    refuse_keys(
-        config, ONLINE_FIELDS, f"for methods that sample while training, which {config.method} does not"
-    )
-    refuse_keys(config, DENOISING_FIELDS, f"for denoising errors, which {config.method} does not train on")
     if config.use_peft:
         raise ConfigError("use_peft is not possible for lrm: the whole judge is trained")
     if config.gradient_checkpointing == "auto":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Encoded
-from prefopt.config import ConfigError, TrainConfig, refuse_keys
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.capability import causal_lm
 from prefopt.likelihoods.head import Finish
 from prefopt.likelihoods.plan import EncodedText
@@ -35,9 +35,10 @@ def check_oracle(config: TrainConfig) -> None:
         raise ConfigError(
             f"stage=oracle changes weights by about 1e-6 an entry, which {config.dtype} loses: use dtype=float32"
         )
-    if config.radius_relative is not None:
-        given = "and radius_relative, which takes its place, is given too"
-        refuse_keys(config, frozenset({"radius"}), given)
+    if config.radius_relative is not None and config.radius != TrainConfig.model_fields["radius"].default:
+        raise ConfigError(
+            "radius: and radius_relative, which takes its place, is given too. Leave one of them out"
+        )
     try:
         re.compile(config.perturbed)
     except re.error as error:

@@ -8,9 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from prefopt import methods
 from prefopt.comparisons import Encoded
-from prefopt.config import IMAGE_RUN_FIELDS, ConfigError, TrainConfig, refuse_keys
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.capability import check_looks_back
 from prefopt.likelihoods.compiling import check_compiler, compile_parts
 from prefopt.likelihoods.plan import EncodedText
@@ -37,7 +36,6 @@ from prefopt.models.quantized import check_installed
 from prefopt.models.saving import save_model
 from prefopt.models.sources import check_causal
 from prefopt.models.tokenizers import check_places, check_reference
-from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
 from prefopt.worlds import world_of
@@ -50,8 +48,6 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
     config, objective, accelerator = context.config, context.objective, context.accelerator
-    check_terms(config)
-    refuse_keys(config, IMAGE_RUN_FIELDS, f"for image models, and {config.model} is a text model")
     if objective.batch_coupled and config.per_device_train_batch_tokens is not None:
         raise ConfigError(
             f"{config.method} compares within a forward pass, so its examples must be counted: leave out "
@@ -201,17 +197,6 @@ def alike(one: str, other: str) -> bool:
     a, b = (AutoConfig.from_pretrained(adapter_base(x) or x) for x in (one, other))
     ropes = [getattr(x.get_text_config(), "rope_parameters", None) for x in (a, b)]
     return bool(a.model_type == b.model_type and ropes[0] == ropes[1])
-
-
-def check_terms(config: TrainConfig) -> None:
-    """Raise ConfigError if a method, or a term of a sum, is for images."""
-    for _, name in registry.parse(config.method):
-        method = methods.find(name)
-        if method is not None and method.modality == "image":
-            raise ConfigError(
-                f"{name} trains image models, and {config.model} is not one: give the folder of a diffusers pipeline "
-                "(with model_index.json) as model, or take a method for text, such as dpo, ipo or kto"
-            )
 
 
 def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikelihood) -> PreparedData:

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from prefopt.config import TEXT_FIELDS
 from prefopt.modalities.image.report import card, summary
 from prefopt.modalities.image.report.curves import image_groups
 from prefopt.modalities.image.report.findings import image_quality
@@ -39,7 +38,6 @@ class ImageAccount(Account):
         "resolution", "prompt_dropout", "timestep_density", "error_weight", "clip_eps", "judge", "candidates", "threshold",
         "threshold_rule", "prompts_per_step", "num_inference_steps", "guidance_scale",
     )  # fmt: skip
-    meaningless = TEXT_FIELDS
 
     def recognises(self, run: Run) -> bool:
         """See `kinds.py`."""

@@ -1,0 +1,106 @@
+"""One check of all keys: which are unknown, which mean nothing in this run, and why."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from prefopt import methods
+from prefopt.config.applying import Kind, applying, traits_of, unmet
+from prefopt.config.errors import ConfigError
+from prefopt.config.keys.base import Needs
+from prefopt.config.schema import ALIASES, FIELD_NAMES, TrainConfig
+
+STAGES = {
+    "gradient": "a single run with the loss of {method}",
+    "oracle": "the second one alone",
+}
+"""What a run of one stage is."""
+NEAR = 0.7
+"""How close a name must be to a key that exists, and so is spelt as it was meant."""
+
+
+def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> None:
+    """Refuse all keys that this run cannot use, in one error.
+
+    A key counts as given if it differs from its default.
+
+    Args:
+        config: of the run.
+        kind: what its model is.
+        unknown: keys that were given and are none of the schema or of the objective.
+
+    Raises:
+        ConfigError: each wrong key with the reason, and with the nearest one that means something in this run.
+    """
+    there = traits_of(config.method, config.stage) | kind.traits
+    foreign = {
+        key: reason(config, kind, need)
+        for key, field in TrainConfig.model_fields.items()
+        if getattr(config, key) != field.default and (need := unmet(key, there)) is not None
+    }
+    if config.stage == "oracle" and "oracle" not in there and "stage" not in foreign:
+        foreign["stage"] = f"stage=oracle belongs to compo, and {config.method} has no such stage"
+    if unknown or foreign:
+        usable = applying(config.method, kind.traits, config.stage)
+        raise refusal(config.method, objective_keys(config.method, config.first), unknown, foreign, usable)
+
+
+def reason(config: TrainConfig, kind: Kind, need: Needs) -> str:
+    """Why a key with this need means nothing in this run."""
+    lacks = need.lacks
+    if set(need.traits) & methods.traits(config.method):
+        lacks = f"and stage={config.stage} is {STAGES[config.stage]}"
+    noun = f"{'an' if kind.noun[0] in 'aeiou' else 'a'} {kind.noun} model"
+    return f"for {need.words}, {lacks.format(method=config.method, model=config.model, noun=noun)}"
+
+
+def objective_keys(method: str, first: object = None) -> tuple[str, ...]:
+    """Hyper-parameters that a method takes; compo's first stage has a loss of its own.
+
+    Raises:
+        KeyError, ValueError: no such objective.
+    """
+    from prefopt.objectives import registry
+
+    own = tuple(registry.hyperparameter_names(method))
+    return own + tuple(registry.hyperparameter_names("simpo")) if first == "simpo" else own
+
+
+def refusal(
+    method: str,
+    own: Collection[str],
+    unknown: Sequence[str],
+    foreign: Mapping[str, str],
+    usable: Collection[str] = FIELD_NAMES,
+) -> ConfigError:
+    """The error for wrong keys.
+
+    Args:
+        method: of the run.
+        own: hyper-parameters that it takes.
+        unknown: keys that nobody knows.
+        foreign: keys that mean nothing in this run, with the reason.
+        usable: keys of the schema that do.
+    """
+    known = {*usable, *own, *(alias for alias, key in ALIASES.items() if key in {*usable, *own})}
+    takes = f"{method} takes {', '.join(sorted({*own})) or 'no hyper-parameters'}; `prefopt methods NAME` lists every key"
+    if len(unknown) + len(foreign) == 1:
+        for key in unknown:
+            return ConfigError(f"unknown key {key!r}{nearest(key, known)} ({takes})")
+        for key, why in foreign.items():
+            return ConfigError(f"{key}: {why}. Leave it out{nearest(key, known, NEAR)}")
+    lines = [f"  {key}: unknown{nearest(key, known)}" for key in unknown]
+    lines += [f"  {key}: {why}{nearest(key, known, NEAR)}" for key, why in foreign.items()]
+    end = [takes] if unknown else []
+    return ConfigError(
+        "\n".join(
+            [f"{len(lines)} keys mean nothing in this run. Leave them out, or correct them:", *lines, *end]
+        )
+    )
+
+
+def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str:
+    """`; did you mean X?` for the closest known name, if it is at least so close, or an empty string."""
+    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=least)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""Keys of the configuration, a file a kind; each group says where it applies."""

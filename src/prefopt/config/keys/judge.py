@@ -1,0 +1,25 @@
+"""Who judges what the policy samples."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from prefopt.config.keys.base import Keys, Needs
+
+JUDGED = Needs(
+    ("samples", "judged"), "methods that ask a judge (such as online_dpo or lpo)", "which {method} does not"
+)
+
+
+class JudgeKeys(Keys):
+    """Keys of judges."""
+
+    where: ClassVar[tuple[Needs, ...]] = (JUDGED,)
+
+    judge: str | None = Field(
+        None,
+        description="scores candidates: lrm:DIR (latents), or a scorer of images as for `reward`; for online_dpo world:text or "
+        "openai:MODEL@URL",
+    )

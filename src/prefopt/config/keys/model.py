@@ -1,0 +1,45 @@
+"""The model: how it is loaded and computed, and which of its weights are trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from prefopt.config.keys.base import TEXT, Keys
+
+
+class ModelKeys(Keys):
+    """Keys of the model; of every run."""
+
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        "auto", description="weights; auto: float32 for full fine-tuning, the checkpoint's under adapters"
+    )
+    bf16: bool | None = Field(None, description="bf16 autocast; None: on where the GPU supports it")
+    attn_implementation: Annotated[str | None, TEXT] = Field(
+        None, description="attention of transformers: sdpa, eager, flash_attention_2"
+    )
+    gradient_checkpointing: bool | Literal["auto"] = Field(
+        False,
+        description="recompute activations in the backward pass: less memory; auto: if it would not fit",
+    )
+    torch_compile: Annotated[bool, TEXT] = Field(
+        False, description="compile norms and feed-forward parts: faster steps after a slow first one"
+    )
+    batch_layout: Annotated[Literal["auto", "shared", "packed", "plain"], TEXT] = Field(
+        "auto",
+        description="prompts shared by several completions and short rows packed, only packed, or one padded row "
+        "an item; auto: the densest that the model is found to score rightly",
+    )
+    use_peft: bool = Field(False, description="train LoRA adapters instead of the weights")
+    lora_r: int = Field(16, ge=1)
+    lora_alpha: int = Field(32, ge=1)
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="only 0 keeps policy and reference equal at the start"
+    )
+    lora_target_modules: Annotated[list[str] | str | None, TEXT] = Field(
+        None, description="None: peft's default for the architecture"
+    )
+    load_in_4bit: Annotated[bool, TEXT] = Field(
+        False, description="QLoRA: quantized base weights under adapters (needs the qlora extra)"
+    )

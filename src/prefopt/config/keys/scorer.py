@@ -1,0 +1,19 @@
+"""What scores the samples that a run draws along the way."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from prefopt.config.keys.base import IMAGE, Keys, Needs
+
+
+class ScorerKeys(Keys):
+    """Keys of scorers of samples."""
+
+    where: ClassVar[tuple[Needs, ...]] = (IMAGE,)
+
+    reward: str | None = Field(
+        None, description="scorer of samples: world:picture, pickscore:DIR, clip:DIR, hps:DIR, lrm:DIR, ..."
+    )

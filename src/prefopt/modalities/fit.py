@@ -1,0 +1,45 @@
+"""Whether a method can train a model: asked before a configuration is used, by whoever is about to use it."""
+
+from __future__ import annotations
+
+from prefopt import methods
+from prefopt.config import ConfigError
+from prefopt.methods import Method
+from prefopt.modalities import find, of_model
+from prefopt.modalities.base import Modality
+
+WELL_KNOWN = ("dpo", "ipo", "kto", "diffusion_dpo")
+"""Methods to name as examples."""
+
+
+def fits(method: Method, kind: Modality) -> bool:
+    """Whether models of that kind have what a method trains."""
+    return method.modality in ("any", *kind.traits)
+
+
+def kind_for(method: str, model: str) -> Modality:
+    """The modality of a model, if a method, or every term of a sum, can train it.
+
+    Raises:
+        ConfigError: a term is for models of another modality, or cannot be a term.
+    """
+    from prefopt.objectives import registry
+
+    kind = of_model(model)
+    names = [name for _, name in registry.parse(method)]
+    for name in names:
+        term = methods.find(name)
+        if term is None:
+            continue
+        if not fits(term, kind):
+            wanted = find(term.modality)
+            known = [n for n in WELL_KNOWN if fits(methods.all_methods()[n], kind)][:3]
+            raise ConfigError(
+                f"{name} trains {wanted.noun} models, and {model} is not one: give {wanted.model} as model, or take a "
+                f"method for {kind.noun} models, such as {', '.join(known[:-1])} or {known[-1]}"
+            )
+        if len(names) > 1 and "usual_scores" not in term.traits:
+            raise ConfigError(
+                f"{name} has scores of its own and cannot be a term of a sum: run it alone; given {method}"
+            )
+    return kind

@@ -1,0 +1,234 @@
+"""The keys: their names, order, defaults and ranges."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from prefopt.config import ALIASES, FIELD_NAMES, ConfigError, TrainConfig, resolve
+
+NEEDED = {"method": "dpo", "model": "m", "data": "d"}
+# Public: scripts of users hold these. Adding one is fine; write it here. Renaming one needs an alias. The order is that of
+# a saved configuration.
+KEYS = [
+    "split_margin",
+    "split_rule",
+    "noisy_pairs",
+    "first",
+    "perturbations",
+    "radius",
+    "radius_relative",
+    "perturbed",
+    "perturbation_sampler",
+    "fast_sampling",
+    "gate",
+    "step_size",
+    "keep_fraction",
+    "lambda_g",
+    "clip_sigma",
+    "accept_check",
+    "rounds",
+    "seed_pairs",
+    "seed_selection",
+    "seed_epochs",
+    "prompts",
+    "prompts_per_round",
+    "responses",
+    "response_tokens",
+    "response_temperature",
+    "response_top_p",
+    "generation_server",
+    "accumulate",
+    "train_reference",
+    "epsilon",
+    "group_size",
+    "doubted_share",
+    "stage",
+    "judge",
+    "prompts_per_step",
+    "candidates",
+    "threshold",
+    "threshold_rule",
+    "continue_from",
+    "first_compared_step",
+    "last_compared_step",
+    "judge_timestep",
+    "eta",
+    "grad_scale",
+    "temporal_weight",
+    "average_noise",
+    "anchor",
+    "sampler",
+    "ema_decay",
+    "feature_scale",
+    "text_projection",
+    "shared_noise",
+    "consistency",
+    "resolution",
+    "crop",
+    "prompt_dropout",
+    "noise_epochs",
+    "timestep_density",
+    "error_weight",
+    "guidance_scale",
+    "num_inference_steps",
+    "reward",
+    "method",
+    "model",
+    "data",
+    "output_dir",
+    "eval_data",
+    "eval_size",
+    "split",
+    "eval_split",
+    "rename_columns",
+    "ignore_columns",
+    "data_config",
+    "max_length",
+    "max_examples",
+    "template_date",
+    "ties",
+    "columns",
+    "label_noise",
+    "dtype",
+    "bf16",
+    "attn_implementation",
+    "gradient_checkpointing",
+    "torch_compile",
+    "batch_layout",
+    "use_peft",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "load_in_4bit",
+    "reference",
+    "reference_model",
+    "loss_weights",
+    "learning_rate",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "warmup_ratio",
+    "max_grad_norm",
+    "per_device_train_batch_size",
+    "per_device_train_batch_tokens",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "seed",
+    "per_device_eval_batch_size",
+    "eval_steps",
+    "logging_steps",
+    "token_metrics",
+    "save_steps",
+    "save_total_limit",
+    "save_checkpoints",
+    "resume",
+    "overwrite",
+    "sample_prompts",
+    "sample_max_new_tokens",
+    "sample_temperature",
+    "report_to",
+    "run_name",
+]
+
+
+def test_public_keys():
+    assert list(TrainConfig.model_fields) == KEYS
+    assert set(ALIASES.values()) <= set(KEYS) | {"lambda_"}
+
+
+def test_no_objective_has_a_key_of_the_schema():
+    """It would be taken for the schema's and never reach the objective."""
+    from prefopt.objectives import names, registry
+
+    clashes = {(n, k) for n in names() for k in registry.hyperparameter_names(n) if k in FIELD_NAMES}
+    assert clashes == {("beta_dpo", "seed")}, "the run's seed, meant for both"
+
+
+def test_defaults_that_results_depend_on():
+    config = TrainConfig(**NEEDED)  # before a method's own defaults
+    expected = {
+        "max_length": 1024, "eval_size": 0.1, "learning_rate": 1e-6, "optim": "adamw", "adam_beta1": 0.9,
+        "adam_beta2": 0.999, "adam_epsilon": 1e-8, "weight_decay": 0.0, "lr_scheduler_type": "linear",
+        "warmup_steps": 0, "warmup_ratio": 0.0, "max_grad_norm": 1.0, "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 1, "num_train_epochs": 1.0, "max_steps": None, "seed": 0, "ties": None,
+        "label_noise": 0.0, "dtype": "auto", "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "reference": "auto",
+    }  # fmt: skip
+    assert {key: getattr(config, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("eval_size", -0.1),
+        ("label_noise", 1.1),
+        ("label_noise", -0.1),
+        ("max_examples", 0),
+        ("lora_r", 0),
+        ("lora_dropout", 1.0),
+        ("adam_beta1", 1.0),
+        ("adam_beta2", 1.0),
+        ("adam_epsilon", 0),
+        ("weight_decay", -1),
+        ("warmup_ratio", 1.5),
+        ("max_grad_norm", 0),
+        ("per_device_train_batch_size", 0),
+        ("gradient_accumulation_steps", 0),
+        ("num_train_epochs", 0),
+        ("save_total_limit", 0),
+        ("sample_temperature", 0),
+        ("ties", "keep"),
+    ],
+)
+def test_values_out_of_range(key, value):
+    with pytest.raises(ConfigError, match=f"^{key}: .*given {value!r}"):
+        resolve(NEEDED, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("max_steps", 0, "or -1: by num_train_epochs"),
+        ("max_steps", -2, "or -1: by num_train_epochs"),
+        ("max_steps", 0.5, "valid integer"),
+        ("eval_steps", 0, "null: ten times a run"),
+        ("eval_steps", 0.2, "optimizer steps from one evaluation"),
+        ("save_steps", 0, "null: at the end of every epoch"),
+        ("save_steps", 0.5, "optimizer steps from one checkpoint"),
+        ("logging_steps", 0, "optimizer steps from one line"),
+        ("logging_steps", 0.1, "optimizer steps from one line"),
+        ("save_total_limit", None, "newest checkpoints to keep"),
+        ("num_train_epochs", -1, "greater than 0"),
+        ("num_train_epochs", float("inf"), "finite"),
+        ("num_train_epochs", float("nan"), "finite"),
+        ("max_grad_norm", 0, "null: no clipping"),
+        ("per_device_train_batch_tokens", 0, "greater than or equal to 1"),
+        ("per_device_train_batch_tokens", -1, "greater than or equal to 1"),
+        ("warmup_steps", 0.1, "valid integer"),
+        ("rounds", -1, "greater than or equal to 0"),
+        ("seed_epochs", 0, "greater than 0"),
+    ],
+)
+def test_values_that_would_do_nothing(key, value, words):
+    with pytest.raises(ConfigError, match=rf"^{key}\b.*{words}"):
+        resolve(NEEDED, {key: value})
+
+
+def test_schema_is_strict_and_frozen():
+    config, _ = resolve(NEEDED)
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1
+    with pytest.raises(ValidationError, match="betta"):
+        TrainConfig(**NEEDED, betta=1)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_no_generator_takes(seed):
+    with pytest.raises(ConfigError, match=rf"seed: input should be (greater|less) than .*given {seed}"):
+        resolve(NEEDED, {"seed": seed})
