@@ -182,7 +182,7 @@ def _print_lengths(console: Console, report: DataReport, names: Mapping[str, str
         )
     console.print(table)
     gap, share = report.length_gap["mean"], report.length_gap["share_chosen_longer"]
-    if gap is not None:
+    if gap is not None and {"chosen", "rejected"} <= names.keys():
         longer = (
             ""
             if share is None

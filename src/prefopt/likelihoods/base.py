@@ -21,8 +21,8 @@ class ItemScores:
 
     logp_NL: Tensor
     """(N, L) score of each part of an item; zero after the item's end. For text, log-probabilities in nats."""
-    length_N: Tensor | None = None
-    """(N,) number of scored tokens; None where an item is one undivided thing."""
+    length_N: Tensor
+    """(N,) number of scored parts: tokens, or 1 of an undivided thing (`one_part`)."""
     log_p2_N: Tensor | None = None
     """(N,) sum over completion tokens of log sum_v pi(v)^2; only when asked for."""
     entropy_N: Tensor | None = None
@@ -36,6 +36,11 @@ class ItemScores:
     def logp_N(self) -> Tensor:
         """(N,) score of each item."""
         return self.logp_NL.sum(-1)
+
+
+def one_part(score_N: Tensor) -> ItemScores:
+    """Scores of items without parts."""
+    return ItemScores(logp_NL=score_N[:, None], length_N=torch.ones(len(score_N), device=score_N.device))
 
 
 class Plan(Protocol):
@@ -68,7 +73,7 @@ class Likelihood(Protocol):
         ...
 
     def key(self, item: Any) -> str:
-        """Digest of all that an item's score depends on, but for the model."""
+        """Digest, in hexadecimal digits, of all that an item's score depends on but for the model."""
         ...
 
     def width(self, item: Any) -> int:

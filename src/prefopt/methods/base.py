@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Modality = Literal["any", "text", "image"]
-
 STAGE_TRAITS: Mapping[str, frozenset[str]] = {
     "": frozenset(),
     "self": frozenset({"stages", "rounds"}),
@@ -61,9 +59,10 @@ class Method:
         paper: where it comes from.
         summary: one sentence: the idea.
         use_when: one or two sentences for somebody choosing.
-        modality: what a sample may be. "any" where the objective reads log-ratios alone, which every modality has;
-            "text" where it reads tokens, lengths or the scale of a text's log-probability; "image" where it reads
-            denoising errors, reverse steps or an image judge's scores. It says nothing about prompts.
+        modality: the trait that a model must have (`Modality.traits`). "any" where the objective reads log-ratios alone,
+            which every modality has; "text" where it reads tokens, lengths or the scale of a text's log-probability;
+            "image" where it reads denoising errors, reverse steps or an image judge's scores. It says nothing about
+            prompts.
         samples: what the method draws while training and compares: candidates of a reverse step, or whole
             trajectories. Its rows are prompts then, and comparisons otherwise.
         stages: how the method's several runs follow each other: "rounds" of training on answers that the policy wrote,
@@ -82,7 +81,7 @@ class Method:
     summary: str
     use_when: str
     failure_signs: str
-    modality: Modality = "text"
+    modality: str = "text"
     samples: Literal["", "steps", "trajectories"] = ""
     stages: Literal["", "self", "judged", "oracle"] = ""
     likelihood: Literal["", "transition", "guided", "reward"] = ""

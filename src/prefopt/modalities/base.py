@@ -111,6 +111,7 @@ class Context:
     """What a modality is given.
 
     Attributes:
+        modality: what the model is.
         config: resolved configuration.
         objective: the loss.
         accelerator: Accelerate's.
@@ -121,6 +122,7 @@ class Context:
         trackers: of the run.
     """
 
+    modality: Modality
     config: TrainConfig
     objective: Objective
     accelerator: Any
@@ -143,6 +145,7 @@ class Context:
         self.record.claim()
         self.trackers.open()
         self.record.open()
+        self.record.manifest(modality=self.modality.name)
         self.record.data(data.report, data.dropped)
         self.console.data(data.report, *(n or (len(data.train), len(data.held_out))), data.not_held_out)
         if first_pair is not None:

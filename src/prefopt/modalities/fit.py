@@ -5,7 +5,7 @@ from __future__ import annotations
 from prefopt import methods
 from prefopt.config import ConfigError
 from prefopt.methods import Method
-from prefopt.modalities import find, of_model
+from prefopt.modalities import all_modalities, of_model
 from prefopt.modalities.base import Modality
 
 WELL_KNOWN = ("dpo", "ipo", "kto", "diffusion_dpo")
@@ -15,6 +15,12 @@ WELL_KNOWN = ("dpo", "ipo", "kto", "diffusion_dpo")
 def fits(method: Method, kind: Modality) -> bool:
     """Whether models of that kind have what a method trains."""
     return method.modality in ("any", *kind.traits)
+
+
+def least(trait: str) -> Modality:
+    """The plainest modality with a trait: the one that is called so, or has the fewest others."""
+    having = [kind for kind in all_modalities().values() if trait in kind.traits]
+    return min(having, key=lambda kind: (kind.name != trait, len(kind.traits)))
 
 
 def kind_for(method: str, model: str) -> Modality:
@@ -32,7 +38,7 @@ def kind_for(method: str, model: str) -> Modality:
         if term is None:
             continue
         if not fits(term, kind):
-            wanted = find(term.modality)
+            wanted = least(term.modality)
             known = [n for n in WELL_KNOWN if fits(methods.all_methods()[n], kind)][:3]
             raise ConfigError(
                 f"{name} trains {wanted.noun} models, and {model} is not one: give {wanted.model} as model, or take a "

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prefopt import methods, modalities
+from prefopt import methods
 from prefopt.config import ConfigError, TrainConfig, check_keys, run_folder
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.clock import dated, today
@@ -82,8 +82,8 @@ def run(
         StopRun: training cannot go on; the folder keeps everything up to there.
     """
     objective = build_objective(config, hyper)
-    kind = kind_for(config.method, config.model)
-    check_keys(config, kind)
+    modality = kind_for(config.method, config.model)
+    check_keys(config, modality)
     check_trackers(config.report_to)
     folder = run_folder(config)
     lock = FolderLock(folder)
@@ -101,8 +101,8 @@ def run(
             if find_resume(config, folder) != resume_from:
                 raise ConfigError(f"another run has just written to {folder}: start again")
         stack.enter_context(dated(day_of(config, resume_from, accelerator)))
-        context = Context(config, objective, accelerator, bf16, record, console, reward, trackers)
-        setup = kind.part("setup").set_up(context)
+        context = Context(modality, config, objective, accelerator, bf16, record, console, reward, trackers)
+        setup = modality.part("setup").set_up(context)
         with kept_memory(accelerator.device.type):
             course = assemble(context, setup, prepare_model)
             course.run(resume_from)
@@ -262,7 +262,7 @@ def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]
     method = methods.find(config.method)
     return {
         "method": config.method,
-        "modality": modalities.of_model(config.model).name,
+        "modality": context.modality.name,
         "title": method.title if method else config.method,
         "summary": method.summary if method else "",
         "paper": None if method is None else {**asdict(method.paper), "bibtex": method.paper.bibtex},

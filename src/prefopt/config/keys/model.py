@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from prefopt.config.keys.base import TEXT, Keys
+from prefopt.config.keys.base import ADAPTERS, TEXT, Keys
 
 
 class ModelKeys(Keys):
@@ -31,10 +31,12 @@ class ModelKeys(Keys):
         description="prompts shared by several completions and short rows packed, only packed, or one padded row "
         "an item; auto: the densest that the model is found to score rightly",
     )
-    use_peft: bool = Field(False, description="train LoRA adapters instead of the weights")
-    lora_r: int = Field(16, ge=1)
-    lora_alpha: int = Field(32, ge=1)
-    lora_dropout: float = Field(
+    use_peft: Annotated[bool, ADAPTERS] = Field(
+        False, description="train LoRA adapters instead of the weights"
+    )
+    lora_r: Annotated[int, ADAPTERS] = Field(16, ge=1)
+    lora_alpha: Annotated[int, ADAPTERS] = Field(32, ge=1)
+    lora_dropout: Annotated[float, ADAPTERS] = Field(
         0.0, ge=0, lt=1, description="only 0 keeps policy and reference equal at the start"
     )
     lora_target_modules: Annotated[list[str] | str | None, TEXT] = Field(

@@ -236,8 +236,9 @@ def assembled(
     record = Record(Path(config.output_dir), config, hyper, main=True, resuming=False)
     console = Console(False)
     trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
-    context = Context(config, objective, accelerator, bf16, record, console, None, trackers)
-    setup = modalities.of_model(context.config.model).part("setup").set_up(context)
+    modality = modalities.of_model(config.model)
+    context = Context(modality, config, objective, accelerator, bf16, record, console, None, trackers)
+    setup = modality.part("setup").set_up(context)
     if change is not None:
         setup = change(context, setup)
     course = assemble(context, setup, None)

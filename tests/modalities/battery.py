@@ -1,0 +1,201 @@
+"""The rows of the modality battery: what each modality is tried on. A new modality is a row here.
+
+`vectors` is the modality of docs/add_a_modality.md, installed from that page.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+import tiny_pipelines
+from conftest import ROWS, save_tiny_model
+from modalities.image.image_runs import picture, png
+
+PAGE = Path(__file__).parents[2] / "docs" / "add_a_modality.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One modality.
+
+    Attributes:
+        name: of the modality.
+        model: fills a folder with a tiny random model, as its own library saves it.
+        data: fills a folder with rows, and returns what to give as `data`; pairs whose winner differs from the loser.
+        again: loads what a run has left in `model/` with the library that the model is from, adapters merged into the
+            start, and saves a whole model into a folder that is not there.
+        options: learning rate and the like, with which 20 steps of dpo move the model.
+        adapters: whether it takes LoRA adapters.
+        foreign: keys that mean nothing to it, by value, with words of the reason.
+        misspelt: a key and the one that was meant.
+        form: what `prefopt check` calls its samples.
+    """
+
+    name: str
+    model: Callable[[Path], Path]
+    data: Callable[[Path], Path]
+    again: Callable[[Path, Path, Path], None]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    adapters: bool = True
+    foreign: Mapping[str, tuple[Any, str]]
+    misspelt: tuple[str, str]
+    form: str
+
+
+# -- text ----------------------------------------------------------------------------------------------------
+
+
+def text_rows(folder: Path) -> Path:
+    """Pairs under several prompts."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), "utf-8")
+    return path
+
+
+def text_again(run: Path, start: Path, folder: Path) -> None:
+    """Plain transformers and peft."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if (run / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        base = AutoModelForCausalLM.from_pretrained(start)
+        model = PeftModel.from_pretrained(base, run).merge_and_unload()
+    else:
+        model = AutoModelForCausalLM.from_pretrained(run)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(run).save_pretrained(folder)
+
+
+# -- images --------------------------------------------------------------------------------------------------
+
+
+def image_rows(folder: Path) -> Path:
+    """Pairs of noise, each under a prompt of its own."""
+    rows = []
+    for n in range(6):
+        row = {"prompt": f"picture {n}"}
+        for side, seed in (("chosen", 2 * n), ("rejected", 2 * n + 1)):
+            row[f"{side}_image"] = f"{n}-{side}.png"
+            (folder / row[f"{side}_image"]).write_bytes(png(picture(seed)))
+        rows.append(row)
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def image_again(run: Path, start: Path, folder: Path) -> None:
+    """Plain diffusers."""
+    from diffusers import DiffusionPipeline
+
+    adapters = (run / "pytorch_lora_weights.safetensors").exists()
+    pipe = DiffusionPipeline.from_pretrained(start if adapters else run, safety_checker=None)
+    if adapters:
+        pipe.load_lora_weights(run)
+        pipe.fuse_lora()
+        pipe.unload_lora_weights()
+    pipe.save_pretrained(folder)
+
+
+# -- the page ------------------------------------------------------------------------------------------------
+
+
+def install_vectors(folder: Path) -> Path:
+    """Write the page's package and its entry point into a folder for the Python path."""
+    page = PAGE.read_text("utf-8")
+    for name, code in re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.S):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(code, "utf-8")
+    (point,) = re.findall(r"<!-- entry points -->\n```toml\n(.*?)```", page, re.S)
+    group, target = re.fullmatch(r'\[project\.entry-points\."(.*)"\]\nvectors = "(.*)"\n', point).groups()  # type: ignore[union-attr]
+    info = folder / "gaussian_vectors-1.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_text(f"[{group}]\nvectors = {target}\n", "utf-8")
+    return folder
+
+
+def vector_model(folder: Path) -> Path:
+    """A matrix of zeros."""
+    folder.mkdir()
+    save_file({"weight": torch.zeros(2, 3)}, folder / "gaussian.safetensors")
+    return folder
+
+
+def vector_rows(folder: Path) -> Path:
+    """Winners follow the condition, losers go the other way."""
+    rng = random.Random(0)
+    rows = []
+    for _ in range(6):
+        condition = [rng.gauss(0, 1) for _ in range(3)]
+        better = [condition[0] + rng.gauss(0, 0.1), condition[1] + rng.gauss(0, 0.1)]
+        rows.append(
+            {"prompt_vector": condition, "chosen_vector": better, "rejected_vector": [-x for x in better]}
+        )
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def vector_again(run: Path, start: Path, folder: Path) -> None:
+    """A copy: its library is safetensors."""
+    from safetensors.torch import load_file
+
+    folder.mkdir()
+    save_file(load_file(run / "gaussian.safetensors"), folder / "gaussian.safetensors")
+
+
+BATTERY = [
+    Row(
+        name="text",
+        model=save_tiny_model,
+        data=text_rows,
+        again=text_again,
+        options={"learning_rate": 1e-3, "beta": 0.1, "sample_max_new_tokens": 4},
+        foreign={
+            "guidance_scale": (2.0, "for diffusion models"),
+            "crop": ("none", "for image models"),
+            "candidates": (3, "for methods that sample while training"),
+            "rounds": (2, "for methods of several runs"),
+        },
+        misspelt=("max_lenght", "max_length"),
+        form="text",
+    ),
+    Row(
+        name="image",
+        model=tiny_pipelines.tiny_sd,
+        data=image_rows,
+        again=image_again,
+        options={"learning_rate": 1e-4, "beta": 500, "num_inference_steps": 2, "noise_epochs": 1},
+        foreign={
+            "max_length": (64, "for text models"),
+            "load_in_4bit": (True, "for text models"),
+            "candidates": (3, "for methods that sample while training"),
+        },
+        misspelt=("guidance_scal", "guidance_scale"),
+        form="images",
+    ),
+    Row(
+        name="vectors",
+        model=vector_model,
+        data=vector_rows,
+        again=vector_again,
+        options={"learning_rate": 0.05, "beta": 0.5},
+        adapters=False,
+        foreign={
+            "max_length": (64, "for text models"),
+            "guidance_scale": (2.0, "for diffusion models"),
+            "use_peft": (True, "for models that take adapters"),
+        },
+        misspelt=("learning_rat", "learning_rate"),
+        form="vectors",
+    ),
+]

@@ -1,0 +1,206 @@
+"""What every modality must do, on a tiny model and a few rows; `battery.py` has a row for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import prefopt
+from modalities.battery import BATTERY, Row, install_vectors
+from prefopt import modalities
+from prefopt.cli.check import command as check
+from prefopt.config import ConfigError
+from training.test_processes import free_port
+
+QUIET: dict[str, Any] = {
+    "eval_size": 0, "sample_prompts": 2, "logging_steps": 1, "eval_steps": 20, "lr_scheduler_type": "constant",
+    "weight_decay": 0.0, "max_steps": 20, "save_steps": 8, "per_device_train_batch_size": 2, "bf16": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A modality with its files."""
+
+    row: Row
+    model: Path
+    data: Path
+    place: Path
+
+    def options(self, folder: str, **more: Any) -> dict[str, Any]:
+        given = {**QUIET, **self.row.options, **more}
+        return {"model": self.model, "data": self.data, "output_dir": self.place / folder, **given}
+
+    def train(self, folder: str, **more: Any) -> prefopt.TrainResult:
+        options = {k: str(v) if isinstance(v, Path) else v for k, v in self.options(folder, **more).items()}
+        return prefopt.train("dpo", **options)
+
+    def words(self, folder: str, **more: Any) -> list[str]:
+        return [
+            f"{k}={json.dumps(v) if isinstance(v, bool) else v}"
+            for k, v in self.options(folder, **more).items()
+        ]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The modality of the page, as a package of its own, for this process and those that it starts."""
+    folder = install_vectors(tmp_path_factory.mktemp("packages"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setenv(
+            "PYTHONPATH", os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        )
+        modalities.all_modalities.cache_clear()
+        yield
+    modalities.all_modalities.cache_clear()
+
+
+@pytest.fixture(scope="module", params=BATTERY, ids=lambda row: row.name)
+def tried(request: pytest.FixtureRequest, installed: None, tmp_path_factory: pytest.TempPathFactory) -> Tried:
+    place = tmp_path_factory.mktemp(request.param.name)
+    return Tried(request.param, request.param.model(place / "start"), request.param.data(place), place)
+
+
+@pytest.fixture(scope="module")
+def straight(tried: Tried) -> prefopt.TrainResult:
+    """Twenty steps with everything as it comes."""
+    return tried.train("straight")
+
+
+def column(result: prefopt.TrainResult, name: str) -> list[float]:
+    return [line[name] for line in result.history if name in line]
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "model").rglob("*.safetensors")}
+
+
+def test_the_model_is_recognised(tried):
+    assert modalities.of_model(str(tried.model)).name == tried.row.name
+
+
+def test_it_starts_at_the_reference_and_learns(tried, straight):
+    margins, losses = column(straight, "train_rows_rewards/margins"), column(straight, "loss")
+    assert margins[0] == pytest.approx(0, abs=1e-4)
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    assert len(losses) == 20
+    assert margins[-1] > 0.01
+    assert column(straight, "train_rows_loss")[-1] < column(straight, "train_rows_loss")[0]
+
+
+def test_page_card_and_record_are_drawn(tried, straight):
+    folder = straight.output_dir
+    page, card = (folder / "report.html").read_text(), (folder / "README.md").read_text()
+    assert "cannot be shown" not in page
+    assert "Training curves" in page
+    assert "Error" not in page
+    assert json.loads((folder / "record" / "manifest.json").read_text())["modality"] == tried.row.name
+    assert "| Accuracy" in card
+    samples = json.loads((folder / "record" / "samples.json").read_text())
+    assert [g["label"] for g in samples["prompts"][0]["generations"]] == ["before", "after"]
+    code = card.partition("```python\n")[2].partition("```")[0]
+    compile(code, "card", "exec")
+    assert straight.load_model() is not None
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(tried, straight):
+    folder = tried.place / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefopt", "train", "dpo", *tried.words("killed")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    try:
+        while not (folder / "checkpoints" / "step-00000008").exists():
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    result = tried.train("killed", resume=True)
+    assert weights(folder) == weights(straight.output_dir)
+    assert column(result, "loss") == column(straight, "loss")
+
+
+def test_references_agree(tried, straight):
+    live, cached = (
+        column(tried.train(kind, reference=kind, sample_prompts=0), "loss") for kind in ("live", "cached")
+    )
+    assert cached == pytest.approx(live, rel=1e-3)
+    assert column(straight, "loss") in (live, cached)
+
+
+def test_its_own_library_loads_what_was_trained(tried, straight):
+    """With the same scores: a run that starts from it begins where this one ended."""
+    tried.row.again(straight.model_dir, tried.model, tried.place / "again")
+    begun = tried.train("from-again", model=tried.place / "again", max_steps=1, save_checkpoints=False)
+    for side in ("chosen", "rejected"):
+        ended = column(straight, f"train_rows_logps/{side}")[-1]
+        assert column(begun, f"train_rows_logps/{side}")[0] == pytest.approx(ended, rel=1e-4)
+
+
+def test_adapters(tried):
+    """Switched off they are the reference; loaded by their own library and merged they score as they did."""
+    if not tried.row.adapters:
+        pytest.skip("it takes no adapters, and refuses them: see the foreign keys")
+    given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_checkpoints": False}
+    given["learning_rate"] = 10 * tried.row.options["learning_rate"]
+    off = tried.train("adapters", reference="adapter_off", **given)
+    live = tried.train("adapters-live", reference="live", **given)
+    assert column(off, "loss") == pytest.approx(column(live, "loss"), rel=1e-3)
+    moved = column(off, "train_rows_logps/chosen")
+    assert moved[-1] != pytest.approx(moved[0], rel=1e-4)
+    tried.row.again(off.model_dir, tried.model, tried.place / "merged")
+    begun = tried.train("from-merged", model=tried.place / "merged", max_steps=1, save_checkpoints=False)
+    for side in ("chosen", "rejected"):
+        ended = column(off, f"train_rows_logps/{side}")[-1]
+        assert column(begun, f"train_rows_logps/{side}")[0] == pytest.approx(ended, rel=1e-4)
+
+
+def test_two_processes_are_one(tried):
+    one = tried.train("one", max_steps=3, sample_prompts=0, save_checkpoints=False)
+    words = tried.words(
+        "two", max_steps=3, sample_prompts=0, save_checkpoints=False, per_device_train_batch_size=1
+    )
+    command = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "-m", "prefopt", "train", "dpo", *words],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(x) for x in (tried.place / "two" / "metrics.jsonl").read_text().splitlines()]
+    assert [x["loss"] for x in lines if "loss" in x] == pytest.approx(column(one, "loss"), rel=1e-4)
+
+
+def test_foreign_and_misspelt_keys_are_refused_at_once(tried):
+    given, meant = tried.row.misspelt
+    foreign = {key: value for key, (value, _) in tried.row.foreign.items()}
+    with pytest.raises(ConfigError) as told:
+        tried.train("refused", **foreign, **{given: 1})
+    text = str(told.value)
+    assert f"{given}: unknown; did you mean {meant!r}?" in text
+    for key, (_, why) in tried.row.foreign.items():
+        (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{key}:"))
+        assert why in line
+    assert not (tried.place / "refused").exists()
+
+
+def test_check_reads_its_rows(tried):
+    done = CliRunner().invoke(check, [str(tried.data)])
+    assert done.exit_code == 0, done.output
+    assert f"pairs of {tried.row.form}" in done.output
