@@ -196,7 +196,7 @@ def test_pixel_judge_scores_a_pair_as_the_table_of_its_pretraining_does(root):
 
 
 def test_pictures_of_pretraining_are_the_worlds(root, monkeypatch):
-    from prefopt.worlds import picture_model
+    from prefopt.worlds.picture import model as picture_model
 
     seen = []
     monkeypatch.setattr(picture_model, "pretrain", lambda folder, pictures, **rest: seen.append(pictures))
@@ -298,7 +298,7 @@ def test_reproduction_puts_its_parts_together_and_writes_its_figures(
 
 @pytest.mark.slow
 def test_pretraining_of_the_pixel_judge_learns_to_match_every_seeds_captions():
-    from prefopt.worlds.picture_task import draw
+    from prefopt.worlds.picture.task import draw
 
     for seed in range(3):
         model, prompts = lpo_judges.pretrain_pixel(seed, FULL), world_of_seed(seed, FULL).prompts(144)

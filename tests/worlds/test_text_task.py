@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefopt.worlds import get_world
-from prefopt.worlds.text_task import FAULTS, LEXICON, TASKS, demonstrate, edit_distance, words_of
+from prefopt.worlds.text.task import FAULTS, LEXICON, TASKS, demonstrate, edit_distance, words_of
 
 WORLD = get_world("text")
 words = st.lists(st.sampled_from(LEXICON), min_size=1, max_size=6)

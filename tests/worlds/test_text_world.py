@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from prefopt.worlds import get_world
-from prefopt.worlds.text_task import LEXICON
+from prefopt.worlds.text.task import LEXICON
 
 TINY = {
     "hidden_size": 32,
@@ -58,7 +58,7 @@ def weights_hash(folder) -> str:
 
 
 def test_the_saved_model_is_a_plain_transformers_model(world, loaded):
-    from prefopt.worlds.text_model import sample_completions
+    from prefopt.worlds.text.model import sample_completions
 
     model, tokenizer = loaded
     assert type(model).__name__ == "LlamaForCausalLM"
@@ -201,7 +201,7 @@ def _candidate_files():
 
 def test_sampling_follows_the_models_own_distribution(world, loaded):
     """First tokens drawn at temperature 1 against the exact softmax: no hidden top-k, no padding effect."""
-    from prefopt.worlds.text_model import prompt_text, sample_completions
+    from prefopt.worlds.text.model import prompt_text, sample_completions
 
     model, tokenizer = loaded
     prompts = ["Sort: pear fig apple bat bee", "Unique: fig fig"]  # of different length, so one is padded
@@ -344,7 +344,7 @@ def test_rows_are_read_by_a_plain_json_round_trip(world):
 @pytest.mark.slow
 def test_the_default_world_has_room_that_dpo_uses(tmp_path, monkeypatch):
     from prefopt import objectives
-    from prefopt.worlds import text_model
+    from prefopt.worlds.text import model as text_model
 
     monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path))
     world = get_world("text")

@@ -20,7 +20,7 @@ from torch import Tensor
 from prefopt.objectives.base import Objective, apply_ties_policy, as_shares
 
 if TYPE_CHECKING:
-    from prefopt.worlds import TextWorld
+    from prefopt.worlds.text.world import TextWorld
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def prepare(size: Size, seeds: int) -> None:
 @functools.cache
 def reference(size: Size) -> tuple[Any, Any]:
     """The pretrained model, frozen, and its tokenizer; loaded once a process."""
-    from prefopt.worlds import text_model
+    from prefopt.worlds.text import model as text_model
 
     model, tokenizer = text_model.load(text_world(size).model_dir(progress=False))
     return model.requires_grad_(False), tokenizer
@@ -106,7 +106,7 @@ def log_probs(model: Any, tokenizer: Any, texts: Sequence[tuple[str, str]]) -> t
         (N, T, V) log-probabilities at the completion's positions, (N, T) the completion's tokens ending in the
         end-of-sequence token, (N, T) 1.0 where there is one.
     """
-    from prefopt.worlds.text_model import prompt_text
+    from prefopt.worlds.text.model import prompt_text
 
     prompts = tokenizer([prompt_text(tokenizer, p) for p, _ in texts])["input_ids"]
     answers = tokenizer([a + tokenizer.eos_token for _, a in texts])["input_ids"]
@@ -212,7 +212,7 @@ def measure(model: Any, size: Size, seed: int) -> Measured:
 
 def sample(model: Any, size: Size, seed: int) -> list[tuple[str, str]]:
     """(prompt, completion) for `samples` completions of each held-out prompt, temperature 1."""
-    from prefopt.worlds import text_model
+    from prefopt.worlds.text import model as text_model
 
     _, tokenizer = reference(size)
     world = text_world(size)

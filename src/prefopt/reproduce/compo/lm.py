@@ -143,7 +143,7 @@ def untied(model: Any) -> Any:
 @torch.no_grad()
 def hidden_pair(model: Any, tokenizer: Any, row: lm.Row) -> Pair:
     """The head's inputs along both responses, their ends included."""
-    from prefopt.worlds.text_model import prompt_text
+    from prefopt.worlds.text.model import prompt_text
 
     prompt = tokenizer(prompt_text(tokenizer, row[0]))["input_ids"]
 

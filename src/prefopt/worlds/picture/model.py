@@ -27,8 +27,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.worlds.picture_task import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures, number
-from prefopt.worlds.text_model import progress_bar, quiet_transformers, seeded
+from prefopt.worlds.base import seed_of
+from prefopt.worlds.picture.task import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures
+from prefopt.worlds.pretraining import no_bars, progress_bar, seeded
 
 LATENT_CHANNELS = 12
 PATCH = 4
@@ -63,16 +64,11 @@ def _few_threads() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No bars of transformers and diffusers for what takes a moment."""
-    from diffusers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with quiet_transformers():
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+    with no_bars(diffusers_logging), no_bars(transformers_logging):
+        yield
 
 
 # -- parts ---------------------------------------------------------------------------------------------------
@@ -407,7 +403,7 @@ def sample_images(
                     eta=eta,
                     guidance_scale=guidance_scale,
                     generator=[
-                        torch.Generator().manual_seed(number(f"{seed} {start + k}"))
+                        torch.Generator().manual_seed(seed_of(f"{seed} {start + k}"))
                         for k in range(len(batch))
                     ],
                     output_type="pt",
