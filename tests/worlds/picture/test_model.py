@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -20,18 +19,6 @@ TINY = {
     "pretrain_batch_size": 8,
     "codec_steps": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("PREFOPT_CACHE")
-    os.environ["PREFOPT_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["PREFOPT_CACHE"]
-    else:
-        os.environ["PREFOPT_CACHE"] = before
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -23,18 +22,6 @@ TINY = {
     "pretrain_batch_size": 16,
     "pretrain_learning_rate": 1e-2,
 }
-
-
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("PREFOPT_CACHE")
-    os.environ["PREFOPT_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["PREFOPT_CACHE"]
-    else:
-        os.environ["PREFOPT_CACHE"] = before
 
 
 @pytest.fixture(scope="module")
