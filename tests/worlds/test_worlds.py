@@ -12,10 +12,10 @@ import pytest
 
 import prefopt.worlds
 from prefopt.worlds import (
-    about,
     all_worlds,
+    find,
     get_world,
-    modality_of_world,
+    world_modality,
     world_of,
     world_prompts,
 )
@@ -30,7 +30,7 @@ def test_worlds_are_the_folders_that_are_there():
 def test_a_world_offers_what_a_run_asks_for(name):
     world = get_world(name, seed=3)
     assert world.seed == 3
-    assert type(world).__name__ == about(name).class_name
+    assert type(world).__name__ == find(name).class_name
     # as a run calls them, whose model need not be made for that
     inspect.signature(world.comparisons).bind(3, split="train", label_noise=0.1, seed=1)
     inspect.signature(world.verify).bind("prompt", "sample")
@@ -41,14 +41,14 @@ def test_a_world_offers_what_a_run_asks_for(name):
         assert len(prompts) == count
         assert prompts[:5] == world.prompts(5, split)
     assert not set(world.prompts(50)) & set(prompts)
-    assert modality_of_world(f"world:{name}") == about(name).modality
+    assert world_modality(f"world:{name}") == find(name).modality
 
 
 def test_a_source_that_names_a_world():
     assert world_of("world:text") == get_world("text")
     assert world_of("world") is world_of("rows.jsonl") is world_of("text") is None
-    assert modality_of_world("rows.jsonl") is None
-    assert [modality_of_world(f"world:{name}") for name in ("picture", "text")] == ["image", "text"]
+    assert world_modality("rows.jsonl") is None
+    assert [world_modality(f"world:{name}") for name in ("picture", "text")] == ["image", "text"]
     # "train" is any split but "test"
     assert [world_prompts("world:text", split) for split in ("train", "validation", "test")] == [
         400,
@@ -59,7 +59,7 @@ def test_a_source_that_names_a_world():
 
 
 def test_an_unknown_world_is_told_beside_those_that_there_are():
-    for ask in (world_of, modality_of_world, lambda source: world_prompts(source, "test")):
+    for ask in (world_of, world_modality, lambda source: world_prompts(source, "test")):
         with pytest.raises(ValueError, match="no world is called 'film'; there are: picture, text"):
             ask("world:film")
 
@@ -67,7 +67,7 @@ def test_an_unknown_world_is_told_beside_those_that_there_are():
 def test_asking_about_worlds_is_cheap():
     code = (
         "import sys, prefopt.worlds as worlds\n"
-        "assert worlds.modality_of_world('world:picture') == 'image'\n"
+        "assert worlds.world_modality('world:picture') == 'image'\n"
         "assert worlds.world_prompts('world:picture', 'test') == 400\n"
         "print(*{'torch', 'numpy', 'transformers', 'importlib.metadata'} & set(sys.modules))"
     )

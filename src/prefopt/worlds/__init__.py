@@ -5,7 +5,7 @@
 >>> world.verify("Sort: pear fig apple", "apple fig pear")
 1.0
 
-A folder each, found by being there. Its `__init__.py` says what it is (`ABOUT`), its `world.py` holds a class that offers
+A folder each, found by being there. Its `__init__.py` says what it is (`WORLD`), its `world.py` holds a class that offers
 
     prompts(n, split)                          prompts of a split; the first k of them are `prompts(k, split)`
     verify(prompt, sample)                     the exact score
@@ -24,7 +24,7 @@ from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from prefopt.worlds.base import About, Estimate
+from prefopt.worlds.base import Estimate, World
 
 if TYPE_CHECKING:
     from prefopt.worlds.picture.world import PictureWorld
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WORLD_PREFIX",
-    "About",
     "Estimate",
-    "about",
+    "World",
     "all_worlds",
+    "find",
     "get_world",
     "world_modality",
     "world_of",
@@ -47,17 +47,17 @@ WORLD_PREFIX = "world:"
 
 
 @cache
-def all_worlds() -> dict[str, About]:
+def all_worlds() -> dict[str, World]:
     """What each world says of itself, by name, in alphabetical order."""
     found = {
-        module.name: importlib.import_module(f"{__name__}.{module.name}").ABOUT
+        module.name: importlib.import_module(f"{__name__}.{module.name}").WORLD
         for module in pkgutil.iter_modules(__path__)
         if module.ispkg
     }
     return dict(sorted(found.items()))
 
 
-def about(name: str) -> About:
+def find(name: str) -> World:
     """What the world of that name says of itself.
 
     Raises:
@@ -88,7 +88,7 @@ def get_world(name: str, seed: int = 0, **settings: Any) -> Any:
         ValueError: unknown world.
         TypeError: unknown setting.
     """
-    class_name = about(name).class_name
+    class_name = find(name).class_name
     world = getattr(importlib.import_module(f"{__name__}.{name}.world"), class_name)
     known = [f.name for f in fields(world)]
     for setting in settings:
@@ -113,7 +113,7 @@ def world_of(source: str) -> Any:
 
 def world_prompts(source: str, split: str) -> int:
     """How many prompts of the world that a `world:NAME` source names make up a split; any but "test" is "train"."""
-    return about(source.removeprefix(WORLD_PREFIX)).prompts["test" if split == "test" else "train"]
+    return find(source.removeprefix(WORLD_PREFIX)).prompts["test" if split == "test" else "train"]
 
 
 def world_modality(source: str) -> str | None:
@@ -122,4 +122,4 @@ def world_modality(source: str) -> str | None:
     Raises:
         ValueError: unknown world.
     """
-    return about(source.removeprefix(WORLD_PREFIX)).modality if source.startswith(WORLD_PREFIX) else None
+    return find(source.removeprefix(WORLD_PREFIX)).modality if source.startswith(WORLD_PREFIX) else None

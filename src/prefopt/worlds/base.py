@@ -15,7 +15,7 @@ Split = Literal["train", "test"]
 
 
 @dataclass(frozen=True)
-class About:
+class World:
     """What a world's folder says of itself, known before anything heavy is imported.
 
     Attributes:
