@@ -38,6 +38,11 @@ class ItemScores:
         return self.logp_NL.sum(-1)
 
 
+def one_part(score_N: Tensor) -> ItemScores:
+    """Scores of items without parts."""
+    return ItemScores(logp_NL=score_N[:, None], length_N=torch.ones(len(score_N), device=score_N.device))
+
+
 class Plan(Protocol):
     """A batch laid out as tensors, made on the host."""
 

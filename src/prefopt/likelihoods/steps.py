@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Encoded
-from prefopt.likelihoods.base import ItemScores
+from prefopt.likelihoods.base import ItemScores, one_part
 from prefopt.likelihoods.denoising import Network
 from prefopt.likelihoods.process import Process, over_samples
 from prefopt.likelihoods.transition import GaussianTransition, ddim_transition, flow_transition, guided
@@ -265,8 +265,3 @@ def predicted_noise(network: GuidedNetwork, model: nn.Module, plan: StepPlan) ->
     """(P, C, H, W) noise that the guided network sees in the plan's states."""
     output_PCHW = network(model, plan.x_PCHW, plan.t_P, plan.conditions)
     return network.process.epsilon(output_PCHW, plan.x_PCHW, plan.t_P)
-
-
-def one_part(score_N: Tensor) -> ItemScores:
-    """Scores of items without parts."""
-    return ItemScores(logp_NL=score_N[:, None], length_N=torch.ones(len(score_N), device=score_N.device))
