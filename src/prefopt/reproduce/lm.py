@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from prefopt.objectives.base import Objective, apply_ties_policy, as_shares
+from prefopt.reproduce.core import Asked
 
 if TYPE_CHECKING:
     from prefopt.worlds.text.world import TextWorld
@@ -79,10 +80,44 @@ def rows(size: Size, seeds: int, seed: int | None) -> list[Row]:
     ]
 
 
-def prepare(size: Size, seeds: int) -> None:
+def prepare(asked: Asked, label: str, size: Size) -> None:
     """Pretrain the model and sample the candidates, unless they are cached, before processes would race for it."""
-    rows(size, seeds, 0)
-    rows(size, seeds, None)
+    tick = asked.ticker(f"{label}: text world", 1)
+    rows(size, asked.seeds, 0)
+    rows(size, asked.seeds, None)
+    tick()
+
+
+def over_seeds(
+    asked: Asked,
+    label: str,
+    one_run: Callable[..., Mapping[str, float]],
+    settings: Iterable[tuple[Any, ...]],
+    size: Size,
+) -> dict[tuple[Any, ...], dict[str, list[float]]]:
+    """Every measure of every setting, one value a seed: `one_run(*setting, seed, seeds, size)` in processes."""
+    prepare(asked, label, size)
+    jobs = [(*setting, seed, asked.seeds, size) for setting in settings for seed in range(asked.seeds)]
+    found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for (*setting, _, _, _), values in zip(
+        jobs, asked.in_processes(f"{label}: language models", one_run, jobs), strict=True
+    ):
+        for name, value in values.items():
+            found.setdefault(tuple(setting), {}).setdefault(name, []).append(value)
+    return found
+
+
+def chosen(size: Size) -> dict[str, Any]:
+    """The numbers of a size, for the settings of an experiment."""
+    return {
+        "prompts_a_seed": size.prompts,
+        "test_prompts": size.test_prompts,
+        "samples_a_test_prompt": size.samples,
+        "epochs": size.epochs,
+        "batch": size.batch,
+        "optimizer": f"AdamW {size.learning_rate:g}, warm-up over a tenth of the steps, gradient norm clipped at 1",
+        "world": dict(size.world) or "text, default settings",
+    }
 
 
 @functools.cache
