@@ -1,17 +1,20 @@
-"""What worlds share: what a world's folder says of itself, checks of settings, seeds, places in the cache. No torch."""
+"""What worlds share: what a world's folder says of itself, checks of settings, seeds, noise of labels, places in the cache. No torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from prefopt.cache import cache_dir
 
 Split = Literal["train", "test"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,13 @@ def check_positive(world: Any, names: Iterable[str]) -> None:
     for name in names:
         if getattr(world, name) < 1:
             raise ValueError(f"{name} must be at least 1; given {getattr(world, name)}")
+
+
+def flipped(rows: Iterable[T], share: float, seed: int) -> list[T]:
+    """The rows whose labels noise turns round. What is flipped at some share is also flipped at a larger one."""
+    order = list(rows)
+    random.Random(f"label_noise {seed}").shuffle(order)
+    return order[: round(share * len(order))]
 
 
 def seed_of(text: str) -> int:

@@ -108,7 +108,7 @@ def test_the_pooled_feature_depends_on_every_word(pipeline):
 
 
 def test_the_encoder_is_the_principal_components_of_patches(world, pipeline):
-    from prefopt.worlds.picture.model import build_codec
+    from prefopt.worlds.picture.parts import build_codec
 
     images = world.pictures(300, mismatch=1.0).images_BCHW
     codec = build_codec(images).eval()

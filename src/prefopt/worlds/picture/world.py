@@ -29,13 +29,11 @@ import itertools
 import json
 import math
 import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +47,7 @@ from prefopt.worlds.base import (
     check_split,
     seed_of,
 )
+from prefopt.worlds.picture import annotator
 from prefopt.worlds.picture.task import (
     ATTRIBUTES,
     Pictures,
@@ -325,42 +324,12 @@ class PictureWorld:
             raise ValueError(f"candidates must be renders or model; given {candidates!r}")
         images_BCHW = images_BCHW.mul(255).round() / 255  # judged as stored
         rewards = self.rewards(twice, images_BCHW)
-        utility_N2 = rewards["utility"].double().unflatten(0, (n, 2))
-        gap_N = utility_N2[:, 0] - utility_N2[:, 1]
-        ties = (gap_N.abs() <= tie_margin).tolist()
-        first_wins = _says(gap_N, sharpness, f"annotator {seed}")
-        wins = [k for k in range(n) if not ties[k]]
-        random.Random(f"label_noise {seed}").shuffle(wins)
-        for k in wins[: round(label_noise * len(wins))]:
-            first_wins[k] = not first_wins[k]
-        counts = Counter(prompts)
-        rows = []
-        for k, prompt in enumerate(prompts):
-            w = 2 * k + (not first_wins[k])
-            chosen, rejected = w, 4 * k + 1 - w
-            gaps = {
-                column: float(rewards[name][chosen] - rewards[name][rejected])
-                for column, name in (
-                    ("aesthetic_gap", "aesthetic"),
-                    ("clip_gap", "match"),
-                    ("vqa_gap", "soft_match"),
-                )
-            }
-            rows.append(
-                {
-                    "id": f"{split}-{k}",
-                    "prompt": prompt,
-                    "chosen_image": as_png(images_BCHW[chosen]),
-                    "rejected_image": as_png(images_BCHW[rejected]),
-                    "label": "tie" if ties[k] else "win",
-                    "score_chosen": float(rewards["utility"][chosen]),
-                    "score_rejected": float(rewards["utility"][rejected]),
-                    **gaps,
-                    "num_example_per_prompt": counts[prompt],
-                    "source": f"world:picture/{candidates}",
-                }
-            )
-        return rows
+        told = annotator.prefers(rewards["utility"], tie_margin, sharpness, label_noise, seed)
+        rows = annotator.preferences(prompts, images_BCHW, rewards, told)
+        return [
+            {"id": f"{split}-{k}", **row, "source": f"world:picture/{candidates}"}
+            for k, row in enumerate(rows)
+        ]
 
     def singles(
         self,
@@ -387,11 +356,7 @@ class PictureWorld:
         drawn = draw(self.prompts(n, split), f"singles {split} {self.seed}", 0.5)
         images_BCHW = drawn.images_BCHW.mul(255).round() / 255
         utility_N = self.rewards(drawn.captions, images_BCHW)["utility"].double()
-        liked = _says(utility_N - SINGLES_BASELINE, sharpness, f"singles annotator {seed}")
-        order = list(range(n))
-        random.Random(f"label_noise {seed}").shuffle(order)
-        for k in order[: round(label_noise * n)]:
-            liked[k] = not liked[k]
+        liked = annotator.likes(utility_N - SINGLES_BASELINE, sharpness, label_noise, seed)
         return [
             {
                 "id": f"{split}-{k}",
@@ -427,10 +392,3 @@ class PictureWorld:
                     row[f"{side}_image_file_name"] = name
                 file.write(json.dumps(row) + "\n")
         return folder
-
-
-def _says(gap_N: Tensor, sharpness: float, stream: str) -> list[bool]:
-    """A Bernoulli draw of sigmoid(sharpness x gap) for each row k, counted by k."""
-    rng = np.random.default_rng(seed_of(stream))
-    chance = torch.sigmoid((sharpness * gap_N).nan_to_num(0.0))  # infinitely sharp and no gap: a coin
-    return [bool(u < p) for u, p in zip(rng.random(len(gap_N)), chance.tolist(), strict=True)]

@@ -31,6 +31,7 @@ from prefopt.worlds.base import (
     check_positive,
     check_shares,
     check_split,
+    flipped,
     seed_of,
 )
 from prefopt.worlds.text import task
@@ -268,9 +269,7 @@ class TextWorld:
             for k, c in enumerate(self.candidates(n_prompts, split=split))
         )
         rows = _with_tie_share(mined.rows, tie_share, random.Random(f"tie_share {seed}"))
-        wins = [row for row in rows if row["label"] == "win"]
-        random.Random(f"label_noise {seed}").shuffle(wins)
-        for row in wins[: round(label_noise * len(wins))]:
+        for row in flipped((row for row in rows if row["label"] == "win"), label_noise, seed):
             row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
             row["score_chosen"], row["score_rejected"] = row["score_rejected"], row["score_chosen"]
         return rows
