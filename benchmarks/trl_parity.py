@@ -146,7 +146,7 @@ def make_inputs(folder: Path, merging: bool) -> list[dict[str, str]]:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from prefopt.worlds.text_model import train_tokenizer
+    from prefopt.worlds.text.model import train_tokenizer
 
     rng = random.Random(SEED)
     letters = "abcdefghijklmnopqrstuvwxyz"

@@ -31,7 +31,7 @@ def save_tiny_model(folder: Path, architecture: str = "llama") -> Path:
     import torch
     import transformers
 
-    from prefopt.worlds.text_model import train_tokenizer
+    from prefopt.worlds.text.model import train_tokenizer
 
     words = [" ".join(row.values()) for row in ROWS]
     tokenizer = train_tokenizer(iter(words * 4), vocab_size=200)

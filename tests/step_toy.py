@@ -20,6 +20,15 @@ SD: dict[str, Any] = {
     "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
     "set_alpha_to_one": False, "steps_offset": 1,
 }  # fmt: skip
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+def double(scheduler: Any) -> Any:
+    """The same scheduler with its table computed in float64, as the vectors have it."""
+    start, end = SD["beta_start"] ** 0.5, SD["beta_end"] ** 0.5
+    scheduler.alphas_cumprod = (1 - torch.linspace(start, end, 1000, dtype=torch.float64) ** 2).cumprod(0)
+    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0].clone()
+    return scheduler
 
 
 class Toy(nn.Module):

@@ -16,7 +16,7 @@ from prefopt.evaluation.contest import Prompted, answers
 from prefopt.generation import LocalGenerator, Request, Settings
 from prefopt.generation.local import continuations
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
-from prefopt.worlds.text_model import sample_completions
+from prefopt.worlds.text.model import sample_completions
 from stages.staged_rig import ROWS as STAGED_ROWS
 from stages.staged_rig import train, write
 

@@ -19,7 +19,8 @@ from torch.testing import assert_close
 
 import tiny_pipelines
 from prefopt.comparisons import Comparison, Encoded
-from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.denoising import DenoisingLikelihood
+from prefopt.likelihoods.images import EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.image import store as image_store
 from prefopt.modalities.image.models.denoiser import denoise

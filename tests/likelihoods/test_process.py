@@ -22,13 +22,9 @@ from diffusers.training_utils import compute_snr
 from torch.testing import assert_close
 
 from prefopt.likelihoods.process import Process, counted_noise, over_samples
+from step_toy import PREDICTIONS, SD, double
 
 DATA = Path(__file__).parents[1] / "data"
-SD: dict[str, Any] = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
-    "set_alpha_to_one": False, "steps_offset": 1,
-}  # fmt: skip
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 ALL_T = torch.arange(1000)
 
 
@@ -48,14 +44,6 @@ def draw(n: int, *shape: int, dtype: torch.dtype = torch.float64) -> tuple[torch
         torch.randn(n, *(shape or (2, 3, 3)), generator=generator, dtype=torch.float64) for _ in "ab"
     )
     return (0.7 * x0 + 0.2).to(dtype), noise.to(dtype)
-
-
-def double(scheduler: Any) -> Any:
-    """The same scheduler with its table computed in float64, as the vectors have it."""
-    start, end = SD["beta_start"] ** 0.5, SD["beta_end"] ** 0.5
-    scheduler.alphas_cumprod = (1 - torch.linspace(start, end, 1000, dtype=torch.float64) ** 2).cumprod(0)
-    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]
-    return scheduler
 
 
 # ---- the table

@@ -17,7 +17,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 
 from prefopt.comparisons import Comparison, Encoded
-from prefopt.likelihoods.denoising import EncodedImage
+from prefopt.likelihoods.images import EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.reward import RewardLikelihood
 from prefopt.likelihoods.steps import (

@@ -29,13 +29,9 @@ from prefopt.likelihoods.transition import (
     kl,
     log_ratio,
 )
+from step_toy import PREDICTIONS, SD, double
 
 DATA = Path(__file__).parents[1] / "data"
-SD: dict[str, Any] = {
-    "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False,
-    "set_alpha_to_one": False, "steps_offset": 1,
-}  # fmt: skip
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def cases(file: str, kind: str) -> list[Any]:
@@ -48,14 +44,6 @@ def cases(file: str, kind: str) -> list[Any]:
 
 def tensor(value: Any) -> torch.Tensor:
     return torch.tensor(value, dtype=torch.float64)
-
-
-def double(scheduler: DDIMScheduler) -> DDIMScheduler:
-    """The same scheduler with its table in float64, computed as the vectors have it."""
-    start, end = SD["beta_start"] ** 0.5, SD["beta_end"] ** 0.5
-    scheduler.alphas_cumprod = (1 - torch.linspace(start, end, 1000, dtype=torch.float64) ** 2).cumprod(0)
-    scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0] * 1
-    return scheduler
 
 
 PROCESS = Process.from_scheduler(double(DDIMScheduler(**SD)))

@@ -116,3 +116,8 @@ def test_files_are_strict_json_and_one_self_contained_page(tmp_path):
     again = write(result, tmp_path / "again")
     for one, other in zip(files, again, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_paper_is_named_by_where_it_is():
+    assert Reproduction("a", "", "2409.17431").published == "arXiv 2409.17431"
+    assert Reproduction("a", "", "d6lIOnvOX2").published == "OpenReview d6lIOnvOX2"

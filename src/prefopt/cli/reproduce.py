@@ -9,20 +9,30 @@ from typing import TYPE_CHECKING
 
 import click
 
+from prefopt.reproduce import all_papers, reproduce
+from prefopt.reproduce.core import published
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from prefopt.reproduce.core import Reproduction, Tick, Ticker
 
-NAMES = ("ties", "bpo", "gradspo", "lpo", "compo", "ssapo")
+PAPERS = all_papers()
+WHICH = ", ".join(f"{name} ({published(paper.paper)})" for name, paper in PAPERS.items())
+HELP = f"""Test a paper's claims in miniature, over several seeds.
+
+Every claim ends as "holds", "does not hold here" or "inconclusive", by one rule: where the 95 % interval over seeds
+lies. NAME is one of {WHICH}.
+"""
 
 
-@click.command("reproduce")
-@click.argument("name", type=click.Choice(NAMES))
+@click.command("reproduce", help=HELP)
+@click.argument("name", type=click.Choice(list(PAPERS)))
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
-    help="Seeds of the fast experiments. [default: 10 ties, 20 bpo, 6 gradspo, 3 lpo, 8 compo, 40 ssapo]",
+    help="Seeds of the fast experiments. "
+    f"[default: {', '.join(f'{paper.seeds} {name}' for name, paper in PAPERS.items())}]",
 )
 @click.option(
     "--quick", is_flag=True, help="Seconds instead of minutes: shows that it runs, verdicts mean nothing."
@@ -37,17 +47,10 @@ NAMES = ("ties", "bpo", "gradspo", "lpo", "compo", "ssapo")
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Processes for language models, gradspo, lpo and compo.",
+    help="Processes, for what can be split: seeds, language models.",
 )
 def command(name: str, seeds: int | None, quick: bool, output: Path | None, workers: int) -> None:
-    """Test a paper's claims in miniature, over several seeds.
-
-    Every claim ends as "holds", "does not hold here" or "inconclusive", by one rule: where the 95 % interval over
-    seeds lies. NAME is ties (arXiv 2409.17431), bpo (arXiv 2505.19601), gradspo (OpenReview
-    d6lIOnvOX2), lpo (arXiv 2502.01051), compo (arXiv 2505.05465) or ssapo (arXiv 2502.18099).
-    """
-    from importlib import import_module
-
+    """Run the experiments, show and write what they found."""
     from rich.console import Console
 
     from prefopt.reproduce.core import one_thread
@@ -55,11 +58,8 @@ def command(name: str, seeds: int | None, quick: bool, output: Path | None, work
 
     console = Console()
     one_thread()  # the last digits, and so a close verdict, would otherwise depend on the number of cores
-    run = import_module(f"prefopt.reproduce.{name}.run").reproduce
     with bars() as ticker:
-        result = run(
-            quick=quick, workers=workers, ticker=ticker, **({} if seeds is None else {"seeds": seeds})
-        )
+        result = reproduce(name, seeds=seeds, quick=quick, workers=workers, ticker=ticker)
     show(result, console)
     if quick:
         console.print("[yellow]--quick sizes: these verdicts mean nothing.[/]")

@@ -17,8 +17,8 @@ from prefopt.sources.chat_text import messages_in
 from prefopt.sources.compression import content_suffix
 from prefopt.sources.files import SUFFIXES, load_rows
 from prefopt.sources.prompts import load_text_prompts
+from prefopt.worlds import WORLD_PREFIX, get_world
 
-WORLD = "world:"
 SERVER = "openai:"
 WORLD_PROMPTS = 200
 ANSWER_COLUMNS = ("answer", "completion", "chosen")
@@ -44,7 +44,7 @@ def read_prompts(source: str, limit: int | None = None) -> list[Prompted]:
     Raises:
         ValueError, OSError: no such data, no prompts in it, or an id twice.
     """
-    if source.startswith(WORLD):
+    if source.startswith(WORLD_PREFIX):
         world = text_world(source)
         texts = world.prompts(limit or WORLD_PROMPTS, "test")
         return [Prompted(f"test-{k}", [{"role": "user", "content": text}]) for k, text in enumerate(texts)]
@@ -60,8 +60,6 @@ def text_world(name: str) -> Any:
     """
     if name != "world:text":
         raise ValueError(f"{name} cannot be used here: needed world:text, the bundled world of texts")
-    from prefopt.worlds import get_world
-
     return get_world("text")
 
 
@@ -166,7 +164,7 @@ def check_side(source: str, prompts: Sequence[Prompted], settings: Settings) -> 
 
 def model_folder(source: str) -> str:
     """A model's source, a world replaced by the folder of its model."""
-    return str(text_world(source).model_dir()) if source.startswith(WORLD) else source
+    return str(text_world(source).model_dir()) if source.startswith(WORLD_PREFIX) else source
 
 
 def answers(
@@ -225,7 +223,7 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
         judge = ServerJudge(url, model, journal)
         check_server(url, model)  # before answers are generated for a judge that is not there
         return judge
-    if not name.startswith(WORLD):
+    if not name.startswith(WORLD_PREFIX):
         raise ValueError(
             f"no judge is called {name!r}: needed world:text, openai:MODEL@URL, or FILE.py:FUNCTION"
         )

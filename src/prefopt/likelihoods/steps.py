@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Encoded
-from prefopt.likelihoods.base import ItemScores
+from prefopt.likelihoods.base import ItemScores, one_part
 from prefopt.likelihoods.denoising import Network
 from prefopt.likelihoods.process import Process, over_samples
 from prefopt.likelihoods.transition import GaussianTransition, ddim_transition, flow_transition, guided

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -34,6 +34,21 @@ Ticker = Callable[[str, int], Tick]
 def silent(description: str, total: int) -> Tick:
     """A `Ticker` that shows nothing."""
     return lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """What a paper's folder says of it, without importing anything heavy.
+
+    Attributes:
+        title: the paper's.
+        paper: arXiv number, or the id on OpenReview.
+        seeds: of its largest experiment, unless others are asked for.
+    """
+
+    title: str
+    paper: str
+    seeds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,67 +226,110 @@ class Plot:
     figure: Figure
 
 
+@dataclass(slots=True, kw_only=True)
+class Part:
+    """What one experiment found.
+
+    Attributes:
+        claims: the paper's claims with verdicts.
+        tables: numbers behind the figures.
+        plots: figures.
+        settings: every number that was chosen, by experiment.
+        notes: what a reader must know before trusting a verdict.
+        uncounted: seconds spent on what is made once and then cached, which are not the experiment's.
+    """
+
+    claims: list[Claim] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    plots: list[Plot] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    uncounted: float = 0.0
+
+    def add(self, other: Part) -> None:
+        """Append what another experiment found."""
+        self.claims += other.claims
+        self.tables += other.tables
+        self.plots += other.plots
+        self.settings |= other.settings
+        self.notes += other.notes
+        self.uncounted += other.uncounted
+
+
 @dataclass(slots=True)
-class Reproduction:
+class Reproduction(Part):
     """What `prefopt reproduce NAME` found.
 
     Attributes:
         name: name of the reproduction, which starts all its file names.
         title: the paper's title.
         paper: arXiv number, or the id on OpenReview.
-        claims: the paper's claims with verdicts.
-        tables: numbers behind the figures.
-        plots: figures.
-        settings: every number that was chosen, by experiment.
-        notes: what a reader must know before trusting a verdict.
         seconds: wall time.
     """
 
     name: str
     title: str
     paper: str
-    claims: list[Claim] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    plots: list[Plot] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
     def published(self) -> str:
-        """Where the paper is: arXiv numbers have a dot, ids on OpenReview have none."""
-        return f"arXiv {self.paper}" if "." in self.paper else f"OpenReview {self.paper}"
-
-    def add(self, other: Reproduction) -> None:
-        """Append another part's claims, tables, plots, settings and notes."""
-        self.claims += other.claims
-        self.tables += other.tables
-        self.plots += other.plots
-        self.settings |= other.settings
-        self.notes += other.notes
+        """Where the paper is."""
+        return published(self.paper)
 
 
-def in_processes(
-    work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int, tick: Tick
-) -> list[Any]:
-    """`work(*job)` for each job, over `workers` processes, in the order of the jobs.
+def published(paper: str) -> str:
+    """Where a paper is: arXiv numbers have a dot, ids on OpenReview have none.
 
-    Processes are spawned, each with one thread, so a result does not depend on `workers`.
+    Example:
+        >>> published("2409.17431"), published("d6lIOnvOX2")
+        ('arXiv 2409.17431', 'OpenReview d6lIOnvOX2')
     """
-    if workers <= 1:
-        results = []
-        for job in jobs:
-            results.append(work(*job))
-            tick()
-        return results
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    return f"arXiv {paper}" if "." in paper else f"OpenReview {paper}"
 
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=one_thread) as pool:
-        futures = [pool.submit(work, *job) for job in jobs]
-        for future in futures:
-            future.add_done_callback(lambda _: tick())
-        return [future.result() for future in futures]
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a reproduction is to be run.
+
+    Attributes:
+        seeds: as many as the largest experiment has; `at_most` takes fewer.
+        quick: small sizes that only show that everything runs; verdicts mean nothing then.
+        workers: processes, where an experiment can be split.
+        ticker: starts progress bars.
+    """
+
+    seeds: int
+    quick: bool = False
+    workers: int = 1
+    ticker: Ticker = silent
+
+    def at_most(self, seeds: int) -> Asked:
+        """The same for an experiment that takes no more seeds than so many."""
+        return replace(self, seeds=min(self.seeds, seeds))
+
+    def in_processes(
+        self, description: str, work: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]
+    ) -> list[Any]:
+        """`work(*job)` for each job, over the workers, under a bar, in the order of the jobs.
+
+        Processes are spawned, each with one thread, so a result does not depend on their number.
+        """
+        tick = self.ticker(description, len(jobs))
+        if self.workers <= 1:
+            results = []
+            for job in jobs:
+                results.append(work(*job))
+                tick()
+            return results
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        with ProcessPoolExecutor(self.workers, get_context("spawn"), initializer=one_thread) as pool:
+            futures = [pool.submit(work, *job) for job in jobs]
+            for future in futures:
+                future.add_done_callback(lambda _: tick())
+            return [future.result() for future in futures]
 
 
 def one_thread() -> None:

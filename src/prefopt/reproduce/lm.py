@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from prefopt.objectives.base import Objective, apply_ties_policy, as_shares
+from prefopt.reproduce.core import Asked
 
 if TYPE_CHECKING:
-    from prefopt.worlds import TextWorld
+    from prefopt.worlds.text.world import TextWorld
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +80,50 @@ def rows(size: Size, seeds: int, seed: int | None) -> list[Row]:
     ]
 
 
-def prepare(size: Size, seeds: int) -> None:
+def prepare(asked: Asked, label: str, size: Size) -> None:
     """Pretrain the model and sample the candidates, unless they are cached, before processes would race for it."""
-    rows(size, seeds, 0)
-    rows(size, seeds, None)
+    tick = asked.ticker(f"{label}: text world", 1)
+    rows(size, asked.seeds, 0)
+    rows(size, asked.seeds, None)
+    tick()
+
+
+def over_seeds(
+    asked: Asked,
+    label: str,
+    one_run: Callable[..., Mapping[str, float]],
+    settings: Iterable[tuple[Any, ...]],
+    size: Size,
+) -> dict[tuple[Any, ...], dict[str, list[float]]]:
+    """Every measure of every setting, one value a seed: `one_run(*setting, seed, seeds, size)` in processes."""
+    prepare(asked, label, size)
+    jobs = [(*setting, seed, asked.seeds, size) for setting in settings for seed in range(asked.seeds)]
+    found: dict[tuple[Any, ...], dict[str, list[float]]] = {}
+    for (*setting, _, _, _), values in zip(
+        jobs, asked.in_processes(f"{label}: language models", one_run, jobs), strict=True
+    ):
+        for name, value in values.items():
+            found.setdefault(tuple(setting), {}).setdefault(name, []).append(value)
+    return found
+
+
+def chosen(size: Size) -> dict[str, Any]:
+    """The numbers of a size, for the settings of an experiment."""
+    return {
+        "prompts_a_seed": size.prompts,
+        "test_prompts": size.test_prompts,
+        "samples_a_test_prompt": size.samples,
+        "epochs": size.epochs,
+        "batch": size.batch,
+        "optimizer": f"AdamW {size.learning_rate:g}, warm-up over a tenth of the steps, gradient norm clipped at 1",
+        "world": dict(size.world) or "text, default settings",
+    }
 
 
 @functools.cache
 def reference(size: Size) -> tuple[Any, Any]:
     """The pretrained model, frozen, and its tokenizer; loaded once a process."""
-    from prefopt.worlds import text_model
+    from prefopt.worlds.text import model as text_model
 
     model, tokenizer = text_model.load(text_world(size).model_dir(progress=False))
     return model.requires_grad_(False), tokenizer
@@ -106,7 +141,7 @@ def log_probs(model: Any, tokenizer: Any, texts: Sequence[tuple[str, str]]) -> t
         (N, T, V) log-probabilities at the completion's positions, (N, T) the completion's tokens ending in the
         end-of-sequence token, (N, T) 1.0 where there is one.
     """
-    from prefopt.worlds.text_model import prompt_text
+    from prefopt.worlds.text.model import prompt_text
 
     prompts = tokenizer([prompt_text(tokenizer, p) for p, _ in texts])["input_ids"]
     answers = tokenizer([a + tokenizer.eos_token for _, a in texts])["input_ids"]
@@ -212,7 +247,7 @@ def measure(model: Any, size: Size, seed: int) -> Measured:
 
 def sample(model: Any, size: Size, seed: int) -> list[tuple[str, str]]:
     """(prompt, completion) for `samples` completions of each held-out prompt, temperature 1."""
-    from prefopt.worlds import text_model
+    from prefopt.worlds.text import model as text_model
 
     _, tokenizer = reference(size)
     world = text_world(size)

@@ -12,7 +12,7 @@ import torch
 
 from modalities.image.image_runs import LORA, pair, picture, png, record, train
 from prefopt.comparisons import LOSE, WIN, Comparison, Encoded, Outcome, collate
-from prefopt.likelihoods.denoising import EncodedImage
+from prefopt.likelihoods.images import EncodedImage
 from prefopt.likelihoods.process import counted_noise
 from prefopt.modalities.image import offline as image_offline
 from prefopt.modalities.image.models.pipelines import load_pipeline

@@ -20,7 +20,8 @@ from PIL import Image
 
 from modalities.image.image_runs import LORA, QUIET, column, lines, note, pair, record, train, weights
 from prefopt import methods, objectives
-from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.denoising import DenoisingLikelihood
+from prefopt.likelihoods.images import EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import load_pipeline

@@ -20,7 +20,7 @@ from prefopt.generation.base import Settings
 from prefopt.likelihoods.positions import positions_in
 from prefopt.models.loading import load_model
 from prefopt.models.positions import likelihood_for
-from prefopt.worlds.text_model import train_tokenizer
+from prefopt.worlds.text.model import train_tokenizer
 from stages.staged_rig import ROWS as STAGED_ROWS
 from stages.staged_rig import longest, write
 from stages.staged_rig import train as staged

@@ -12,7 +12,7 @@ import transformers
 import prefopt
 from prefopt.comparisons import Item
 from prefopt.models.positions import likelihood_for
-from prefopt.worlds.text_model import train_tokenizer
+from prefopt.worlds.text.model import train_tokenizer
 
 WORDS = ("red", "blue", "fig", "pear", "one", "two", "apple")
 KINDS = {

@@ -11,7 +11,8 @@ from torch import nn
 from prefopt.comparisons import Encoded, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.base import Likelihood
-from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.denoising import DenoisingLikelihood
+from prefopt.likelihoods.images import EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Comparison, Encoded, collate
-from prefopt.likelihoods.denoising import DenoisingLikelihood, EncodedImage
+from prefopt.likelihoods.denoising import DenoisingLikelihood
+from prefopt.likelihoods.images import EncodedImage
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.references import Reference

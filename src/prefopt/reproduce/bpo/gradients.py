@@ -16,7 +16,7 @@ from prefopt.objectives.base import Objective
 from prefopt.reproduce import loglinear, plots
 from prefopt.reproduce.bpo.losses import ba, sba
 from prefopt.reproduce.bpo.world import NoisyPairs, noisy_pairs
-from prefopt.reproduce.core import Plot, Reproduction, directional, everywhere, within
+from prefopt.reproduce.core import Part, Plot, directional, everywhere, within
 
 
 def sgd(parameters: list[Tensor], lr: float = 0.002) -> torch.optim.Optimizer:
@@ -43,14 +43,14 @@ def gradient_norms(objective: Objective, data: NoisyPairs, steps: int) -> Tensor
     return torch.stack(norms)
 
 
-def gradient_scale(seeds: range, pairs: int, steps: int = 80) -> Reproduction:
+def gradient_scale(seeds: range, pairs: int, steps: int = 80) -> Part:
     """E2: SBA starts as hard as DPO whatever lambda is and stays comparable; BA grows with lambda."""
     data = noisy_pairs(seeds, min(pairs, 500), scale=1.0, dtype=torch.float64)
     lambdas = (-0.5, 0.0, 0.5, 1.0)
     dpo_TS = gradient_norms(objectives.get("dpo", beta=1.0), data, steps)
     sba_TS = {x: gradient_norms(sba(x), data, steps) for x in lambdas}
     ba_TS = {x: gradient_norms(ba(x), data, steps) for x in lambdas}
-    result = Reproduction("bpo", "", "")
+    result = Part()
     result.claims += [
         within(
             "E2: at policy = reference SBA's gradient is as large as DPO's, for every lambda",
@@ -132,7 +132,7 @@ def gradient_plot(
     return Plot("bpo_gradients", "Gradient norm along SGD in the log-linear world, mean over seeds", figure)
 
 
-def optimiser_caveat(seeds: range, pairs: int, lambda_: float = 1.2, steps: int = 60) -> Reproduction:
+def optimiser_caveat(seeds: range, pairs: int, lambda_: float = 1.2, steps: int = 60) -> Part:
     """E3: BA and SBA differ by a constant factor, which Adam undoes and SGD and norm clipping do not."""
     data = noisy_pairs(seeds, min(pairs, 500), scale=1.0, dtype=torch.float64)
 
@@ -154,7 +154,7 @@ def optimiser_caveat(seeds: range, pairs: int, lambda_: float = 1.2, steps: int 
     # a clip between the two losses' norms: it bites on BA and leaves SBA alone
     start_S = gradient_norms(sba(lambda_), data, 1)[0]
     clip = 2 * float(start_S.max())
-    result = Reproduction("bpo", "", "")
+    result = Part()
     how = f"|w_BA - w_SBA| / |w_SBA| after {steps} steps, lambda = {lambda_:g}"
     result.claims += [
         within(

@@ -11,7 +11,8 @@ from prefopt import objectives
 from prefopt.objectives.base import Objective
 from prefopt.reproduce import lm, plots
 from prefopt.reproduce.bpo.losses import clipped_dpo, sba
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, Ticker, directional, in_processes, silent
+from prefopt.reproduce.core import Asked, Claim, Part, Plot, Table, directional
+from prefopt.reproduce.paired import mean, minus
 
 BETA = 0.3
 LOSSES = ("DPO", "DPO, clipped", "SBA(-0.5)", "SBA(0)", "SBA(1.2)")
@@ -30,45 +31,24 @@ def one_run(name: str, seed: int, seeds: int, size: lm.Size) -> dict[str, float]
     return asdict(lm.measure(lm.train(loss_of(name), data, size, seed), size, seed))
 
 
-def language_model(seeds: int, size: lm.Size, workers: int, ticker: Ticker = silent) -> Reproduction:
+def language_model(asked: Asked, size: lm.Size) -> Part:
     """E5 on the text world."""
-    tick = ticker("bpo E5: text world", 1)
-    lm.prepare(size, seeds)
-    tick()
-    jobs = [(name, s, seeds, size) for name in LOSSES for s in range(seeds)]
-    results = in_processes(one_run, jobs, workers, ticker("bpo E5: language models", len(jobs)))
-    found: dict[str, dict[str, list[float]]] = {name: {} for name in LOSSES}
-    for (name, *_), values in zip(jobs, results, strict=True):
-        for measure, value in values.items():
-            found[name].setdefault(measure, []).append(value)
+    by_setting = lm.over_seeds(asked, "bpo E5", one_run, [(name,) for name in LOSSES], size)
+    found = {name: by_setting[(name,)] for name in LOSSES}
     start = lm.measure(lm.reference(size)[0], size, 0)
     keys = ("wins", "score", "entropy", "distinct", "kl")
     rows: list[list[str | float]] = [["reference", *(asdict(start)[k] for k in keys)]]
-    rows += [[name, *(sum(found[name][k]) / seeds for k in keys)] for name in LOSSES]
+    rows += [[name, *(mean(found[name][k]) for k in keys)] for name in LOSSES]
     table = Table(
         "E5: language model, held-out prompts",
         ["loss", "win rate (%)", "score (%)", "entropy (nats a token)", "distinct samples (%)", "KL (nats)"],
         rows,
     )
-    settings = {
-        "seeds": seeds,
-        "beta": BETA,
-        "prompts_a_seed": size.prompts,
-        "test_prompts": size.test_prompts,
-        "samples_a_test_prompt": size.samples,
-        "epochs": size.epochs,
-        "batch": size.batch,
-        "optimizer": f"AdamW {size.learning_rate:g}, warm-up over a tenth of the steps, gradient norm clipped at 1",
-        "world": dict(size.world) or "text, default settings",
-    }
-    return Reproduction(
-        "bpo",
-        "",
-        "",
+    return Part(
         claims=claims(found),
         tables=[table],
-        plots=[diversity_plot(found, seeds)],
-        settings={"E5 language model": settings},
+        plots=[diversity_plot(found, asked.seeds)],
+        settings={"E5 language model": {"seeds": asked.seeds, "beta": BETA, **lm.chosen(size)}},
     )
 
 
@@ -78,7 +58,7 @@ def claims(found: dict[str, dict[str, list[float]]]) -> list[Claim]:
     def more(what: str, name: str, other: str, words: str, unit: str, source: str) -> Claim:
         return directional(
             f"E5: {name} {words} {other} (language model)",
-            [a - b for a, b in zip(found[name][what], found[other][what], strict=True)],
+            minus(found[name][what], found[other][what]),
             source=source,
             how=f"{name} - {other} on held-out prompts",
             unit=unit,
@@ -106,8 +86,7 @@ def diversity_plot(found: dict[str, dict[str, list[float]]], seeds: int) -> Plot
     ax.axvline(0, color=plots.QUIET, linewidth=1.0)
     for colour, marker, name in zip(plots.SEQUENCE, "sD^v", LOSSES[1:], strict=False):
         (x, dx), (y, dy) = (
-            plots.centre([a - b for a, b in zip(found[name][what], found["DPO"][what], strict=True)])
-            for what in ("entropy", "wins")
+            plots.centre(minus(found[name][what], found["DPO"][what])) for what in ("entropy", "wins")
         )
         ax.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.55)
         ax.plot(x, y, marker, color=colour, markersize=9, markeredgecolor="white", label=name)

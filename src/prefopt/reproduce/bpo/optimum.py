@@ -11,7 +11,7 @@ from prefopt import objectives
 from prefopt.objectives.base import Objective
 from prefopt.reproduce import tabular
 from prefopt.reproduce.bpo.losses import LAMBDAS
-from prefopt.reproduce.core import Reproduction, Ticker, directional, silent, within
+from prefopt.reproduce.core import Part, Ticker, directional, silent, within
 
 
 def bregman_members(beta: float) -> dict[str, Objective]:
@@ -48,9 +48,7 @@ def distance_to_optimum(seed: int, objective: Objective, responses: int, beta: f
     return float((policy_K - star_K).abs().max())
 
 
-def exact_optimality(
-    seeds: range, ticker: Ticker = silent, responses: int = 5, beta: float = 0.5
-) -> Reproduction:
+def exact_optimality(seeds: range, ticker: Ticker = silent, responses: int = 5, beta: float = 0.5) -> Part:
     """E1: Theorems 2 and 3."""
     members, others = bregman_members(beta), other_divergences(beta)
     tick = ticker("bpo E1: exact optima", len(members) + len(others))
@@ -58,7 +56,7 @@ def exact_optimality(
     for name, objective in (members | others).items():
         distances[name] = [distance_to_optimum(seed, objective, responses, beta) for seed in seeds]
         tick()
-    result = Reproduction("bpo", "", "")
+    result = Part()
     for name in members:
         result.claims.append(
             within(

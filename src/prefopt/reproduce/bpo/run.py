@@ -12,45 +12,28 @@ Kim, Bae, Na, Moon (NeurIPS 2025, arXiv 2505.19601). Six experiments:
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
 from prefopt.reproduce import lm
 from prefopt.reproduce.bpo.gradients import gradient_scale, optimiser_caveat
 from prefopt.reproduce.bpo.lm import language_model
 from prefopt.reproduce.bpo.optimum import exact_optimality
 from prefopt.reproduce.bpo.sweeps import sweep_lambda
-from prefopt.reproduce.core import Reproduction, Ticker, silent
+from prefopt.reproduce.core import Asked, Part
+
+NOTES = (
+    "E4-E6 measure exact expectations in a log-linear world; E5's language model has half a million weights and at "
+    "most 3 seeds, so its intervals are wide",
+    "E4-E6 warm the learning rate up over a fifth of the steps: torch's RMSProp corrects no bias, so its first "
+    "steps are ten times the learning rate; the row without warm-up shows what that does",
+)
 
 
-def reproduce(
-    *, seeds: int = 20, quick: bool = False, workers: int = 1, ticker: Ticker = silent
-) -> Reproduction:
-    """All experiments.
-
-    Args:
-        seeds: seeds of the exact and the log-linear experiments; the language model uses at most 3.
-        quick: small sizes that only show that everything runs; verdicts mean nothing then.
-        workers: processes for the language model's runs.
-        ticker: starts progress bars.
-
-    Returns:
-        Claims, tables and plots.
-    """
-    start = time.monotonic()
-    result = Reproduction(
-        "bpo", "Preference Optimization by Estimating the Ratio of the Data Distribution", "2505.19601"
-    )
-    pairs = 256 if quick else 2000
-    result.add(exact_optimality(range(seeds), ticker))
-    result.add(gradient_scale(range(seeds), pairs))
-    result.add(optimiser_caveat(range(seeds), pairs))
-    result.add(sweep_lambda(range(seeds), pairs, ticker))
-    result.add(language_model(min(seeds, 3), lm.QUICK if quick else lm.FULL, workers, ticker))
-    result.notes += [
-        "E4-E6 measure exact expectations in a log-linear world; E5's language model has half a million weights and at "
-        "most 3 seeds, so its intervals are wide",
-        "E4-E6 warm the learning rate up over a fifth of the steps: torch's RMSProp corrects no bias, so its first "
-        "steps are ten times the learning rate; the row without warm-up shows what that does",
-    ]
-    result.seconds = time.monotonic() - start
-    return result
+def experiments(asked: Asked) -> Iterator[Part]:
+    """E1 to E6; the language model uses at most 3 seeds."""
+    seeds, pairs = range(asked.seeds), 256 if asked.quick else 2000
+    yield exact_optimality(seeds, asked.ticker)
+    yield gradient_scale(seeds, pairs)
+    yield optimiser_caveat(seeds, pairs)
+    yield sweep_lambda(seeds, pairs, asked.ticker)
+    yield language_model(asked.at_most(3), lm.QUICK if asked.quick else lm.FULL)

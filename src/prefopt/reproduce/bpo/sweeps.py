@@ -17,14 +17,15 @@ from prefopt.reproduce.bpo.losses import LAMBDAS, R_MIN, clipped_dpo, sba
 from prefopt.reproduce.bpo.world import NoisyPairs, noisy_pairs
 from prefopt.reproduce.core import (
     Claim,
+    Part,
     Plot,
-    Reproduction,
     Table,
     Ticker,
     directional,
     everywhere,
     silent,
 )
+from prefopt.reproduce.paired import mean, minus
 
 
 def rmsprop(parameters: list[Tensor]) -> torch.optim.Optimizer:
@@ -40,7 +41,7 @@ NOISES = {"little noise": 10.0, "some noise": 3.0, "much noise": 1.0}
 LITTLE, SOME, MUCH = NOISES
 
 
-def sweep_lambda(seeds: range, pairs: int, ticker: Ticker = silent, epochs: int = 5) -> Reproduction:
+def sweep_lambda(seeds: range, pairs: int, ticker: Ticker = silent, epochs: int = 5) -> Part:
     """E4, E5, E6: win rate, entropy, clipped share and margin spread by lambda, at three levels of label noise."""
     batch = 64
     methods: dict[str, Objective] = {
@@ -62,7 +63,7 @@ def sweep_lambda(seeds: range, pairs: int, ticker: Ticker = silent, epochs: int 
             warmup = 0 if name.endswith("no warm-up") else steps // 5
             found[noise][name] = run(objective, data, steps, batch, warmup)
             tick()
-    result = Reproduction("bpo", "", "")
+    result = Part()
     result.claims += sweep_claims(found)
     result.tables.append(
         Table(
@@ -77,7 +78,7 @@ def sweep_lambda(seeds: range, pairs: int, ticker: Ticker = silent, epochs: int 
                 "clipped (%)",
             ],
             [
-                [wrong[noise], name, *(sum(values[k]) / len(values[k]) for k in MEASURES)]
+                [wrong[noise], name, *(mean(values[k]) for k in MEASURES)]
                 for noise, by in found.items()
                 for name, values in by.items()
             ],
@@ -130,11 +131,6 @@ def run(
     }
 
 
-def minus(by: dict[str, dict[str, list[float]]], a: str, b: str, what: str) -> list[float]:
-    """Paired differences of one measure between two losses."""
-    return [x - y for x, y in zip(by[a][what], by[b][what], strict=True)]
-
-
 def interior_optimum(by: dict[str, dict[str, list[float]]], noise: str) -> Claim:
     """Is some lambda inside the range better than both of its ends?
 
@@ -148,7 +144,7 @@ def interior_optimum(by: dict[str, dict[str, list[float]]], noise: str) -> Claim
     ends = (f"SBA({LAMBDAS[0]:g})", f"SBA({LAMBDAS[-1]:g})")
     return everywhere(
         f"E4: the best lambda lies inside the range ({noise})",
-        {f"{best} against {end}": minus(by, best, end, "win")[half:] for end in ends},
+        {f"{best} against {end}": minus(by[best]["win"], by[end]["win"], half) for end in ends},
         source="Fig. 5a, Table 9",
         how="exact win rate, best inner lambda (chosen on half of the seeds, judged on the rest) - end of the range",
         unit="percentage points",
@@ -161,7 +157,7 @@ def sweep_claims(found: Found) -> list[Claim]:
     def wins(a: str, b: str, noise: str, statement: str, source: str) -> Claim:
         return directional(
             f"E4: {statement} ({noise})",
-            minus(found[noise], a, b, "win"),
+            minus(found[noise][a]["win"], found[noise][b]["win"]),
             source=source,
             how=f"exact win rate against the reference, {a} - {b}",
             unit="percentage points",
@@ -181,7 +177,7 @@ def sweep_claims(found: Found) -> list[Claim]:
         *(
             directional(
                 f"E5: {name} keeps more entropy than DPO (log-linear, {LITTLE})",
-                minus(little, name, "DPO", "entropy"),
+                minus(little[name]["entropy"], little["DPO"]["entropy"]),
                 source="Table 2, Fig. 4",
                 how=f"exact entropy of the policy, {name} - DPO",
                 unit="nats",
@@ -191,7 +187,9 @@ def sweep_claims(found: Found) -> list[Claim]:
         everywhere(
             f"E6: margins spread more as lambda grows ({LITTLE})",
             {
-                f"lambda {a:g} -> {b:g}": minus(little, f"SBA({b:g})", f"SBA({a:g})", "spread")
+                f"lambda {a:g} -> {b:g}": minus(
+                    little[f"SBA({b:g})"]["spread"], little[f"SBA({a:g})"]["spread"]
+                )
                 for a, b in pairwise(LAMBDAS)
             },
             source="Fig. 5c",
@@ -199,7 +197,7 @@ def sweep_claims(found: Found) -> list[Claim]:
         ),
         directional(
             f"E6: the clip of R holds margins back (SBA(1.2), {LITTLE})",
-            minus(little, "SBA(1.2), no clip", "SBA(1.2)", "spread"),
+            minus(little["SBA(1.2), no clip"]["spread"], little["SBA(1.2)"]["spread"]),
             source="App. C.2",
             how="std of u on held-out pairs without the clip - with it",
         ),

@@ -20,7 +20,8 @@ from prefopt.oracles.perturbations import Perturbations
 from prefopt.reproduce import plots
 from prefopt.reproduce.compo import world
 from prefopt.reproduce.compo.world import RADIUS, STEP, Size, changes, make_world, unit
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional, everywhere, within
+from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, everywhere, within
+from prefopt.reproduce.paired import minus
 
 DPO, LIMIT = "DPO", "infinitely many"
 SCALES = (0.8, 1.0, 1.2, 1.4)
@@ -140,10 +141,10 @@ def displaced_at(seed: int, pairs: int, scale: float) -> tuple[float, float]:
     return falls[0] / pairs, falls[1] / pairs
 
 
-def experiment(found: Sequence[Estimates], size: Size) -> Reproduction:
+def experiment(found: Sequence[Estimates], size: Size) -> Part:
     """M1 to M3 from what the seeds found."""
     names: list[str | int] = [DPO, *size.moves, LIMIT]
-    result = Reproduction("compo", "", "", claims=claims(found, size))
+    result = Part(claims=claims(found, size))
 
     def mean(what: str, name: str | int) -> float:
         return sum(getattr(f.moved[name], what) for f in found) / len(found)
@@ -211,7 +212,7 @@ def claims(found: Sequence[Estimates], size: Size) -> list[Claim]:
         return [getattr(f.moved[name], what) for f in found]
 
     def less(what: str, first: str | int, then: str | int) -> list[float]:
-        return [x - y for x, y in zip(of(what, first), of(what, then), strict=True)]
+        return minus(of(what, first), of(what, then))
 
     def by_step(differences: Mapping[tuple[int, int], list[float]]) -> dict[str, list[float]]:
         return {f"{i} to {j} moves": values for (i, j), values in differences.items()}
@@ -299,9 +300,7 @@ def claims(found: Sequence[Estimates], size: Size) -> list[Claim]:
         ),
         everywhere(
             "M3: and vary less in proportion to the improvement",
-            by_step(
-                {(i, j): [x - y for x, y in zip(relative(i), relative(j), strict=True)] for i, j in steps}
-            ),
+            by_step({(i, j): minus(relative(i), relative(j)) for i, j in steps}),
             source="Table 4",
             how="deviation over draws / mean improvement, fewer moves - more",
         ),

@@ -17,7 +17,7 @@ from prefopt.oracles.direction import Selection
 from prefopt.oracles.perturbations import Perturbations
 from prefopt.reproduce import plots
 from prefopt.reproduce.compo.world import RADIUS, STEP, Size, changes, make_world, unit
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional, everywhere
+from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, everywhere
 
 SHARES = (1.0, 0.63, 0.06, 0.01, 0.0015)
 BAND = (0.06, 0.01)
@@ -71,7 +71,7 @@ def keep_fractions(seed: int, size: Size) -> dict[str, dict[float, Kept]]:
     return found
 
 
-def experiment(found: Sequence[dict[str, dict[float, Kept]]], size: Size) -> Reproduction:
+def experiment(found: Sequence[dict[str, dict[float, Kept]]], size: Size) -> Part:
     """M4 from what the seeds found."""
 
     def mean(world: str, share: float, what: str) -> float:
@@ -105,9 +105,7 @@ def experiment(found: Sequence[dict[str, dict[float, Kept]]], size: Size) -> Rep
         "step": STEP,
         "keep_fractions": list(SHARES),
     }
-    return Reproduction(
-        "compo", "", "", claims=claims(found), tables=tables, plots=[plot(found)], settings={"M4": settings}
-    )
+    return Part(claims=claims(found), tables=tables, plots=[plot(found)], settings={"M4": settings})
 
 
 def claims(found: Sequence[dict[str, dict[float, Kept]]]) -> list[Claim]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +23,8 @@ from prefopt.oracles.direction import Selection
 from prefopt.oracles.head import HeadProbe, Pair, Response
 from prefopt.oracles.step import Estimator, StepSettings, oracle_step
 from prefopt.reproduce import lm, plots
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, Ticker, directional, in_processes, silent
+from prefopt.reproduce.core import Asked, Claim, Part, Plot, Table, directional
+from prefopt.reproduce.paired import mean, minus
 
 BETA = 0.1
 RADIUS_RELATIVE = 0.03
@@ -143,7 +144,7 @@ def untied(model: Any) -> Any:
 @torch.no_grad()
 def hidden_pair(model: Any, tokenizer: Any, row: lm.Row) -> Pair:
     """The head's inputs along both responses, their ends included."""
-    from prefopt.worlds.text_model import prompt_text
+    from prefopt.worlds.text.model import prompt_text
 
     prompt = tokenizer(prompt_text(tokenizer, row[0]))["input_ids"]
 
@@ -216,136 +217,105 @@ def outcome(
     )
 
 
-def experiment(seeds: int, scale: Scale, workers: int, ticker: Ticker = silent) -> Reproduction:
+Found = Sequence[dict[str, Outcome]]
+"""One a seed: the outcome of each arm."""
+
+
+def of(found: Found, arm: str, what: str) -> list[float]:
+    """One measure of an arm, one number a seed."""
+    return [getattr(f[arm], what) for f in found]
+
+
+COLUMNS = {
+    "chosen_falls": "chosen falls (share)",
+    "rejected_rises": "rejected rises (share)",
+    "chosen": "chosen (nats)",
+    "rejected": "rejected (nats)",
+    "accuracy": "held-out accuracy (%)",
+    "score": "score (%)",
+    "length": "tokens a sample",
+    "own_right": "own pair goes right (share of steps)",
+    "stepped": "steps taken (share)",
+    "success_rate": "p",
+    "distance": "head moved by",
+}
+
+
+def experiment(asked: Asked, scale: Scale) -> Part:
     """The arms on the text world."""
-    tick = ticker("compo: text world", 1)
-    lm.prepare(scale.size, seeds)
-    tick()
-    jobs = [(seed, seeds, scale) for seed in range(seeds)]
-    found: list[dict[str, Outcome]] = in_processes(one_seed, jobs, workers, ticker("compo: models", seeds))
-    keys = {
-        "chosen_falls": "chosen falls (share)",
-        "rejected_rises": "rejected rises (share)",
-        "chosen": "chosen (nats)",
-        "rejected": "rejected (nats)",
-        "accuracy": "held-out accuracy (%)",
-        "score": "score (%)",
-        "length": "tokens a sample",
-        "own_right": "own pair goes right (share of steps)",
-        "stepped": "steps taken (share)",
-        "success_rate": "p",
-        "distance": "head moved by",
-    }
+    lm.prepare(asked, "compo", scale.size)
+    jobs = [(seed, asked.seeds, scale) for seed in range(asked.seeds)]
+    found: Found = asked.in_processes("compo: models", one_seed, jobs)
     table = Table(
         "Text world: doubtful pairs, and held-out prompts",
-        ["model", *keys.values()],
-        [[arm, *(sum(asdict(f[arm])[key] for f in found) / seeds for key in keys)] for arm in ARMS],
+        ["model", *COLUMNS.values()],
+        [[arm, *(mean(of(found, arm, what)) for what in COLUMNS)] for arm in ARMS],
     )
-    size = scale.size
     settings = {
-        "seeds": seeds,
+        "seeds": asked.seeds,
         "beta": BETA,
         "delta": scale.delta,
-        "prompts_a_seed": size.prompts,
         "doubtful_pairs": scale.doubtful,
-        "test_prompts": size.test_prompts,
-        "samples_a_test_prompt": size.samples,
-        "epochs": size.epochs,
-        "batch": size.batch,
-        "optimizer": f"AdamW {size.learning_rate:g}, warm-up over a tenth of the steps, gradient norm clipped at 1",
+        **lm.chosen(scale.size),
         "moves": scale.moves,
         "radius_relative": RADIUS_RELATIVE,
         "gamma": {COMPO: scale.gamma, EVERY: scale.gamma, LIMIT: LIMIT_GAMMA},
         "keep_fraction": {COMPO: scale.keep, EVERY: 1.0, LIMIT: 1.0},
         "gate": scale.gate,
-        "world": dict(size.world) or "text, default settings",
     }
-    return Reproduction(
-        "compo",
-        "",
-        "",
-        claims=claims(found),
-        tables=[table],
-        plots=[plot(found)],
-        settings={"text world": settings},
-    )
+    return Part(claims=claims(found), tables=[table], plots=[plot(found)], settings={"text world": settings})
 
 
-def claims(found: Sequence[dict[str, Outcome]]) -> list[Claim]:
+OWN_PAIR = {
+    COMPO: "ComPO",
+    EVERY: "ComPO with all entries",
+    LIMIT: "the limit of infinitely many moves",
+}
+SHARE, POINTS, ANALOGY = "share of doubtful pairs", "percentage points", "Table 1, by analogy"
+COMPARED = (
+    ("DPO on all pairs displaces more doubtful pairs than DPO on clear pairs", "chosen_falls", ALL, CLEAN, SHARE, "Sec. 1"),
+    ("ComPO leaves fewer doubtful pairs displaced than DPO on clear pairs did", "chosen_falls", CLEAN, COMPO, SHARE, "Sec. 4, Table 3"),
+    ("ComPO leaves fewer displaced than DPO on all pairs", "chosen_falls", ALL, COMPO, SHARE, "Sec. 4, Table 3"),
+    ("ComPO with all entries leaves fewer displaced than DPO on clear pairs did", "chosen_falls", CLEAN, EVERY, SHARE, "Sec. 4, Table 3"),
+    ("infinitely many moves leave fewer displaced than DPO on clear pairs did", "chosen_falls", CLEAN, LIMIT, SHARE, "closed form"),
+    ("ComPO lowers the rejected responses of doubtful pairs", "rejected", CLEAN, COMPO, "nats", "Table 3"),
+    ("ComPO raises held-out accuracy above DPO on clear pairs", "accuracy", COMPO, CLEAN, POINTS, ANALOGY),
+    ("ComPO raises held-out accuracy above DPO on all pairs", "accuracy", COMPO, ALL, POINTS, ANALOGY),
+    ("ComPO raises the score above DPO on clear pairs", "score", COMPO, CLEAN, POINTS, ANALOGY),
+    ("ComPO raises the score above DPO on all pairs", "score", COMPO, ALL, POINTS, ANALOGY),
+    ("samples are shorter after ComPO than after DPO on all pairs", "length", ALL, COMPO, "tokens", "Sec. 1: verbosity"),
+)  # fmt: skip
+"""(what is claimed, measure, arm that has more of it, arm that has less, unit, where the paper says it)"""
+
+
+def claims(found: Found) -> list[Claim]:
     """Less displacement, better held-out, no longer; beside DPO on all pairs and on the clear ones."""
-
-    def less(what: str, first: str, then: str) -> list[float]:
-        return [getattr(f[first], what) - getattr(f[then], what) for f in found]
-
-    def claim(words: str, what: str, first: str, then: str, unit: str, source: str) -> Claim:
-        return directional(
-            f"LM: {words}", less(what, first, then), source=source, how=f"{first} - {then}", unit=unit
-        )
-
-    share, points = "share of doubtful pairs", "percentage points"
-
-    def right(arm: str, words: str) -> Claim:
-        return directional(
-            f"LM: {words} moves its own pair the right way, on both sides, in more than 90 % of the steps",
-            [f[arm].own_right - 0.9 for f in found],
-            source="Table 3",
-            how="share of the steps taken - 0.9",
-            unit="share of steps",
-        )
-
     return [
-        right(COMPO, "ComPO"),
-        right(EVERY, "ComPO with all entries"),
-        right(LIMIT, "the limit of infinitely many moves"),
-        claim(
-            "DPO on all pairs displaces more doubtful pairs than DPO on clear pairs",
-            "chosen_falls", ALL, CLEAN, share, "Sec. 1",
+        *(
+            directional(
+                f"LM: {words} moves its own pair the right way, on both sides, in more than 90 % of the steps",
+                [share - 0.9 for share in of(found, arm, "own_right")],
+                source="Table 3",
+                how="share of the steps taken - 0.9",
+                unit="share of steps",
+            )
+            for arm, words in OWN_PAIR.items()
         ),
-        claim(
-            "ComPO leaves fewer doubtful pairs displaced than DPO on clear pairs did",
-            "chosen_falls", CLEAN, COMPO, share, "Sec. 4, Table 3",
+        *(
+            directional(
+                f"LM: {words}",
+                minus(of(found, more, what), of(found, less, what)),
+                source=source,
+                how=f"{more} - {less}",
+                unit=unit,
+            )
+            for words, what, more, less, unit, source in COMPARED
         ),
-        claim(
-            "ComPO leaves fewer displaced than DPO on all pairs",
-            "chosen_falls", ALL, COMPO, share, "Sec. 4, Table 3",
-        ),
-        claim(
-            "ComPO with all entries leaves fewer displaced than DPO on clear pairs did",
-            "chosen_falls", CLEAN, EVERY, share, "Sec. 4, Table 3",
-        ),
-        claim(
-            "infinitely many moves leave fewer displaced than DPO on clear pairs did",
-            "chosen_falls", CLEAN, LIMIT, share, "closed form",
-        ),
-        claim(
-            "ComPO lowers the rejected responses of doubtful pairs",
-            "rejected", CLEAN, COMPO, "nats", "Table 3",
-        ),
-        claim(
-            "ComPO raises held-out accuracy above DPO on clear pairs",
-            "accuracy", COMPO, CLEAN, points, "Table 1, by analogy",
-        ),
-        claim(
-            "ComPO raises held-out accuracy above DPO on all pairs",
-            "accuracy", COMPO, ALL, points, "Table 1, by analogy",
-        ),
-        claim(
-            "ComPO raises the score above DPO on clear pairs",
-            "score", COMPO, CLEAN, points, "Table 1, by analogy",
-        ),
-        claim(
-            "ComPO raises the score above DPO on all pairs",
-            "score", COMPO, ALL, points, "Table 1, by analogy",
-        ),
-        claim(
-            "samples are shorter after ComPO than after DPO on all pairs",
-            "length", ALL, COMPO, "tokens", "Sec. 1: verbosity",
-        ),
-    ]  # fmt: skip
+    ]
 
 
 @plots.styled
-def plot(found: Sequence[dict[str, Outcome]]) -> Plot:
+def plot(found: Found) -> Plot:
     """Displacement, accuracy and score of each model, as paired differences from DPO on the clear pairs."""
     figure, axes = plots.panels(3, width=4.4, height=4.0)
     labels = {
@@ -357,7 +327,7 @@ def plot(found: Sequence[dict[str, Outcome]]) -> Plot:
     for ax, (what, (label, title)) in zip(axes, labels.items(), strict=True):
         ax.axhline(0, color=plots.QUIET, linewidth=1.0)
         for place, (arm, marker) in enumerate(zip(arms, "osD^", strict=True)):
-            middle, half = plots.centre([getattr(f[arm], what) - getattr(f[CLEAN], what) for f in found])
+            middle, half = plots.centre(minus(of(found, arm, what), of(found, CLEAN, what)))
             ax.errorbar(
                 [place],
                 [middle],

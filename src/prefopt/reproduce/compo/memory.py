@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from prefopt.oracles.head import HeadProbe, Response
 from prefopt.oracles.step import StepSettings, oracle_step
 from prefopt.reproduce.compo.world import RADIUS, Size
-from prefopt.reproduce.core import Reproduction, Table, within
+from prefopt.reproduce.core import Part, Table, within
 
 WIDTH, LAYERS, PROMPT, RESPONSE = 256, 2, 16, 12
 BETA = 0.1
@@ -99,7 +99,7 @@ def dpo_step(model: Any, ids_2T: Tensor) -> None:
     optimizer.step()
 
 
-def experiment(size: Size) -> Reproduction:
+def experiment(size: Size) -> Part:
     """M5. Nothing here is random that could move an allocation, so one run is enough."""
     few, many = size.memory_moves
     small, wide = size.memory_vocabulary
@@ -113,7 +113,7 @@ def experiment(size: Size) -> Reproduction:
     peaks["DPO, AdamW"] = peak_bytes(partial(dpo_step, model, ids_2T))
     logits = 2 * (2 * RESPONSE) * wide * 4  # raw logits and probabilities
     bound = 2 * head + CHUNK_BYTES + logits
-    result = Reproduction("compo", "", "")
+    result = Part()
     result.claims += [
         within(
             "M5: an iteration needs at most two heads, a chunk of moves and the pair's logits beside the model",

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from prefopt.likelihoods.steps import EncodedStep, transition
 from prefopt.reproduce import plots
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional, everywhere, within
+from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, everywhere, within
 from prefopt.reproduce.gradspo.train import GRADSPO, RELEASED
 from prefopt.reproduce.gradspo.world import PROMPTS, SHAPE, World
+from prefopt.reproduce.paired import mean
 from prefopt.sources.online import Gap, Tally
 
 CANDIDATES = (2, 3, 4, 5)
@@ -111,11 +112,6 @@ Found = dict[int, list[Direction]]
 """candidates -> one a seed"""
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean over steps or seeds."""
-    return sum(values) / len(values)
-
-
 def claims(found: Found) -> list[Claim]:
     """G1 and G2."""
     four = found[RELEASED_K]
@@ -169,7 +165,7 @@ def claims(found: Found) -> list[Claim]:
     ]
 
 
-def experiment(found: Found, states: int) -> Reproduction:
+def experiment(found: Found, states: int) -> Part:
     """E1's claims, numbers and figure."""
     rows = []
     for k, by in found.items():
@@ -183,10 +179,7 @@ def experiment(found: Found, states: int) -> Reproduction:
                 mean([mean(d.cosine) for d in by]),
             ]
         )
-    return Reproduction(
-        "gradspo",
-        "",
-        "",
+    return Part(
         claims=claims(found),
         tables=[
             Table(

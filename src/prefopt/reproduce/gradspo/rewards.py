@@ -9,19 +9,18 @@ from dataclasses import replace
 from prefopt.reproduce import plots
 from prefopt.reproduce.core import (
     Claim,
+    Part,
     Plot,
-    Reproduction,
     Table,
     directional,
     everywhere,
     not_measured,
     within,
 )
-from prefopt.reproduce.gradspo.direction import mean
 from prefopt.reproduce.gradspo.train import GRADSPO, SPO, Run, Variant, written
 from prefopt.reproduce.gradspo.weights import COLOURS, MARKERS, Runs, clipped_overall, sides_clipped
 from prefopt.reproduce.gradspo.world import Measured
-from prefopt.reproduce.ties.frontier import at_matched_kl, minus
+from prefopt.reproduce.paired import at_matched_kl, mean, minus
 
 RATES = (1e-5, 3e-5, 6e-5, 1e-4, 3e-4)
 """The released code's 6e-5 and around it; the last is beyond the best of either method."""
@@ -125,7 +124,7 @@ def reward_claims(runs: Runs, start: Sequence[Measured]) -> list[Claim]:
         ),
         directional(
             "E3: GradSPO's best round beats SPO's, each at its best learning rate",
-            [peak(a) - peak(b) for a, b in zip(at_best(ours, peak), at_best(spo, peak), strict=True)],
+            minus([*map(peak, at_best(ours, peak))], [*map(peak, at_best(spo, peak))]),
             source="abstract: beats the baselines at equal data",
             how=f"GradSPO - SPO {equal}, as if each were stopped at its best round; the learning rate chosen on the "
             "other seeds",
@@ -248,7 +247,7 @@ def ablation_claims(runs: Runs) -> list[Claim]:
     return result
 
 
-def experiment(runs: Runs, start: Sequence[Measured]) -> Reproduction:
+def experiment(runs: Runs, start: Sequence[Measured]) -> Part:
     """Claims, numbers and figures of E3 and E4."""
     rows: list[list[str | float]] = [["pretrained", "", *map(mean, zip(*start, strict=True)), "", "", "", ""]]
     rows += [
@@ -275,10 +274,7 @@ def experiment(runs: Runs, start: Sequence[Measured]) -> Reproduction:
         "both clipped (%)",
         "updates",
     ]
-    return Reproduction(
-        "gradspo",
-        "",
-        "",
+    return Part(
         claims=reward_claims(runs, start) + ablation_claims(runs),
         tables=[Table("E3, E4: means over seeds", columns, rows)],
         plots=[reward_plot(runs, start), ablation_plot(runs)],

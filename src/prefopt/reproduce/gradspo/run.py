@@ -11,10 +11,10 @@ Tee, Yoon, Syarubany, Yoon, Yoo (NeurIPS 2025, OpenReview d6lIOnvOX2). Four expe
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from prefopt.reproduce.core import Reproduction, Ticker, in_processes, silent
+from prefopt.reproduce.core import Asked, Part
 from prefopt.reproduce.gradspo import direction as directions
 from prefopt.reproduce.gradspo import rewards, weights
 from prefopt.reproduce.gradspo.direction import CANDIDATES, Direction, direction
@@ -22,6 +22,17 @@ from prefopt.reproduce.gradspo.rewards import CURVE, VARIANTS, rates_of
 from prefopt.reproduce.gradspo.train import BATCH, RELEASED, Run, train
 from prefopt.reproduce.gradspo.weights import time_weights, unclipped
 from prefopt.reproduce.gradspo.world import FULL, QUICK, Measured, Size, make_world, measure
+
+NOTES = (
+    "Of the paper only the abstract could be read: claims of the abstract are tested, and settings are those of the "
+    "released code",
+    "The judge is the exact reward of the predicted clean sample; there is no autoencoder, no learned judge, no "
+    "classifier-free guidance and no adapter",
+    "Updates differ by a few between methods, because a round's pairs must pass the threshold; generated "
+    "candidates are equally many",
+    "Added after a first look at results: the learning rate 6e-5, the best round beside the last, the logarithm at "
+    "3e-4, where rewards differ by powers of ten, and E1 over the steps that training compares alone",
+)
 
 
 class Found(NamedTuple):
@@ -49,37 +60,19 @@ def one_seed(seed: int, size: Size) -> Found:
     )
 
 
-def reproduce(
-    *, seeds: int = 6, quick: bool = False, workers: int = 1, ticker: Ticker = silent
-) -> Reproduction:
-    """All experiments.
-
-    Args:
-        seeds: each with a reward and a pretrained model of its own.
-        quick: small sizes that only show that everything runs; verdicts mean nothing then.
-        workers: processes, a seed each.
-        ticker: starts progress bars.
-
-    Returns:
-        Claims, tables and plots.
-    """
-    start = time.monotonic()
-    result = Reproduction(
-        "gradspo",
-        "A Gradient Guidance Perspective on Stepwise Preference Optimization for Diffusion Models",
-        "d6lIOnvOX2",
-    )
-    size = QUICK if quick else FULL
-    jobs = [(seed, size) for seed in range(seeds)]
-    found: list[Found] = in_processes(one_seed, jobs, workers, ticker("gradspo: worlds", seeds))
+def experiments(asked: Asked) -> Iterator[Part]:
+    """E1 to E4; each seed has a reward and a pretrained model of its own."""
+    size = QUICK if asked.quick else FULL
+    jobs = [(seed, size) for seed in range(asked.seeds)]
+    found: list[Found] = asked.in_processes("gradspo: worlds", one_seed, jobs)
     runs = {name: {rate: [f.runs[name][rate] for f in found] for rate in rates_of(name)} for name in VARIANTS}
-    result.add(directions.experiment({k: [f.directions[k] for f in found] for k in CANDIDATES}, size.states))
+    yield directions.experiment({k: [f.directions[k] for f in found] for k in CANDIDATES}, size.states)
     identities = [f.identities for f in found]
     ends = (CURVE[0], CURVE[-1])
-    result.add(weights.experiment(runs, identities, found[0].weights, ends))
-    result.add(rewards.experiment(runs, [f.start for f in found]))
-    result.settings["E2-E4"] = {
-        "seeds": seeds,
+    yield weights.experiment(runs, identities, found[0].weights, ends)
+    yield rewards.experiment(runs, [f.start for f in found])
+    settings = {
+        "seeds": asked.seeds,
         "numbers_a_sample": 32,
         "pretraining_steps": size.pretrain_steps,
         "rounds": size.rounds,
@@ -104,15 +97,4 @@ def reproduce(
         },
         "guidance_scale": 1.0,
     }
-    result.notes += [
-        "Of the paper only the abstract could be read: claims of the abstract are tested, and settings are those of the "
-        "released code",
-        "The judge is the exact reward of the predicted clean sample; there is no autoencoder, no learned judge, no "
-        "classifier-free guidance and no adapter",
-        "Updates differ by a few between methods, because a round's pairs must pass the threshold; generated "
-        "candidates are equally many",
-        "Added after a first look at results: the learning rate 6e-5, the best round beside the last, the logarithm at "
-        "3e-4, where rewards differ by powers of ten, and E1 over the steps that training compares alone",
-    ]
-    result.seconds = time.monotonic() - start
-    return result
+    yield Part(settings={"E2-E4": settings})

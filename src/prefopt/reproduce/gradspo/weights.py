@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from prefopt.likelihoods.steps import EncodedStep, GuidedTarget, State, TimeWeight
 from prefopt.objectives.base import Sides
 from prefopt.reproduce import plots
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional, within
-from prefopt.reproduce.gradspo.direction import mean
+from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, within
 from prefopt.reproduce.gradspo.train import GRADSPO, RELEASED, SPO, Run, StepLog, Variant, score, written
 from prefopt.reproduce.gradspo.world import PROMPTS, SHAPE, World
+from prefopt.reproduce.paired import mean
 from prefopt.sources.online import Tally
 
 LATE = 4
@@ -189,7 +189,7 @@ def experiment(
     identities: Sequence[Mapping[str, float]],
     weights: Mapping[str, Sequence[float]],
     rates: Sequence[float],
-) -> Reproduction:
+) -> Part:
     """E2's claims, numbers and figure."""
     rate = rates[-1]
     timesteps = list(runs["SPO"][rate][0].by_step)
@@ -204,10 +204,7 @@ def experiment(
         for s, t in enumerate(timesteps)
     ]
     columns = [f"{what}, {m}" for what in ("time weight", "pull", "both clipped (%)") for m in by_method]
-    return Reproduction(
-        "gradspo",
-        "",
-        "",
+    return Part(
         claims=claims(runs, identities, rates),
         tables=[Table(f"E2: by timestep, learning rate {written(rate)}", ["t", *columns], rows)],
         plots=[weights_plot(by_method, weights, rate)],

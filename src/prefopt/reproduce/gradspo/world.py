@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import GuidedNetwork, transition
 from prefopt.likelihoods.transition import inference_timesteps, kl
+from prefopt.worlds.picture.parts import build_scheduler
 
 SHAPE = (32, 1, 1)
 PROMPTS = ("0", "1", "2", "3")
@@ -142,16 +143,7 @@ def prompt_means() -> Tensor:
 
 def make_world(seed: int, size: Size) -> World:
     """Draw a reward and pretrain a model of the mixture, on Stable Diffusion's noise schedule with 20 DDIM steps."""
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    scheduler = build_scheduler()
     process = Process.from_scheduler(scheduler)
     generator = torch.Generator().manual_seed(seed)
     w_D = torch.cat([torch.zeros(TOLD), torch.randn(SHAPE[0] - TOLD, generator=generator)])

@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from prefopt.reproduce import plots
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional
+from prefopt.reproduce.core import Claim, Part, Plot, Table, directional
 from prefopt.reproduce.lpo.judges import EXACT, LRM, PIXEL, SCRATCH, Ranking
 
 LOW, HIGH = 300, 700
@@ -128,12 +128,9 @@ def accuracy_plot(rankings: Sequence[Ranking]) -> Plot:
     )
 
 
-def experiment(rankings: Sequence[Ranking]) -> Reproduction:
+def experiment(rankings: Sequence[Ranking]) -> Part:
     """E1's claims, numbers and figure."""
-    return Reproduction(
-        "lpo",
-        "",
-        "",
+    return Part(
         claims=claims(rankings),
         tables=[accuracy_table(rankings)],
         plots=[accuracy_plot(rankings)],

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from prefopt.reproduce import plots
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, directional, everywhere, not_measured
+from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, everywhere, not_measured
 from prefopt.reproduce.lpo.judges import load_pixel, watch_pixel
 from prefopt.reproduce.lpo.world import (
     GUIDANCE,
@@ -26,7 +26,7 @@ from prefopt.reproduce.lpo.world import (
     folder_of,
     sampled_by,
 )
-from prefopt.reproduce.ties.frontier import minus
+from prefopt.reproduce.paired import minus
 
 LPO, SPO, DPO = "LPO", "SPO", "Diffusion-DPO"
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -358,13 +358,10 @@ def short(label: str) -> str:
     return f"{rival}, {rest.rstrip(')')}".replace("judge training", "judge").replace("processor time", "time")
 
 
-def experiment(runs: Runs, judges: Judges) -> Reproduction:
+def experiment(runs: Runs, judges: Judges) -> Part:
     """E2's claims, numbers and figure."""
     found = claims(runs, judges)
-    return Reproduction(
-        "lpo",
-        "",
-        "",
+    return Part(
         claims=found,
         tables=spent(runs, judges),
         plots=[cost_plot(runs, judges, found)],

@@ -12,15 +12,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prefopt.reproduce.core import Reproduction, Ticker, in_processes, silent
+from prefopt.reproduce.core import Asked, Part
 from prefopt.reproduce.lpo import accuracy, cost
 from prefopt.reproduce.lpo.cost import DPO, LPO, SPO
 from prefopt.reproduce.lpo.judges import LRM, PIXEL, SCRATCH, rank, train_lrm, train_pixel
 from prefopt.reproduce.lpo.world import FULL, GUIDANCE, QUICK, Size, prepare, quiet
+
+NOTES = (
+    "A world's own model, pretrained on captions that are often wrong, is policy, reference and start of the latent "
+    "judge; the pixel judge's convolutions were trained on the same captioned pictures by CLIP's loss. Pretraining is "
+    "in no cost and not in the seconds",
+    "Judges and Diffusion-DPO learn from the same comparisons of rendered pictures, which are better than the model's own "
+    "samples: for Diffusion-DPO this is kinder than Pick-a-Pic",
+    "Costs: processor time of one thread, and operations of all networks, a backward pass as two forward passes; "
+    "encoding the training pictures (once, cached) and drawing pictures to measure are in neither",
+    "Processor time differs from run to run, and so may a close verdict on it; all else repeats",
+)
+
 
 RANK = "ranking"
 FIRST, THEN = (DPO, PIXEL, SCRATCH, LRM), (SPO, LPO, RANK)
@@ -37,55 +50,22 @@ def part(what: str, seed: int, size: Size, root: Path) -> Any:
     return rank(seed, size, root) if what == RANK else cost.train(what, seed, size, root)
 
 
-def reproduce(
-    *, seeds: int = 3, quick: bool = False, workers: int = 1, ticker: Ticker = silent
-) -> Reproduction:
-    """Both experiments.
-
-    Args:
-        seeds: each with pictures and a pretrained model of its own; a model that is not cached takes two minutes.
-        quick: small sizes that only show that everything runs; verdicts mean nothing then.
-        workers: processes.
-        ticker: starts progress bars.
-
-    Returns:
-        Claims, tables and plots.
-    """
-    size = QUICK if quick else FULL
+def experiments(asked: Asked) -> Iterator[Part]:
+    """E1 and E2; each seed has pictures and a pretrained model of its own. A model that is not cached takes two minutes."""
+    size, seeds = QUICK if asked.quick else FULL, range(asked.seeds)
     found: dict[str, list[Any]] = {}
     with TemporaryDirectory() as folder:
-        root = Path(folder)
-        tick = ticker("lpo: worlds (pretrained once, then cached)", seeds)
-        in_processes(prepare, [(seed, size, root) for seed in range(seeds)], workers, tick)
-        start = time.monotonic()
+        root, start = Path(folder), time.monotonic()
+        jobs = [(seed, size, root) for seed in seeds]
+        asked.in_processes("lpo: worlds (pretrained once, then cached)", prepare, jobs)
+        yield Part(uncounted=time.monotonic() - start)
         for stage, title in ((FIRST, "lpo: judges and Diffusion-DPO"), (THEN, "lpo: LPO, SPO, accuracy")):
-            jobs = [(what, seed, size, root) for what in stage for seed in range(seeds)]
-            results = in_processes(part, jobs, workers, ticker(title, len(jobs)))
-            for (what, *_), result in zip(jobs, results, strict=True):
+            parts = [(what, seed, size, root) for what in stage for seed in seeds]
+            for (what, *_), result in zip(parts, asked.in_processes(title, part, parts), strict=True):
                 found.setdefault(what, []).append(result)
-    result = Reproduction(
-        "lpo",
-        "Diffusion Model as a Noise-Aware Latent Reward Model for Step-Level Preference Optimization",
-        "2502.01051",
+    yield accuracy.experiment(found[RANK])
+    yield cost.experiment(
+        {name: found[name] for name in (LPO, SPO, DPO)}, {LPO: found[LRM], SPO: found[PIXEL]}
     )
-    result.add(accuracy.experiment(found[RANK]))
-    result.add(
-        cost.experiment({name: found[name] for name in (LPO, SPO, DPO)}, {LPO: found[LRM], SPO: found[PIXEL]})
-    )
-    result.settings["all"] = {
-        "seeds": seeds,
-        "guidance_scale": GUIDANCE,
-        **{name: getattr(size, name) for name in Size.__slots__},
-    }
-    result.notes += [
-        "A world's own model, pretrained on captions that are often wrong, is policy, reference and start of the latent "
-        "judge; the pixel judge's convolutions were trained on the same captioned pictures by CLIP's loss. Pretraining is "
-        "in no cost and not in the seconds",
-        "Judges and Diffusion-DPO learn from the same comparisons of rendered pictures, which are better than the model's own "
-        "samples: for Diffusion-DPO this is kinder than Pick-a-Pic",
-        "Costs: processor time of one thread, and operations of all networks, a backward pass as two forward passes; "
-        "encoding the training pictures (once, cached) and drawing pictures to measure are in neither",
-        "Processor time differs from run to run, and so may a close verdict on it; all else repeats",
-    ]
-    result.seconds = time.monotonic() - start
-    return result
+    sizes = {name: getattr(size, name) for name in Size.__slots__}
+    yield Part(settings={"all": {"seeds": asked.seeds, "guidance_scale": GUIDANCE, **sizes}})

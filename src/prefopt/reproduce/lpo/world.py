@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from prefopt.worlds.picture import PictureWorld
-from prefopt.worlds.picture_task import number
+from prefopt.worlds.base import seed_of
+from prefopt.worlds.picture.world import PictureWorld
 
 GUIDANCE = 2.0
 """Of the picture world's small model, in sampling and in training."""
@@ -223,7 +223,7 @@ def assembled(
         {
             "method": method,
             "model": str(world_of_seed(seed, size).model_dir(progress=False)),
-            "output_dir": str(folder / "run" / f"{method}-{number(repr(options))}"),
+            "output_dir": str(folder / "run" / f"{method}-{seed_of(repr(options))}"),
             "seed": seed,
             "save_checkpoints": False,
             "sample_prompts": 0,
@@ -328,7 +328,7 @@ def rewards_of(world: PictureWorld, size: Size, course: Any) -> dict[str, float]
     images = generate_images(
         policy,
         store.conditions_of(prompts),
-        [number(f"lpo {world.seed} {k}") for k in range(len(prompts))],
+        [seed_of(f"lpo {world.seed} {k}") for k in range(len(prompts))],
         guidance_scale=GUIDANCE,
         eta=1.0,
         batch_size=64,

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from prefopt import objectives
 from prefopt.objectives.base import Objective
-from prefopt.reproduce.core import Reproduction, Table, Ticker, everywhere, silent
+from prefopt.reproduce.core import Part, Table, Ticker, everywhere, silent
+from prefopt.reproduce.paired import minus
 from prefopt.sources.gap_losses import exact_margin
 from prefopt.sources.worst_case import WorstCase, follower
 
@@ -106,7 +107,7 @@ def certify(delta_SND: Tensor, theta_SD: Tensor, epsilon: float) -> Certificate:
     return Certificate(worst_S.tolist(), (stay_SN.mean(-1) + penalty_S).tolist())
 
 
-def certificate(seeds: range, ticker: Ticker = silent, steps: int = STEPS) -> Reproduction:
+def certificate(seeds: range, ticker: Ticker = silent, steps: int = STEPS) -> Part:
     """S2."""
     tick = ticker("ssapo S2: certificate", 1 + 2 * len(RADII))
     delta_SND = labelled_features(seeds)
@@ -119,16 +120,11 @@ def certificate(seeds: range, ticker: Ticker = silent, steps: int = STEPS) -> Re
             theta_SD = train(LEADERS[leader], delta_SND, epsilon, steps)
             found[leader][epsilon] = certify(delta_SND, theta_SD, epsilon)
             tick()
-    result = Reproduction("ssapo", "", "")
+    result = Part()
     result.claims += [
         everywhere(
             f"S2: training against the adversary ({leader}) lowers the worst loss, at every radius",
-            {
-                f"epsilon {e:g}": [
-                    a - b for a, b in zip(found["DPO"][e].worst_S, found[leader][e].worst_S, strict=True)
-                ]
-                for e in RADII
-            },
+            {f"epsilon {e:g}": minus(found["DPO"][e].worst_S, found[leader][e].worst_S) for e in RADII},
             source="Thms. 2.4 and 2.5: SGPO's worst case is near the best possible",
             how=f"DPO's worst loss at the radius, penalty included, minus {leader}'s",
             unit="nats",

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from prefopt.reproduce.core import Claim, directional, everywhere
+from prefopt.reproduce.paired import minus
 from prefopt.reproduce.ssapo.world import (
     AGAIN,
     BASELINES,
@@ -51,11 +52,6 @@ CURVES = (SEED_ONLY, SELF, margin_name(0.1), ORACLE)
 
 Found = dict[str, dict[str, list[Stage]]]
 """labels -> method -> stages"""
-
-
-def minus(a: Sequence[float], b: Sequence[float], start: int = 0) -> list[float]:
-    """Paired differences from seed `start` on."""
-    return [x - y for x, y in zip(a, b, strict=True)][start:]
 
 
 def best_of(by: Mapping[str, list[Stage]], names: Sequence[str], what: str = "win") -> tuple[str, int]:

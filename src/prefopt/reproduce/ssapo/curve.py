@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from prefopt.reproduce import plots
-from prefopt.reproduce.core import Plot, Reproduction, Table, Ticker, silent
+from prefopt.reproduce.core import Part, Plot, Table, Ticker, silent
+from prefopt.reproduce.paired import minus
 from prefopt.reproduce.ssapo.claims import (
     CLEAN,
     CURVES,
@@ -28,7 +29,6 @@ from prefopt.reproduce.ssapo.claims import (
     Found,
     claims,
     label_claims,
-    minus,
 )
 from prefopt.reproduce.ssapo.world import (
     AGAIN,
@@ -55,7 +55,7 @@ from prefopt.reproduce.ssapo.world import (
 )
 
 
-def learning_curve(seeds: range, size: Size, ticker: Ticker = silent) -> Reproduction:
+def learning_curve(seeds: range, size: Size, ticker: Ticker = silent) -> Part:
     """S3 and S4."""
     counts = [n for n in LABEL_COUNTS if n <= size.labels]
     tick = ticker("ssapo S3, S4: few labels", len(FLIPS) * len(METHODS) + (len(counts) - 1) * len(CURVES))
@@ -74,7 +74,7 @@ def learning_curve(seeds: range, size: Size, ticker: Ticker = silent) -> Reprodu
         n: {name: counted(METHODS[name], n, 0.0) if n != LABELS else found[CLEAN][name] for name in CURVES}
         for n in counts
     }
-    result = Reproduction("ssapo", "", "")
+    result = Part()
     result.claims += claims(found) + label_claims(curve)
     result.tables += [
         Table(

@@ -19,8 +19,8 @@ from scipy.special import expit
 from prefopt import objectives
 from prefopt.reproduce import plots
 from prefopt.reproduce.core import (
+    Part,
     Plot,
-    Reproduction,
     Table,
     Ticker,
     directional,
@@ -186,7 +186,7 @@ def timings(seed: int, sizes: Sequence[int]) -> dict[str, float]:
 # -- together --------------------------------------------------------------------------------------------------
 
 
-def exactness(seeds: range, ticker: Ticker = silent) -> Reproduction:
+def exactness(seeds: range, ticker: Ticker = silent) -> Part:
     """S1."""
     tick = ticker("ssapo S1: exactness", len(seeds))
     solver, theory, pulls = [], [], []
@@ -200,7 +200,7 @@ def exactness(seeds: range, ticker: Ticker = silent) -> Reproduction:
         return [max(t[name] for name in names) for t in theory]
 
     exact = f"exact loss, 200 random gaps a seed, {len(seeds)} seeds"
-    result = Reproduction("ssapo", "", "")
+    result = Part()
     result.claims += [
         within(
             "S1: one sort finds the value of the follower's linear program",
@@ -283,7 +283,7 @@ def exactness(seeds: range, ticker: Ticker = silent) -> Reproduction:
     return result
 
 
-def speed(seeds: range, sizes: Sequence[int], ticker: Ticker = silent) -> Reproduction:
+def speed(seeds: range, sizes: Sequence[int], ticker: Ticker = silent) -> Part:
     """S5; processor times, which no two runs repeat."""
     tick = ticker("ssapo S5: speed", len(seeds))
     found = []
@@ -291,7 +291,7 @@ def speed(seeds: range, sizes: Sequence[int], ticker: Ticker = silent) -> Reprod
         found.append(timings(seed, sizes))
         tick()
     most = str(max(sizes))
-    result = Reproduction("ssapo", "", "")
+    result = Part()
     result.claims += [
         within(
             f"S5: {max(sizes):,} pairs take under a second",

@@ -11,50 +11,32 @@ Chu, Zhang, Jia, Jin (NeurIPS 2025, arXiv 2502.18099). Five experiments:
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
 
-from prefopt.reproduce.core import Reproduction, Ticker, silent
+from prefopt.reproduce.core import Asked, Part
 from prefopt.reproduce.ssapo.certificate import STEPS, certificate
 from prefopt.reproduce.ssapo.curve import learning_curve
 from prefopt.reproduce.ssapo.exact import exactness, speed
 from prefopt.reproduce.ssapo.world import FULL, QUICK
 
+NOTES = (
+    "Features are independent, so unlabelled prompts hold no news for a log-linear policy: wins that self-made labels "
+    "add are sharpness, which the rows at the same drift take out. Other worlds may differ",
+    "The learning rate of the rounds is that of the labelled pairs and not tuned: on other seeds wins only rose "
+    "with it, as the policy grew sharper",
+    "An effect of the radius of less than half a percentage point of wins counts against it",
+    "Added after a first look (12 seeds): as many updates on the labelled pairs, and SSAPO at the same drift",
+    "Labels and training share one fixed reference (the released code changes it every round), and SPA uses the "
+    "same; the released solver is replaced by the exact one",
+    "S5 measures processor time, which no two runs repeat",
+)
 
-def reproduce(
-    *, seeds: int = 40, quick: bool = False, workers: int = 1, ticker: Ticker = silent
-) -> Reproduction:
-    """All experiments.
 
-    Args:
-        seeds: of the few-label world; S1 and S2 use at most 20 and S5 at most 5.
-        quick: small sizes that only show that everything runs; verdicts mean nothing then.
-        workers: not used: all seeds are one tensor.
-        ticker: starts progress bars.
-
-    Returns:
-        Claims, tables and plots.
-    """
-    start = time.monotonic()
-    result = Reproduction(
-        "ssapo",
-        "Stackelberg Self-Annotation: A Robust Approach to Data-Efficient LLM Alignment",
-        "2502.18099",
-    )
-    few = range(min(seeds, 20))
-    result.add(exactness(few, ticker))
-    result.add(certificate(few, ticker, steps=60 if quick else STEPS))
-    result.add(learning_curve(range(seeds), QUICK if quick else FULL, ticker))
-    result.add(speed(range(min(seeds, 5)), (300, 3000) if quick else (300, 3000, 30_000, 100_000), ticker))
-    result.notes += [
-        "Features are independent, so unlabelled prompts hold no news for a log-linear policy: wins that self-made labels "
-        "add are sharpness, which the rows at the same drift take out. Other worlds may differ",
-        "The learning rate of the rounds is that of the labelled pairs and not tuned: on other seeds wins only rose "
-        "with it, as the policy grew sharper",
-        "An effect of the radius of less than half a percentage point of wins counts against it",
-        "Added after a first look (12 seeds): as many updates on the labelled pairs, and SSAPO at the same drift",
-        "Labels and training share one fixed reference (the released code changes it every round), and SPA uses the "
-        "same; the released solver is replaced by the exact one",
-        "S5 measures processor time, which no two runs repeat",
-    ]
-    result.seconds = time.monotonic() - start
-    return result
+def experiments(asked: Asked) -> Iterator[Part]:
+    """S1 to S5; S1 and S2 use at most 20 seeds and S5 at most 5. All seeds are one tensor, in one process."""
+    few, ticker = range(asked.at_most(20).seeds), asked.ticker
+    yield exactness(few, ticker)
+    yield certificate(few, ticker, steps=60 if asked.quick else STEPS)
+    yield learning_curve(range(asked.seeds), QUICK if asked.quick else FULL, ticker)
+    pairs = (300, 3000) if asked.quick else (300, 3000, 30_000, 100_000)
+    yield speed(range(asked.at_most(5).seeds), pairs, ticker)

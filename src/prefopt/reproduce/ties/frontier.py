@@ -16,8 +16,8 @@ from prefopt.objectives.base import Objective
 from prefopt.reproduce import loglinear, plots
 from prefopt.reproduce.core import (
     Claim,
+    Part,
     Plot,
-    Reproduction,
     Table,
     Ticker,
     directional,
@@ -26,6 +26,7 @@ from prefopt.reproduce.core import (
     silent,
 )
 from prefopt.reproduce.loglinear import Pairs
+from prefopt.reproduce.paired import at_matched_kl, mean, minus
 from prefopt.reproduce.ties.worlds import Mined, metric_world
 
 CP, CP_TP, RK, D = "DPO (CP)", "DPO (CP+TP)", "DPO-RK (CP+TP)", "DPO-D (CP+TP)"
@@ -70,7 +71,7 @@ def fit(objective: Objective, world: Mined, pairs: Pairs, steps: int) -> Tensor:
     return loglinear.fit(objective, world.train, pairs, steps=steps, optimizer=adam)
 
 
-def frontier_in_log_linear_world(seeds: range, steps: int, ticker: Ticker = silent) -> Reproduction:
+def frontier_in_log_linear_world(seeds: range, steps: int, ticker: Ticker = silent) -> Part:
     """T1: frontier, equal-beta KL, utility at matched KL, share of ties, width of the tie band."""
     world = metric_world(seeds)
     tick = ticker("ties T1: frontier", len(METHODS) * len(BETAS) + 2 * len(SHARES) + len(ALPHAS))
@@ -104,7 +105,7 @@ def frontier_in_log_linear_world(seeds: range, steps: int, ticker: Ticker = sile
     by_alpha = {alpha: measure(objectives.get("dpo_rk", beta=1.0, alpha=alpha), both)[0] for alpha in ALPHAS}
 
     source = "Secs. 3.2-3.4"
-    result = Reproduction("ties", "", "")
+    result = Part()
     result.claims += frontier_claims(points, source, "T1")
     result.claims += [
         everywhere(
@@ -204,33 +205,6 @@ def better_at_matched_kl(points: Frontier, method: str, other: str, label: str) 
     return directional(statement, differences, source=source, how=how, unit="points")
 
 
-def at_matched_kl(
-    ours: Mapping[float, tuple[Sequence[float], Sequence[float]]],
-    theirs: Mapping[float, tuple[Sequence[float], Sequence[float]]],
-) -> list[float]:
-    """Per seed: mean score difference of two frontiers over the KL range that both cover.
-
-    Raises:
-        ValueError: a seed's frontiers cover no common range.
-    """
-    import numpy as np
-
-    differences = []
-    for seed in range(len(next(iter(ours.values()))[0])):
-        curves = [
-            np.array(sorted((kls[seed], scores[seed]) for kls, scores in side.values()))
-            for side in (ours, theirs)
-        ]
-        low = max(c[0, 0] for c in curves)
-        high = min(c[-1, 0] for c in curves)
-        if not low < high:
-            raise ValueError(f"the frontiers of seed {seed} share no KL range: widen the sweep of beta")
-        grid = np.linspace(low, high, 101)
-        a, b = (np.interp(grid, c[:, 0], c[:, 1]) for c in curves)
-        differences.append(float((a - b).mean()))
-    return differences
-
-
 def frontier_table(title: str, points: Frontier, score: str) -> Table:
     """Means over seeds."""
     return Table(
@@ -322,16 +296,6 @@ def sweep_plot(
     return Plot(
         "ties_sweeps", f"KL at beta 1 in the log-linear world. Means of {seeds} seeds, 95 % intervals", figure
     )
-
-
-def minus(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """Paired differences."""
-    return [x - y for x, y in zip(a, b, strict=True)]
-
-
-def mean(values: Sequence[float]) -> float:
-    """Mean over seeds."""
-    return sum(values) / len(values)
 
 
 def short(method: str) -> str:

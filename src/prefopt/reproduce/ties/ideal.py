@@ -12,12 +12,12 @@ from torch import Tensor
 
 from prefopt import objectives
 from prefopt.reproduce import tabular
-from prefopt.reproduce.core import Reproduction, within
+from prefopt.reproduce.core import Part, within
 
 
-def ideal_policies(seeds: range, responses: int = 5, beta: float = 0.5) -> Reproduction:
+def ideal_policies(seeds: range, responses: int = 5, beta: float = 0.5) -> Part:
     """T2: the minimiser of the exact three-way cross-entropy is the closed-form ideal policy, for both tie models."""
-    result = Reproduction("ties", "", "")
+    result = Part()
     for name, nu, origin in (
         ("dpo_rk", 3.0, "closed form derived here: d* = log nu + logit P(win)"),
         ("dpo_d", 1.0, "Theorem 1: ratio* = reference ratio (2 nu P(win) / P(tie))^(2 / beta)"),

@@ -11,7 +11,8 @@ from torch import Tensor
 from prefopt import objectives
 from prefopt.objectives.ties import TieModel
 from prefopt.reproduce import lm, plots
-from prefopt.reproduce.core import Claim, Plot, Reproduction, Table, Ticker, directional, in_processes, silent
+from prefopt.reproduce.core import Asked, Claim, Part, Plot, Table, directional
+from prefopt.reproduce.paired import mean, minus
 from prefopt.reproduce.ties.frontier import (
     COLOURS,
     CP,
@@ -23,8 +24,6 @@ from prefopt.reproduce.ties.frontier import (
     D,
     Frontier,
     better_at_matched_kl,
-    mean,
-    minus,
     objective_of,
     short,
 )
@@ -64,20 +63,14 @@ def accuracy(model: TieModel, d_E: Tensor, tie_E: Tensor) -> float:
     return 100 * float((model.classify(d_E) == torch.where(tie_E, 2, 0)).float().mean())
 
 
-def language_model(seeds: int, size: lm.Size, workers: int, ticker: Ticker = silent) -> Reproduction:
+def language_model(asked: Asked, size: lm.Size) -> Part:
     """T4: claims 2.1 (frontier) and App. C (margins, classification) on the text world."""
-    tick = ticker("ties T4: text world", 1)
-    lm.prepare(size, seeds)
-    tick()
-    jobs = [(m, b, s, seeds, size) for m in METHODS for b in BETAS[m] for s in range(seeds)]
-    results = in_processes(one_run, jobs, workers, ticker("ties T4: language models", len(jobs)))
-    found: dict[str, dict[float, dict[str, list[float]]]] = {m: {b: {} for b in BETAS[m]} for m in METHODS}
-    for (method, beta, *_), values in zip(jobs, results, strict=True):
-        for name, value in values.items():
-            found[method][beta].setdefault(name, []).append(value)
+    seeds = asked.seeds
+    by_setting = lm.over_seeds(asked, "ties T4", one_run, [(m, b) for m in METHODS for b in BETAS[m]], size)
+    found = {m: {b: by_setting[m, b] for b in BETAS[m]} for m in METHODS}
     start = [lm.measure(lm.reference(size)[0], size, seed).score for seed in range(seeds)]
     points: Frontier = {m: {b: (found[m][b]["kl"], found[m][b]["score"]) for b in BETAS[m]} for m in METHODS}
-    result = Reproduction("ties", "", "", claims=claims(found, points))
+    result = Part(claims=claims(found, points))
     names = ["kl", "score", "clear_mean", "clear_std", "tie_mean", "tie_std", "rk_rule", "d_rule"]
     result.tables.append(
         Table(
@@ -98,17 +91,7 @@ def language_model(seeds: int, size: lm.Size, workers: int, ticker: Ticker = sil
         )
     )
     result.plots.append(frontier_plot(points, mean(start), seeds))
-    result.settings["T4"] = {
-        "seeds": seeds,
-        "beta": BETAS,
-        "prompts_a_seed": size.prompts,
-        "test_prompts": size.test_prompts,
-        "samples_a_test_prompt": size.samples,
-        "epochs": size.epochs,
-        "batch": size.batch,
-        "optimizer": f"AdamW {size.learning_rate:g}, warm-up over a tenth of the steps, gradient norm clipped at 1",
-        "world": dict(size.world) or "text, default settings",
-    }
+    result.settings["T4"] = {"seeds": seeds, "beta": BETAS, **lm.chosen(size)}
     return result
 
 

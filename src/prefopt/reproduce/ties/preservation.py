@@ -8,14 +8,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from prefopt.reproduce import loglinear
-from prefopt.reproduce.core import Reproduction, Table, Ticker, everywhere, silent
+from prefopt.reproduce.core import Part, Table, Ticker, everywhere, silent
+from prefopt.reproduce.paired import mean, minus
 from prefopt.reproduce.ties.frontier import (
     CP,
     RK,
     D,
     fit,
-    mean,
-    minus,
     objective_of,
     pairs_of,
     short,
@@ -28,10 +27,10 @@ BETAS = (0.1, 0.3, 1.0)
 EXAMS = {"hard exam": 1.1, "easy exam": -0.2}
 
 
-def preservation(seeds: range, steps: int, ticker: Ticker = silent) -> Reproduction:
+def preservation(seeds: range, steps: int, ticker: Ticker = silent) -> Part:
     """T3: share of test questions answered right by the reference that the policy still answers right."""
     tick = ticker("ties T3: preservation", 3 * len(BETAS) * len(EXAMS))
-    result = Reproduction("ties", "", "")
+    result = Part()
     rows: list[list[str | float]] = []
     counts: dict[str, dict[str, float]] = {}
     for exam, difficulty in EXAMS.items():

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from prefopt.worlds import get_world
-from prefopt.worlds.picture_task import (
+from prefopt.worlds.picture.task import (
     ATTRIBUTES,
     GROUND,
     TEMPLATE_JITTERS,

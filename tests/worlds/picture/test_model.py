@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from prefopt.worlds import get_world
-from prefopt.worlds.picture_task import ATTRIBUTES
+from prefopt.worlds.picture.task import ATTRIBUTES
 
 TINY = {
     "width": 8,
@@ -23,25 +22,13 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("PREFOPT_CACHE")
-    os.environ["PREFOPT_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["PREFOPT_CACHE"]
-    else:
-        os.environ["PREFOPT_CACHE"] = before
-
-
-@pytest.fixture(scope="module")
 def world(cache_folder):
     return get_world("picture", seed=3, **TINY)
 
 
 @pytest.fixture(scope="module")
 def pipeline(world):
-    from prefopt.worlds.picture_model import load
+    from prefopt.worlds.picture.model import load
 
     return load(world.model_dir())
 
@@ -121,7 +108,7 @@ def test_the_pooled_feature_depends_on_every_word(pipeline):
 
 
 def test_the_encoder_is_the_principal_components_of_patches(world, pipeline):
-    from prefopt.worlds.picture_model import build_codec
+    from prefopt.worlds.picture.parts import build_codec
 
     images = world.pictures(300, mismatch=1.0).images_BCHW
     codec = build_codec(images).eval()
@@ -200,7 +187,7 @@ def test_a_damaged_model_is_rebuilt(cache_folder):
 
 
 def test_samples_are_counted_and_leave_the_pipeline_as_found(world, pipeline):
-    from prefopt.worlds.picture_model import sample_images
+    from prefopt.worlds.picture.model import sample_images
 
     prompts = world.prompts(5)
     pipeline.unet.train()
@@ -229,7 +216,7 @@ def test_the_two_pictures_of_a_prompt_differ(world):
     assert torch.equal(world.samples(4, 2), images)
     rows = world.comparisons(4, candidates="model", tie_margin=0, progress=False)
     assert {row["source"] for row in rows} == {"world:picture/model"}
-    from prefopt.worlds.picture_task import as_batch
+    from prefopt.worlds.picture.task import as_batch
 
     for row, pair in zip(rows, images, strict=True):
         stored = as_batch([row["chosen_image"], row["rejected_image"]])
@@ -254,7 +241,7 @@ def test_expected_rewards(world, pipeline):
 
 @pytest.mark.slow
 def test_the_default_model_draws_half_well(tmp_path, monkeypatch):
-    from prefopt.worlds import picture_model
+    from prefopt.worlds.picture import model as picture_model
 
     monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path))
     world = get_world("picture")

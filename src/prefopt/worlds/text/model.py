@@ -10,15 +10,15 @@ Legend of shape suffixes: B conversations of a batch, T tokens.
 
 from __future__ import annotations
 
-import contextlib
 import random
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from prefopt.worlds.pretraining import no_bars, progress_bar, seeded
 
 BOS, EOS, PAD, UNK, USER, ASSISTANT = "<s>", "</s>", "<pad>", "<unk>", "<|user|>", "<|assistant|>"
 VOCAB_SIZE = 320
@@ -80,49 +80,6 @@ def prompt_text(tokenizer: Any, prompt: str) -> str:
     return str(text)
 
 
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """torch's global generators seeded inside the block and put back as they were after it."""
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def progress_bar(label: str, total: int, shown: bool) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error if that is a terminal; yields a function that advances it by one, with a note."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(
-        *columns, console=Console(stderr=True), disable=not (shown and sys.stderr.isatty()), transient=True
-    ) as bar:
-        task = bar.add_task(label, total=total, note="")
-        yield lambda note: bar.update(task, advance=1, note=note)
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No bars of transformers for what takes a moment."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def pretrain(
     folder: Path,
     *,
@@ -152,6 +109,7 @@ def pretrain(
         progress: show a bar if standard error is a terminal.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
 
     tokenizer_rng = random.Random(f"tokenizer {seed}")
     tokenizer = train_tokenizer((" ".join(draw(tokenizer_rng, 1.0)) for _ in range(3000)), VOCAB_SIZE)
@@ -202,7 +160,7 @@ def pretrain(
             schedule.step()
             advance(f"loss {loss.item():.2f}")
     model.eval()
-    with quiet_transformers():
+    with no_bars(logging):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
@@ -210,8 +168,9 @@ def pretrain(
 def load(folder: Path) -> tuple[Any, Any]:
     """Model (float32, evaluation mode) and tokenizer from a folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    with quiet_transformers():
+    with no_bars(logging):
         return AutoModelForCausalLM.from_pretrained(folder).float().eval(), AutoTokenizer.from_pretrained(
             folder
         )

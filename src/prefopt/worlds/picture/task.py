@@ -6,7 +6,6 @@ Pictures are float32 in [0, 1].
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import math
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prefopt.worlds.text import Split
+from prefopt.worlds.base import Split, seed_of
 
 SIDE = 16
 SHAPES = ("circle", "square", "triangle", "cross")
@@ -185,7 +184,7 @@ def draw(captions: Sequence[str], stream: str, mismatch: float) -> Pictures:
     wanted = np.array([parse_caption(c) for c in captions], dtype=np.int64).reshape(-1, 4)
     uniform = np.empty((len(wanted), 12), dtype=np.float32)
     noise = np.empty((len(wanted), 3, SIDE, SIDE), dtype=np.float32)
-    key = number(stream)
+    key = seed_of(stream)
     for k in range(len(wanted)):
         rng = np.random.default_rng([key, k])
         uniform[k] = rng.random(12, dtype=np.float32)
@@ -201,11 +200,6 @@ def draw(captions: Sequence[str], stream: str, mismatch: float) -> Pictures:
         torch.from_numpy(noise),
     )
     return Pictures(list(captions), attributes_B4, images_BCHW, masks_BHW, edges_of(masks_BHW))
-
-
-def number(text: str) -> int:
-    """A seed made of a text: the same in every process, unlike `hash`."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
 # -- rewards -------------------------------------------------------------------------------------------------

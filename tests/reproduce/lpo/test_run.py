@@ -1,4 +1,4 @@
-"""`prefopt reproduce lpo`: what is counted, how costs become claims, and small runs end to end."""
+"""LPO's reproduction with tiny runs: what judges and methods do and pay for, and how the parts are put together."""
 
 from __future__ import annotations
 
@@ -7,157 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
-from prefopt.reproduce.lpo import accuracy as lpo_accuracy
+from prefopt.reproduce import reproduce
 from prefopt.reproduce.lpo import cost as lpo_cost
 from prefopt.reproduce.lpo import judges as lpo_judges
-from prefopt.reproduce.lpo.cost import DPO, LPO, SPO, cost_to, operations, ratio_claim, reward_at
-from prefopt.reproduce.lpo.judges import EXACT, LRM, PIXEL, SCRATCH, Ranking
-from prefopt.reproduce.lpo.run import part, reproduce
+from prefopt.reproduce.lpo.cost import DPO, LPO, SPO
+from prefopt.reproduce.lpo.judges import EXACT, LRM, PIXEL, SCRATCH
+from prefopt.reproduce.lpo.run import part
 from prefopt.reproduce.lpo.world import (
     FULL,
     QUICK,
-    Cost,
-    Meter,
-    Point,
-    Run,
     world_of_seed,
 )
 
 TINY = replace(QUICK, pairs=24, held_out=24)
-
-
-# -- counting ------------------------------------------------------------------------------------------------
-
-
-def test_meter_counts_operations_of_a_sample_and_stands_still_while_measuring():
-    layer, meter = nn.Linear(5, 7, bias=False), Meter()
-    meter.watch("layer", layer)
-    with torch.no_grad():
-        layer(torch.zeros(3, 5))  # before it starts: learns the layer's size, counts nothing
-    assert meter.cost().rows == {}
-    meter.start()
-    layer(torch.zeros(4, 5)).sum().backward()
-    with torch.no_grad():
-        layer(torch.zeros(10, 5))
-    meter.stop()
-    layer(torch.zeros(100, 5))
-    cost = meter.cost()
-    assert (cost.rows, cost.trained_rows) == ({"layer": 14}, {"layer": 4})
-    assert cost.operations == 2 * 5 * 7 * (14 + 2 * 4)
-    layer.requires_grad_(False)
-    meter.start()
-    layer(torch.zeros(1, 5))  # frozen: nothing goes back
-    meter.stop()
-    assert meter.cost().trained_rows == {"layer": 4}
-
-
-def cost_of(work: float) -> Cost:
-    return Cost(work / 100, work, {"U-Net": int(work)}, {})
-
-
-def run_of(*path: tuple[float, float]) -> Run:
-    """(cost, utility) of each point."""
-    return Run(
-        tuple(
-            Point(k, cost_of(cost), {"utility": u, "match": u / 4, "full": 0.0, "aesthetic": 0.5})
-            for k, (cost, u) in enumerate(path)
-        ),
-        0.3,
-        10,
-    )
-
-
-def test_cost_to_a_gain_is_that_of_the_first_crossing():
-    run = run_of((0, 3.0), (100, 3.1), (200, 3.5), (300, 3.2), (400, 3.6))
-    assert cost_to(run, 0.2, operations) == pytest.approx(125.0)
-    assert cost_to(run, 0.05, operations) == pytest.approx(50.0)
-    assert cost_to(run, 0.7, operations) == math.inf
-
-
-def test_reward_at_a_cost_is_the_starts_before_and_the_ends_after():
-    run = run_of((0, 3.0), (100, 3.1), (200, 3.5))
-    for cost, value in ((-50, 3.0), (0, 3.0), (50, 3.05), (150, 3.3), (500, 3.5)):
-        assert reward_at(run, cost, operations) == pytest.approx(value), cost
-
-
-def constructed(factor: float, seeds: int = 3) -> tuple[lpo_cost.Runs, lpo_cost.Judges]:
-    """Runs in which SPO and Diffusion-DPO need about `factor` times LPO's cost, and rise by 1 / factor as much."""
-
-    def path(scale: float, height: float, s: int) -> Run:
-        scale *= 1 + 0.02 * s
-        return run_of((0, 3.0), (100 * scale, 3.0 + height), (200 * scale, 3.0 + 1.2 * height))
-
-    runs = {
-        name: [
-            path(1.0 if name == LPO else factor, 0.5 if name == LPO else 0.5 / factor**0.3, s)
-            for s in range(seeds)
-        ]
-        for name in (LPO, SPO, DPO)
-    }
-    # Diffusion-DPO's total is without a judge: LPO's must be small not to decide
-    return runs, {LPO: [cost_of(1)] * seeds, SPO: [cost_of(1)] * seeds}
-
-
-@pytest.mark.parametrize(("factor", "verdict"), [(4.0, "holds"), (0.25, "does not hold here")])
-def test_claims_follow_the_costs_both_ways(factor, verdict):
-    found = lpo_cost.claims(*constructed(factor))
-    assert found[0].verdict == "holds"  # all rise
-    assert len(found) == 15
-    assert {c.verdict for c in found[1:]} == {verdict}, [(c.statement, c.measured) for c in found]
-
-
-def test_judge_training_counts_where_it_is_said_to():
-    runs, judges = constructed(4.0)
-    judges = {LPO: [cost_of(1e5)] * 3, SPO: [cost_of(1)] * 3}
-    apart, included = (ratio_claim(runs, judges, SPO, "operations", i) for i in (False, True))
-    assert apart.verdict == "holds"
-    assert apart.measured > 2
-    assert included.verdict == "does not hold here"
-    against_dpo = ratio_claim(runs, judges, DPO, "operations", True)
-    assert against_dpo.measured < -5  # which has no judge to pay
-
-
-def test_a_rival_that_never_arrives_counts_with_its_whole_run_and_says_so():
-    runs = {LPO: [run_of((0, 3.0), (100, 4.0))] * 2, SPO: [run_of((0, 3.0), (800, 3.1))] * 2}
-    claim = ratio_claim(runs, {}, SPO, "operations", False)
-    assert claim.measured == pytest.approx(math.log2(800 / (100 * lpo_cost.GAIN)))
-    assert "did not get there with 2 of 2 seeds" in claim.how
-    turned = ratio_claim({LPO: runs[SPO], SPO: runs[LPO]}, {}, SPO, "operations", False)
-    assert turned.verdict == "inconclusive"
-    assert math.isnan(turned.measured)
-
-
-# -- judges --------------------------------------------------------------------------------------------------
-
-
-def ranking_of(lrm_low: float, lrm_high: float, pixel_low: float, pixel_high: float, n: int = 200) -> Ranking:
-    def right(low: float, high: float) -> dict[int, tuple[float, ...]]:
-        shares = {1: low, 201: low, 601: (low + high) / 2, 801: high, 901: high}
-        return {t: tuple(float(k < share * n) for k in range(n)) for t, share in shares.items()}
-
-    pixel = right(pixel_low, pixel_high)
-    return Ranking({LRM: right(lrm_low, lrm_high), PIXEL: pixel, SCRATCH: pixel, EXACT: pixel})
-
-
-def test_accuracy_claims_follow_the_numbers_both_ways():
-    better = [ranking_of(0.85, 0.75 + 0.005 * s, 0.80 + 0.005 * s, 0.62) for s in range(3)]
-    found = lpo_accuracy.claims(better)
-    assert len(found) == 8
-    assert {c.verdict for c in found} == {"holds"}, [(c.statement, c.interval) for c in found]
-    worse = [ranking_of(0.80 - 0.005 * s, 0.62, 0.85, 0.75 + 0.005 * s) for s in range(3)]
-    assert {c.verdict for c in lpo_accuracy.claims(worse)} == {"does not hold here"}
-
-
-def test_bootstrap_interval_has_the_width_of_the_normal_one():
-    values = [1.0] * 300 + [0.0] * 100
-    low, high = lpo_accuracy.bootstrap([values, values])
-    half = 1.96 * math.sqrt(0.75 * 0.25 / 800)
-    assert (low, high) == (pytest.approx(0.75 - half, abs=0.006), pytest.approx(0.75 + half, abs=0.006))
-
-
-# -- small runs ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +59,7 @@ def test_pixel_judge_scores_a_pair_as_the_table_of_its_pretraining_does(root):
 
 
 def test_pictures_of_pretraining_are_the_worlds(root, monkeypatch):
-    from prefopt.worlds import picture_model
+    from prefopt.worlds.picture import model as picture_model
 
     seen = []
     monkeypatch.setattr(picture_model, "pretrain", lambda folder, pictures, **rest: seen.append(pictures))
@@ -287,7 +150,7 @@ def test_reproduction_puts_its_parts_together_and_writes_its_figures(
 
     monkeypatch.setattr(lpo, "part", known)
     monkeypatch.setattr(lpo, "prepare", lambda seed, size, folder: asked.append(("prepare", seed)))
-    result = reproduce(seeds=2, quick=True)
+    result = reproduce("lpo", seeds=2, quick=True)
     assert sorted(asked) == sorted((what, seed) for what in ("prepare", *made) for seed in range(2))
     assert asked.index((LRM, 1)) < asked.index((LPO, 0))
     assert asked.index((PIXEL, 1)) < asked.index((SPO, 0))
@@ -298,7 +161,7 @@ def test_reproduction_puts_its_parts_together_and_writes_its_figures(
 
 @pytest.mark.slow
 def test_pretraining_of_the_pixel_judge_learns_to_match_every_seeds_captions():
-    from prefopt.worlds.picture_task import draw
+    from prefopt.worlds.picture.task import draw
 
     for seed in range(3):
         model, prompts = lpo_judges.pretrain_pixel(seed, FULL), world_of_seed(seed, FULL).prompts(144)
@@ -309,7 +172,7 @@ def test_pretraining_of_the_pixel_judge_learns_to_match_every_seeds_captions():
 
 @pytest.mark.slow
 def test_full_size_shows_a_judge_above_chance_and_methods_that_learn():
-    result = reproduce(seeds=2, workers=2)
+    result = reproduce("lpo", seeds=2, workers=2)
     table = result.tables[0]
     cleanest, noisiest = table.rows[0], table.rows[-1]
     assert float(cleanest[1]) > 0.75

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from prefopt.worlds import get_world
-from prefopt.worlds.text_task import LEXICON
+from prefopt.worlds.text.task import LEXICON
 
 TINY = {
     "hidden_size": 32,
@@ -23,18 +22,6 @@ TINY = {
     "pretrain_batch_size": 16,
     "pretrain_learning_rate": 1e-2,
 }
-
-
-@pytest.fixture(scope="module")
-def cache_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("PREFOPT_CACHE")
-    os.environ["PREFOPT_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["PREFOPT_CACHE"]
-    else:
-        os.environ["PREFOPT_CACHE"] = before
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +45,7 @@ def weights_hash(folder) -> str:
 
 
 def test_the_saved_model_is_a_plain_transformers_model(world, loaded):
-    from prefopt.worlds.text_model import sample_completions
+    from prefopt.worlds.text.model import sample_completions
 
     model, tokenizer = loaded
     assert type(model).__name__ == "LlamaForCausalLM"
@@ -201,7 +188,7 @@ def _candidate_files():
 
 def test_sampling_follows_the_models_own_distribution(world, loaded):
     """First tokens drawn at temperature 1 against the exact softmax: no hidden top-k, no padding effect."""
-    from prefopt.worlds.text_model import prompt_text, sample_completions
+    from prefopt.worlds.text.model import prompt_text, sample_completions
 
     model, tokenizer = loaded
     prompts = ["Sort: pear fig apple bat bee", "Unique: fig fig"]  # of different length, so one is padded
@@ -344,7 +331,7 @@ def test_rows_are_read_by_a_plain_json_round_trip(world):
 @pytest.mark.slow
 def test_the_default_world_has_room_that_dpo_uses(tmp_path, monkeypatch):
     from prefopt import objectives
-    from prefopt.worlds import text_model
+    from prefopt.worlds.text import model as text_model
 
     monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path))
     world = get_world("text")

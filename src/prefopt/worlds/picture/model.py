@@ -18,7 +18,6 @@ S tokens.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,24 +26,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.worlds.picture_task import COLOURS, PLACES, SHAPES, SIDE, SIZES, Pictures, number
-from prefopt.worlds.text_model import progress_bar, quiet_transformers, seeded
-
-LATENT_CHANNELS = 12
-PATCH = 4
-TEXT_WIDTH = 64
-MAX_TOKENS = 12
-"""A caption has 9: seven words and commas, start and end."""
-
-EMBEDDING_STD = 1.0
+from prefopt.worlds.base import seed_of
+from prefopt.worlds.picture.parts import (
+    MAX_TOKENS,
+    build_codec,
+    build_scheduler,
+    build_text_encoder,
+    build_tokenizer,
+    build_unet,
+)
+from prefopt.worlds.picture.task import Pictures
+from prefopt.worlds.pretraining import no_bars, progress_bar, seeded
 
 CAPTION_DROPOUT = 0.1
 DECODER_BATCH_SIZE = 24
 """Twice as many steps with half the batch decode far better in the same time."""
 DECODER_LEARNING_RATE = 6e-3
-POSTERIOR_LOG_VARIANCE = -8.0
-BALLAST = 128.0
-"""See `build_codec`. Its square over the signal's is the precision of the encoder: about 1e-4."""
 
 MAX_THREADS = 4
 """More only wait for each other on tensors this small."""
@@ -63,171 +60,11 @@ def _few_threads() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No bars of transformers and diffusers for what takes a moment."""
-    from diffusers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with quiet_transformers():
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-# -- parts ---------------------------------------------------------------------------------------------------
-
-
-def build_tokenizer() -> Any:
-    """A `CLIPTokenizer` in whose vocabulary every word of the captions is one token; other text falls into bytes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
-    words = " ".join(["a", ",", *SIZES, *COLOURS, *SHAPES, *PLACES]).split()
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
-    trained.train_from_iterator([" ".join(sorted(set(words)))], trainer)
-    learned = json.loads(trained.to_str())["model"]["merges"]
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = [*characters, *(c + "</w>" for c in characters), *(left + right for left, right in learned)]
-    vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocabulary[special] = len(vocabulary)
-    return CLIPTokenizer(
-        vocab=vocabulary, merges=[tuple(pair) for pair in learned], model_max_length=MAX_TOKENS
-    )
-
-
-def build_codec(images_BCHW: Tensor) -> Any:
-    """An `AutoencoderKL` (16 x 16 to 4 x 4) whose encoder is the principal components of patches; its decoder is random.
-
-    Two convolutions of stride 2 gather a patch's 48 numbers and project them; the residual blocks pass through. The
-    encoder's last normalization and SiLU are made linear: each component x goes through them as x and -x, whose mean is
-    zero and whose SiLUs differ by x; two constant channels, +-`BALLAST` in every group, fix the variance.
-
-    Args:
-        images_BCHW: in [0, 1]; the components are theirs.
-    """
-    from diffusers import AutoencoderKL
-
-    groups = 4
-    codec = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(16, 32, 32),
-        layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
-        norm_num_groups=groups,
-        sample_size=SIDE,
-        mid_block_add_attention=False,
-    )
-    patches_NP = _patches(2 * images_BCHW - 1)
-    mean_P = patches_NP.double().mean(0)
-    _, _, axes = torch.linalg.svd(patches_NP.double() - mean_P, full_matrices=False)
-    axes_KP = axes[:LATENT_CHANNELS]
-    axes_KP = axes_KP * axes_KP.sum(1, keepdim=True).sign()  # an axis has no sign of its own
-    latents_NK = (patches_NP.double() - mean_P) @ axes_KP.T
-    codec.register_to_config(scaling_factor=round(1 / latents_NK.std().item(), 5))
-
-    encoder = codec.encoder
-    with torch.no_grad():
-        for parameter in (*encoder.parameters(), *codec.quant_conv.parameters()):
-            parameter.zero_()
-        for block in encoder.down_blocks:
-            for resnet in block.resnets:
-                if resnet.conv_shortcut is not None:
-                    torch.nn.init.dirac_(resnet.conv_shortcut.weight)
-        torch.nn.init.dirac_(encoder.conv_in.weight)
-        # channel 4 c + 2 y + x of the first gathering: channel c of pixel (y, x) of a 2 x 2 block
-        gather = encoder.down_blocks[0].downsamplers[0].conv.weight
-        for c in range(3):
-            for y in range(2):
-                for x in range(2):
-                    gather[4 * c + 2 * y + x, c, y, x] = 1
-        # of the second: in each group of 8 channels three components, their negatives, and the ballast
-        project, shift = (
-            encoder.down_blocks[1].downsamplers[0].conv.weight,
-            encoder.down_blocks[1].downsamplers[0].conv.bias,
-        )
-        plus = [8 * (k // 3) + k % 3 for k in range(LATENT_CHANNELS)]
-        minus = [k + 3 for k in plus]
-        # P runs over (channel, row, column); rows 2 Y + y, where Y is the second gathering's
-        kernel = axes_KP.reshape(LATENT_CHANNELS, 3, 2, 2, 2, 2)  # K, c, Y, y, X, x
-        kernel = kernel.permute(0, 1, 3, 5, 2, 4).reshape(LATENT_CHANNELS, 12, 2, 2).float()
-        project[plus, :12, :2, :2], project[minus, :12, :2, :2] = kernel, -kernel
-        offset_K = (axes_KP @ mean_P).float()
-        shift[plus], shift[minus] = -offset_K, offset_K
-        shift[6::8], shift[7::8] = BALLAST, -BALLAST
-        norm = encoder.conv_norm_out
-        norm.weight.fill_(math.sqrt(2 * BALLAST**2 / 8 + norm.eps))
-        out = encoder.conv_out
-        for k in range(LATENT_CHANNELS):
-            out.weight[k, plus[k], 1, 1], out.weight[k, minus[k], 1, 1] = 1, -1
-        out.bias[LATENT_CHANNELS:] = POSTERIOR_LOG_VARIANCE
-        torch.nn.init.dirac_(codec.quant_conv.weight)
-    return codec
-
-
-def _patches(images_BCHW: Tensor) -> Tensor:
-    """(N, 48) patches, channel by channel, row by row."""
-    patches = torch.nn.functional.pixel_unshuffle(images_BCHW, PATCH)
-    return patches.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def build_scheduler() -> Any:
-    """DDIM with the settings of Stable Diffusion 1.5."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
-def build_text_encoder(tokenizer: Any) -> Any:
-    """A `CLIPTextModel` of one layer."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    model = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=2 * TEXT_WIDTH,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            projection_dim=TEXT_WIDTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    # CLIP's 0.02 drowns in what attention adds to it: captions would take far longer to be understood
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
-    return model
-
-
-def build_unet(width: int) -> Any:
-    """A `UNet2DConditionModel` of two levels on 4 x 4 latents."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=SIDE // PATCH,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(width, 2 * width),
-        layers_per_block=1,
-        cross_attention_dim=TEXT_WIDTH,
-        attention_head_dim=8,
-        norm_num_groups=8,
-    )
+    with no_bars(diffusers_logging), no_bars(transformers_logging):
+        yield
 
 
 # -- pretraining ---------------------------------------------------------------------------------------------
@@ -407,7 +244,7 @@ def sample_images(
                     eta=eta,
                     guidance_scale=guidance_scale,
                     generator=[
-                        torch.Generator().manual_seed(number(f"{seed} {start + k}"))
+                        torch.Generator().manual_seed(seed_of(f"{seed} {start + k}"))
                         for k in range(len(batch))
                     ],
                     output_type="pt",

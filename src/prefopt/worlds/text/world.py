@@ -15,20 +15,26 @@ preferences can mend: its samples score about 0.52, and a hundred steps of DPO (
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from prefopt.cache import built_once, cache_dir
-from prefopt.worlds import text_task
-
-Split = Literal["train", "test"]
+from prefopt.cache import built_once
+from prefopt.worlds.base import (
+    Estimate,
+    Split,
+    cache_place,
+    check_positive,
+    check_shares,
+    check_split,
+    flipped,
+    seed_of,
+)
+from prefopt.worlds.text import task
 
 CODE_VERSION = 1
 """Part of every cache key. Raise it with any change to this package that changes a model or a sample."""
@@ -44,14 +50,6 @@ class Candidates:
     prompt: str
     completions: tuple[str, ...]
     scores: tuple[float, ...]
-
-
-class Estimate(NamedTuple):
-    """A mean with its 95 % interval (normal, over prompts)."""
-
-    mean: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,9 @@ class TextWorld:
     pretrain_learning_rate: float = 2e-3
 
     def __post_init__(self) -> None:
-        if not 2 <= self.min_words <= self.max_words <= len(text_task.LEXICON):
+        if not 2 <= self.min_words <= self.max_words <= len(task.LEXICON):
             raise ValueError(
-                f"needed 2 <= min_words <= max_words <= {len(text_task.LEXICON)}; "
+                f"needed 2 <= min_words <= max_words <= {len(task.LEXICON)}; "
                 f"given {self.min_words} and {self.max_words}"
             )
         if not 0 <= self.fault_rate <= 1:
@@ -92,9 +90,7 @@ class TextWorld:
             raise ValueError(
                 f"hidden_size must be a multiple of 32 (one attention head); given {self.hidden_size}"
             )
-        for name in ("num_hidden_layers", "pretrain_steps", "pretrain_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}")
+        check_positive(self, ("num_hidden_layers", "pretrain_steps", "pretrain_batch_size"))
 
     # -- the task ---------------------------------------------------------------------------------------------
 
@@ -104,7 +100,7 @@ class TextWorld:
         Raises:
             ValueError: unknown split, or fewer than `n` prompts exist.
         """
-        _check_split(split)
+        check_split(split)
         rng = random.Random(f"prompts {split} {self.seed}")
         found: dict[str, None] = {}
         misses = 0
@@ -120,8 +116,8 @@ class TextWorld:
 
     def _draw_prompt(self, rng: random.Random, split: Split) -> str:
         while True:
-            prompt = text_task.draw_prompt(rng, text_task.LEXICON, self.min_words, self.max_words)
-            if text_task.split_of(prompt) == split:
+            prompt = task.draw_prompt(rng, task.LEXICON, self.min_words, self.max_words)
+            if task.split_of(prompt) == split:
                 return prompt
 
     def verify(self, prompt: str, completion: str) -> float:
@@ -130,7 +126,7 @@ class TextWorld:
         Raises:
             ValueError: `prompt` is not one of this world's.
         """
-        return text_task.score(prompt, completion)
+        return task.score(prompt, completion)
 
     def score_texts(self, prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
         """`verify` of each prompt with the completion at the same place."""
@@ -138,7 +134,7 @@ class TextWorld:
 
     def reference_answer(self, prompt: str) -> str:
         """The right answer, in plain style."""
-        return " ".join(text_task.solve(*text_task.parse_prompt(prompt)))
+        return " ".join(task.solve(*task.parse_prompt(prompt)))
 
     @property
     def max_new_tokens(self) -> int:
@@ -156,12 +152,12 @@ class TextWorld:
         return built_once(self._place("model"), lambda folder: self._pretrain(folder, progress))
 
     def _pretrain(self, folder: Path, progress: bool) -> None:
-        from prefopt.worlds import text_model
+        from prefopt.worlds.text import model as text_model
 
         def draw(rng: random.Random, done: float) -> tuple[str, str]:
             prompt = self._draw_prompt(rng, "train")
             fault_rate = self.fault_rate if done >= SKILLED_SHARE else 0.0
-            return prompt, text_task.demonstrate(rng, prompt, text_task.LEXICON, fault_rate)
+            return prompt, task.demonstrate(rng, prompt, task.LEXICON, fault_rate)
 
         text_model.pretrain(
             folder,
@@ -177,14 +173,7 @@ class TextWorld:
 
     def _place(self, kind: str, **more: Any) -> Path:
         """Cache folder named after everything its content depends on."""
-        key = {
-            "world": asdict(self),
-            "code": CODE_VERSION,
-            "libraries": {name: version(name) for name in ("torch", "transformers", "tokenizers")},
-            **more,
-        }
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
-        return cache_dir() / "worlds" / f"text-{kind}-{digest}"
+        return cache_place("text", kind, self, CODE_VERSION, ("torch", "transformers", "tokenizers"), **more)
 
     # -- samples and comparisons ------------------------------------------------------------------------------
 
@@ -215,7 +204,7 @@ class TextWorld:
         )
 
         def build(folder: Path) -> None:
-            from prefopt.worlds import text_model
+            from prefopt.worlds.text import model as text_model
 
             model, tokenizer = text_model.load(self.model_dir(progress))
             sampled = text_model.sample_completions(
@@ -225,7 +214,7 @@ class TextWorld:
                 per_prompt,
                 temperature=temperature,
                 max_new_tokens=self.max_new_tokens,
-                seed=_number(f"candidates {split} {self.seed}"),
+                seed=seed_of(f"candidates {split} {self.seed}"),
                 progress=progress,
             )
             with (folder / "candidates.jsonl").open("w", encoding="utf-8") as file:
@@ -267,9 +256,7 @@ class TextWorld:
         Raises:
             ValueError: a share outside [0, 1].
         """
-        for name, share in (("label_noise", label_noise), ("tie_share", tie_share)):
-            if share is not None and not 0 <= share <= 1:
-                raise ValueError(f"{name} is a share in [0, 1]; given {share}")
+        check_shares(label_noise=label_noise, tie_share=tie_share)
         from prefopt.sources.mining import extremes_and_closest
 
         mined = extremes_and_closest(
@@ -282,9 +269,7 @@ class TextWorld:
             for k, c in enumerate(self.candidates(n_prompts, split=split))
         )
         rows = _with_tie_share(mined.rows, tie_share, random.Random(f"tie_share {seed}"))
-        wins = [row for row in rows if row["label"] == "win"]
-        random.Random(f"label_noise {seed}").shuffle(wins)
-        for row in wins[: round(label_noise * len(wins))]:
+        for row in flipped((row for row in rows if row["label"] == "win"), label_noise, seed):
             row["chosen"], row["rejected"] = row["rejected"], row["chosen"]
             row["score_chosen"], row["score_rejected"] = row["score_rejected"], row["score_chosen"]
         return rows
@@ -317,7 +302,7 @@ class TextWorld:
         """
         if n_prompts < 2:
             raise ValueError(f"an interval needs n_prompts of at least 2; given {n_prompts}")
-        from prefopt.worlds import text_model
+        from prefopt.worlds.text import model as text_model
 
         prompts = self.prompts(n_prompts, split)
         sampled = text_model.sample_completions(
@@ -327,7 +312,7 @@ class TextWorld:
             samples_per_prompt if temperature > 0 else 1,
             temperature=temperature,
             max_new_tokens=self.max_new_tokens,
-            seed=_number(f"evaluation {seed}"),
+            seed=seed_of(f"evaluation {seed}"),
             progress=progress,
         )
         means = [
@@ -338,16 +323,6 @@ class TextWorld:
         variance = math.fsum((x - mean) ** 2 for x in means) / (len(means) - 1)
         half = 1.96 * math.sqrt(variance / len(means))
         return Estimate(mean, mean - half, mean + half)
-
-
-def _check_split(split: str) -> None:
-    if split not in ("train", "test"):
-        raise ValueError(f"split must be train or test; given {split!r}")
-
-
-def _number(text: str) -> int:
-    """A seed for torch made of a text: the same in every process, unlike `hash`."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])
 
 
 def _with_tie_share(

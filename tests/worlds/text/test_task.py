@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefopt.worlds import get_world
-from prefopt.worlds.text_task import FAULTS, LEXICON, TASKS, demonstrate, edit_distance, words_of
+from prefopt.worlds.text.task import FAULTS, LEXICON, TASKS, demonstrate, edit_distance, words_of
 
 WORLD = get_world("text")
 words = st.lists(st.sampled_from(LEXICON), min_size=1, max_size=6)
@@ -119,7 +119,7 @@ def test_prompts_follow_the_settings():
 
 
 def test_errors_teach():
-    with pytest.raises(ValueError, match="no world is called 'txt'; there are: text"):
+    with pytest.raises(ValueError, match="no world is called 'txt'; there are: picture, text"):
         get_world("txt")
     with pytest.raises(TypeError, match="did you mean max_words"):
         get_world("text", max_word=3)

@@ -25,24 +25,30 @@ Pictures are float32 in [0, 1].
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
 import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from prefopt.cache import built_once, cache_dir
-from prefopt.worlds.picture_task import (
+from prefopt.cache import built_once
+from prefopt.worlds.base import (
+    Estimate,
+    Split,
+    cache_place,
+    check_positive,
+    check_shares,
+    check_split,
+    seed_of,
+)
+from prefopt.worlds.picture import annotator
+from prefopt.worlds.picture.task import (
     ATTRIBUTES,
     Pictures,
     aesthetic,
@@ -50,13 +56,11 @@ from prefopt.worlds.picture_task import (
     as_png,
     caption_of,
     draw,
-    number,
     parse_caption,
     read,
     soft_match,
     split_of,
 )
-from prefopt.worlds.text import Estimate, Split
 
 CODE_VERSION = 1
 """Part of every cache key. Raise it with any change that changes a model or a sample."""
@@ -92,20 +96,17 @@ class PictureWorld:
     codec_steps: int = 600
 
     def __post_init__(self) -> None:
-        _check_shares(caption_mismatch=self.caption_mismatch)
+        check_shares(caption_mismatch=self.caption_mismatch)
         if self.width < 8 or self.width % 8:
             raise ValueError(f"width must be a multiple of 8; given {self.width}")
-        for name in ("pretrain_pictures", "pretrain_steps", "pretrain_batch_size", "codec_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1; given {getattr(self, name)}")
+        check_positive(self, ("pretrain_pictures", "pretrain_steps", "pretrain_batch_size", "codec_steps"))
 
     def prompts(self, n: int, split: Split = "train") -> list[str]:
         """`n` captions; the first k of them are `prompts(k)`. No caption is in both splits.
 
         There are 144 in "train" and 48 in "test"; all have come once before any comes again.
         """
-        if split not in ("train", "test"):
-            raise ValueError(f"split must be train or test; given {split!r}")
+        check_split(split)
         every = itertools.product(*(range(len(values)) for values in ATTRIBUTES.values()))
         captions = [caption_of(attributes) for attributes in every if split_of(attributes) == split]
         rng = random.Random(f"prompts {split} {self.seed}")
@@ -122,7 +123,7 @@ class PictureWorld:
             split: "train" or "test".
             mismatch: how likely each attribute is not the caption's but drawn at random.
         """
-        _check_shares(mismatch=mismatch)
+        check_shares(mismatch=mismatch)
         return draw(self.prompts(n, split), f"pictures {split} {self.seed}", mismatch)
 
     def rewards(self, prompts: Sequence[str], images: Any) -> dict[str, Tensor]:
@@ -177,7 +178,7 @@ class PictureWorld:
         """
 
         def build(folder: Path) -> None:
-            from prefopt.worlds import picture_model
+            from prefopt.worlds.picture import model as picture_model
 
             picture_model.pretrain(
                 folder,
@@ -195,16 +196,8 @@ class PictureWorld:
 
     def _place(self, kind: str, **more: Any) -> Path:
         """Cache folder named after everything its content depends on."""
-        key = {
-            "world": asdict(self),
-            "code": CODE_VERSION,
-            "libraries": {
-                name: version(name) for name in ("torch", "diffusers", "transformers", "tokenizers")
-            },
-            **more,
-        }
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]
-        return cache_dir() / "worlds" / f"picture-{kind}-{digest}"
+        libraries = ("torch", "diffusers", "transformers", "tokenizers")
+        return cache_place("picture", kind, self, CODE_VERSION, libraries, **more)
 
     def samples(self, n: int, per_prompt: int = 2, split: Split = "train", progress: bool = True) -> Tensor:
         """(n, per_prompt, 3, 16, 16) pictures that the pretrained model made of `prompts(n, split)`; cached on disk.
@@ -216,12 +209,12 @@ class PictureWorld:
         def build(folder: Path) -> None:
             from safetensors.torch import save_file
 
-            from prefopt.worlds import picture_model
+            from prefopt.worlds.picture import model as picture_model
 
             images = picture_model.sample_images(
                 picture_model.load(self.model_dir(progress)),
                 [prompt for prompt in prompts for _ in range(per_prompt)],
-                seed=number(f"samples {split} {self.seed}"),
+                seed=seed_of(f"samples {split} {self.seed}"),
                 progress=progress,
             )
             save_file({"images": images.mul(255).round().byte()}, folder / "images.safetensors")
@@ -258,13 +251,13 @@ class PictureWorld:
         """
         if n < 2:
             raise ValueError(f"an interval needs n of at least 2; given {n}")
-        from prefopt.worlds import picture_model
+        from prefopt.worlds.picture import model as picture_model
 
         prompts = self.prompts(n, split)
         images = picture_model.sample_images(
             pipeline,
             prompts,
-            seed=number(f"evaluation {seed}"),
+            seed=seed_of(f"evaluation {seed}"),
             num_inference_steps=num_inference_steps,
             eta=eta,
             guidance_scale=guidance_scale,
@@ -316,7 +309,7 @@ class PictureWorld:
         Raises:
             ValueError: a setting out of its range.
         """
-        _check_shares(label_noise=label_noise)
+        check_shares(label_noise=label_noise)
         if not tie_margin >= 0 or not sharpness >= 0:
             raise ValueError(
                 f"tie_margin and sharpness must be at least 0; given {tie_margin} and {sharpness}"
@@ -331,42 +324,12 @@ class PictureWorld:
             raise ValueError(f"candidates must be renders or model; given {candidates!r}")
         images_BCHW = images_BCHW.mul(255).round() / 255  # judged as stored
         rewards = self.rewards(twice, images_BCHW)
-        utility_N2 = rewards["utility"].double().unflatten(0, (n, 2))
-        gap_N = utility_N2[:, 0] - utility_N2[:, 1]
-        ties = (gap_N.abs() <= tie_margin).tolist()
-        first_wins = _says(gap_N, sharpness, f"annotator {seed}")
-        wins = [k for k in range(n) if not ties[k]]
-        random.Random(f"label_noise {seed}").shuffle(wins)
-        for k in wins[: round(label_noise * len(wins))]:
-            first_wins[k] = not first_wins[k]
-        counts = Counter(prompts)
-        rows = []
-        for k, prompt in enumerate(prompts):
-            w = 2 * k + (not first_wins[k])
-            chosen, rejected = w, 4 * k + 1 - w
-            gaps = {
-                column: float(rewards[name][chosen] - rewards[name][rejected])
-                for column, name in (
-                    ("aesthetic_gap", "aesthetic"),
-                    ("clip_gap", "match"),
-                    ("vqa_gap", "soft_match"),
-                )
-            }
-            rows.append(
-                {
-                    "id": f"{split}-{k}",
-                    "prompt": prompt,
-                    "chosen_image": as_png(images_BCHW[chosen]),
-                    "rejected_image": as_png(images_BCHW[rejected]),
-                    "label": "tie" if ties[k] else "win",
-                    "score_chosen": float(rewards["utility"][chosen]),
-                    "score_rejected": float(rewards["utility"][rejected]),
-                    **gaps,
-                    "num_example_per_prompt": counts[prompt],
-                    "source": f"world:picture/{candidates}",
-                }
-            )
-        return rows
+        told = annotator.prefers(rewards["utility"], tie_margin, sharpness, label_noise, seed)
+        rows = annotator.preferences(prompts, images_BCHW, rewards, told)
+        return [
+            {"id": f"{split}-{k}", **row, "source": f"world:picture/{candidates}"}
+            for k, row in enumerate(rows)
+        ]
 
     def singles(
         self,
@@ -389,15 +352,11 @@ class PictureWorld:
         Returns:
             Rows with `id`, `prompt`, `image`, `label` (bool), `score` (utility), `source`.
         """
-        _check_shares(label_noise=label_noise)
+        check_shares(label_noise=label_noise)
         drawn = draw(self.prompts(n, split), f"singles {split} {self.seed}", 0.5)
         images_BCHW = drawn.images_BCHW.mul(255).round() / 255
         utility_N = self.rewards(drawn.captions, images_BCHW)["utility"].double()
-        liked = _says(utility_N - SINGLES_BASELINE, sharpness, f"singles annotator {seed}")
-        order = list(range(n))
-        random.Random(f"label_noise {seed}").shuffle(order)
-        for k in order[: round(label_noise * n)]:
-            liked[k] = not liked[k]
+        liked = annotator.likes(utility_N - SINGLES_BASELINE, sharpness, label_noise, seed)
         return [
             {
                 "id": f"{split}-{k}",
@@ -433,16 +392,3 @@ class PictureWorld:
                     row[f"{side}_image_file_name"] = name
                 file.write(json.dumps(row) + "\n")
         return folder
-
-
-def _check_shares(**shares: float) -> None:
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name} is a share in [0, 1]; given {share}")
-
-
-def _says(gap_N: Tensor, sharpness: float, stream: str) -> list[bool]:
-    """A Bernoulli draw of sigmoid(sharpness x gap) for each row k, counted by k."""
-    rng = np.random.default_rng(number(stream))
-    chance = torch.sigmoid((sharpness * gap_N).nan_to_num(0.0))  # infinitely sharp and no gap: a coin
-    return [bool(u < p) for u, p in zip(rng.random(len(gap_N)), chance.tolist(), strict=True)]

@@ -1,0 +1,124 @@
+"""Images as items: what names them and their noise, where their latents come from, and what their likelihoods share.
+
+All that is drawn for an image is counted: it follows from (run seed, example id, slot, epoch) alone, so that resuming,
+other orders and other batch sizes change nothing, and scores of the reference can be cached.
+
+Legend: N items, C channels, H W latent height and width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from prefopt.comparisons import Encoded
+from prefopt.likelihoods.process import Process, counted_noise
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """One image under one prompt, by what the stores know it as.
+
+    Attributes:
+        latent: content key of the image's latents.
+        prompt: text; the empty one stands for no condition.
+        sizes: original height and width, crop top and left, target height and width (SDXL's conditions).
+        example: id of the row, from which noise and timestep derive.
+        slot: place among the row's items.
+        epoch: of this noise; below 0 in evaluations.
+    """
+
+    latent: str
+    prompt: str
+    sizes: tuple[int, int, int, int, int, int]
+    example: str = ""
+    slot: int = 0
+    epoch: int = 0
+
+
+class ImageStore(Protocol):
+    """Latents and prompt embeddings by key."""
+
+    shape: tuple[int, int, int]
+    """(C, H, W) of the latents."""
+    identity: Mapping[str, Any]
+    """What latents and conditions depend on besides their keys: encoders, resolution, crop."""
+
+    def latents(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the VAE's posterior, (N, C, H, W) float32 each, scaled as the model takes them."""
+        ...
+
+    def conditions(
+        self, prompts: Sequence[str], sizes: Sequence[tuple[int, ...]] | None = None
+    ) -> dict[str, Tensor]:
+        """What the network is given of prompts (and image sizes), by name."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLikelihood:
+    """The half of a likelihood of images that does not depend on what is scored; `plan` and `score` are the other.
+
+    Attributes:
+        process: of the model's scheduler.
+        store: latents and prompt embeddings.
+        seed: of the run; noise derives from it.
+        noise_epochs: draws repeat after so many epochs; None for never.
+    """
+
+    process: Process
+    store: ImageStore
+    seed: int = 0
+    noise_epochs: int | None = None
+
+    version = 1
+
+    def settings(self) -> dict[str, Any]:
+        """Process, draws, and what made latents and embeddings."""
+        return {
+            "store": dict(self.store.identity),
+            "process": self.process.settings(),
+            "seed": self.seed,
+        }
+
+    def at(self, example: Encoded[EncodedImage], epoch: int) -> Encoded[EncodedImage]:
+        """The example's images named by row, slot and epoch, from which their noise derives."""
+        if epoch >= 0 and self.noise_epochs is not None:
+            epoch %= self.noise_epochs
+        items = tuple(
+            replace(item, example=example.id, slot=slot, epoch=epoch)
+            for slot, item in enumerate(example.items)
+        )
+        return replace(example, items=items)
+
+    def seen_by_reference(self, item: EncodedImage) -> EncodedImage:
+        """The same."""
+        return item
+
+    def key(self, item: EncodedImage) -> str:
+        """Digest of latents, prompt and draw."""
+        # repr quotes: ids and prompts may hold any separator
+        text = repr((item.latent, item.sizes, item.example, item.slot, item.epoch, item.prompt))
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def family(self, item: EncodedImage) -> None:
+        """Nothing is gained by scoring some items together rather than others."""
+
+    def width(self, item: EncodedImage) -> int:
+        """Places of a latent."""
+        return self.store.shape[1] * self.store.shape[2]
+
+    def stream(self, name: str, item: EncodedImage) -> tuple[float, Tensor]:
+        """A uniform number and noise of their own for each name, of an item's row and epoch; see `counted_noise`."""
+        return counted_noise(self.seed, f"{name} of {item.example}", item.epoch, self.store.shape)
+
+    def latents(self, items: Sequence[EncodedImage]) -> Tensor:
+        """(N, C, H, W) latents, of each image its own sample of the VAE's posterior."""
+        mean_NCHW, std_NCHW = self.store.latents([item.latent for item in items])
+        z = [self.stream(f"posterior {item.slot}", item)[1] for item in items]
+        return mean_NCHW + std_NCHW * torch.stack(z)
