@@ -139,7 +139,7 @@ class Reference:
             def compute(batch: list[Any]) -> list[np.ndarray]:
                 scores = self._score(model, likelihood.plan(batch).to(self.device))
                 logp_NL = scores.logp_NL.float().cpu().numpy()
-                lengths = [1] * len(batch) if scores.length_N is None else scores.length_N.long().tolist()
+                lengths = scores.length_N.long().tolist()
                 return [row[:length].copy() for row, length in zip(logp_NL, lengths, strict=True)]
 
             return self._cache.fill(

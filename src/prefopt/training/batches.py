@@ -93,7 +93,7 @@ def join(
 
     rho_w, rho_l = ends(rho_N)
     logp_w, logp_l = ends(logp_N)
-    length_w, length_l = (None, None) if scores.length_N is None else ends(scores.length_N.to(rho_N.dtype))
+    length_w, length_l = ends(scores.length_N.to(rho_N.dtype))
     extras: dict[str, Tensor | None] = {}
     if "rho_tokens" in objective.needs:
         extras["rho_tokens_w"], extras["rho_tokens_l"] = ends(rho_NL)
