@@ -163,7 +163,7 @@ BATTERY = [
         foreign={
             "guidance_scale": (2.0, "for diffusion models"),
             "crop": ("none", "for image models"),
-            "candidates": (3, "for methods that sample while training"),
+            "candidates": (3, "for diffusion models"),
             "rounds": (2, "for methods of several runs"),
         },
         misspelt=("max_lenght", "max_length"),
@@ -174,7 +174,7 @@ BATTERY = [
         model=tiny_pipelines.tiny_sd,
         data=image_rows,
         again=image_again,
-        options={"learning_rate": 1e-4, "beta": 500, "num_inference_steps": 2, "noise_epochs": 1},
+        options={"learning_rate": 5e-6, "beta": 500, "num_inference_steps": 2, "noise_epochs": 1},
         foreign={
             "max_length": (64, "for text models"),
             "load_in_4bit": (True, "for text models"),

@@ -21,7 +21,7 @@ from modalities.battery import BATTERY, Row, install_vectors
 from prefopt import modalities
 from prefopt.cli.check import command as check
 from prefopt.config import ConfigError
-from training.test_processes import free_port
+from training.test_processes import two_processes
 
 QUIET: dict[str, Any] = {
     "eval_size": 0, "sample_prompts": 2, "logging_steps": 1, "eval_steps": 20, "lr_scheduler_type": "constant",
@@ -92,12 +92,13 @@ def test_the_model_is_recognised(tried):
 
 
 def test_it_starts_at_the_reference_and_learns(tried, straight):
-    margins, losses = column(straight, "train_rows_rewards/margins"), column(straight, "loss")
-    assert margins[0] == pytest.approx(0, abs=1e-4)
-    assert losses[0] == pytest.approx(0.6931, abs=1e-3)
+    margins, losses = column(straight, "rewards/margins"), column(straight, "loss")
+    assert column(straight, "train_rows_rewards/margins")[0] == pytest.approx(0, abs=1e-3)
+    assert [losses[0], column(straight, "train_rows_loss")[0]] == pytest.approx([0.6931] * 2, abs=1e-3)
     assert len(losses) == 20
-    assert margins[-1] > 0.01
-    assert column(straight, "train_rows_loss")[-1] < column(straight, "train_rows_loss")[0]
+    epoch = 3  # steps; the same rows again
+    assert sum(margins[-epoch:]) / epoch > sum(margins[:epoch]) / epoch + 0.01
+    assert sum(losses[-epoch:]) < sum(losses[:epoch])
 
 
 def test_page_card_and_record_are_drawn(tried, straight):
@@ -176,15 +177,9 @@ def test_two_processes_are_one(tried):
     words = tried.words(
         "two", max_steps=3, sample_prompts=0, save_checkpoints=False, per_device_train_batch_size=1
     )
-    command = ["torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(free_port())]
-    done = subprocess.run(
-        [sys.executable, "-m", *command, "-m", "prefopt", "train", "dpo", *words],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    two_processes("-m", "prefopt", "train", "dpo", *words)
     lines = [json.loads(x) for x in (tried.place / "two" / "metrics.jsonl").read_text().splitlines()]
-    assert [x["loss"] for x in lines if "loss" in x] == pytest.approx(column(one, "loss"), rel=1e-4)
+    assert [x["loss"] for x in lines if "loss" in x] == pytest.approx(column(one, "loss"), rel=1e-3)
 
 
 def test_foreign_and_misspelt_keys_are_refused_at_once(tried):

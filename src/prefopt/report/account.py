@@ -34,6 +34,8 @@ from prefopt.report.facts import Figure, Finding
 from prefopt.report.format import number, percent
 from prefopt.report.load import Run, read_record, read_run
 from prefopt.report.page import Section
+from prefopt.report.samples import samples
+from prefopt.report.verdict import first_sides
 
 Measure = tuple[str, str, str, Callable[[Any], str]]
 """(metric, split, what the card's table calls it, how it is written)."""
@@ -121,11 +123,11 @@ class Account:
 
     def samples(self, run: Run) -> Markup:
         """The samples on fixed conditions, before and after; empty where nothing is to be shown."""
-        return Markup("")
+        return samples(run)
 
     def first_pair(self, run: Run) -> Section:
         """The first example as the model sees it; a section without a body is left out."""
-        return Section("first-pair", "The first pair, as the model sees it", Markup(""), "First pair")
+        return first_sides(run)
 
     def own_sections(self, run: Run) -> list[Section]:
         """Sections that only its runs have, shown behind the samples or the margins."""

@@ -1,9 +1,14 @@
-"""What the judge said of the first example, in words."""
+"""The first example: its sides as text, and what the judge said of it, in words."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from markupsafe import Markup
+
 from prefopt.report.format import finite, items, percent
 from prefopt.report.load import Run
+from prefopt.report.page import Section, render
 
 
 def verdict(run: Run, single: bool = False) -> str:
@@ -25,3 +30,14 @@ def verdict(run: Run, single: bool = False) -> str:
     return verdict or "votes: " + ", ".join(
         f"{percent(v, 0)} {name}" for name, v in zip(("chosen", "rejected", "tie"), votes, strict=True)
     )
+
+
+def first_sides(run: Run) -> Section:
+    """The section of a first example whose sides were recorded as text; without a body where there is none."""
+    sides = [side for side in items(run.of("first_pair", "sides")) if isinstance(side, Mapping)]
+    body = (
+        render("run/first_sides", id=run.of("first_pair", "id"), verdict=verdict(run), sides=sides)
+        if sides
+        else Markup("")
+    )
+    return Section("first-pair", "The first pair, as the model sees it", body, "First pair")

@@ -59,10 +59,13 @@ class Console:
         self.say(text)
 
     def first_pair(self, pair: Mapping[str, Any]) -> None:
-        """The first example decoded; scored tokens stand out."""
+        """The first example: decoded, so that scored tokens stand out, or as its modality writes it."""
         from rich.text import Text
 
         for side in pair["sides"]:
+            if "segments" not in side:
+                self.say(f"  {side['name']:>8}  {side.get('text', '')}")
+                continue
             text = Text(
                 f"  {side['name']:>8} ({side['scored']} of {side['tokens']} tokens scored)  ", style="bold"
             )

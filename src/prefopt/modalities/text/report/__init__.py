@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from markupsafe import Markup
-
 from prefopt.modalities.text.report.curves import TEXT_GROUPS
 from prefopt.modalities.text.report.findings import quality
 from prefopt.modalities.text.report.first_pair import first_pair
 from prefopt.modalities.text.report.loading import auto_class, loading
-from prefopt.modalities.text.report.samples import samples
 from prefopt.modalities.text.report.summary import figures
 from prefopt.report.account import Account, CardFront, Loading, Measure
 from prefopt.report.curves import Groups
@@ -28,10 +25,6 @@ class TextAccount(Account):
     def curves(self, run: Run) -> Groups:
         """See `curves.py`."""
         return TEXT_GROUPS
-
-    def samples(self, run: Run) -> Markup:
-        """See `samples.py`."""
-        return samples(run)
 
     def first_pair(self, run: Run) -> Section:
         """See `first_pair.py`."""

@@ -1,4 +1,4 @@
-"""The section of answers to fixed prompts, laid out as before and after."""
+"""The section of samples on fixed prompts as text, laid out as before and after."""
 
 from __future__ import annotations
 
@@ -88,8 +88,7 @@ def samples(run: Run) -> Markup:
         return Markup("")
     settings = run.of("samples", "settings")
     return render(
-        "samples",
-        __package__,
+        "run/samples",
         cards=cards,
         cut=cut,
         changes=score_changes([card.ends for card in cards]),
