@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
 import grimp
 import pytest
 
-import prefopt
+DOCS = Path(__file__).parents[1] / "docs"
 
 ROOMS = {
     "__main__": "cli",
@@ -22,17 +23,16 @@ ROOMS = {
     "locking": "files",
     "methods": "objectives",
     "modalities": "comparisons config likelihoods methods models objectives references runs sources worlds",
-    "modalities.image": "comparisons config likelihoods machine methods modalities models references report runs shards sources worlds",
-    "modalities.text": "comparisons config evaluation generation likelihoods machine modalities models objectives oracles references report sources worlds",
+    "modalities.*": "comparisons config evaluation generation likelihoods machine methods modalities models objectives oracles references report runs shards sources worlds",
     "models": "likelihoods",
-    "prefopt": "api modalities.image objectives version",
+    "prefopt": "api modalities.* objectives version",
     "references": "likelihoods models shards",
     "report": "config files modalities",
-    "reproduce": "comparisons config files likelihoods methods modalities modalities.image models objectives oracles prefopt report runs sources training worlds",
+    "reproduce": "comparisons config files likelihoods methods modalities modalities.* models objectives oracles prefopt report runs sources training worlds",
     "runs": "config files locking sources version",
     "shards": "cache files",
     "sources": "comparisons files likelihoods models",
-    "stages": "comparisons config evaluation files generation likelihoods locking methods modalities modalities.text models objectives oracles report runs sources training worlds",
+    "stages": "comparisons config evaluation files generation likelihoods locking methods modalities modalities.* models objectives oracles report runs sources training worlds",
     "sweeps": "config files locking modalities report runs worlds",
     "training": "comparisons config files likelihoods locking machine methods modalities models objectives references report runs sources",
     "worlds": "cache generation sources",
@@ -47,21 +47,21 @@ def imports() -> Mapping[str, frozenset[str]]:
     return {name: frozenset(graph.find_modules_directly_imported_by(name)) for name in graph.modules}
 
 
-FOLDERS_OF_ROOMS = ("modalities",)
-"""Folders whose own folders are rooms too: what lies in them is found by name and imported by nobody."""
+def drawing():
+    """docs/draw_layers.py, which knows what a room is and which layer it stands in."""
+    spec = importlib.util.spec_from_file_location("draw_layers", DOCS / "draw_layers.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LAYERS = drawing()
 
 
 def room(module: str) -> str:
-    """The folder, or file at the top, that a module lies in."""
-    _, *path = module.split(".")
-    if path[:1] and path[0] in FOLDERS_OF_ROOMS and path[1:] and is_package(f"{path[0]}/{path[1]}"):
-        return ".".join(path[:2])
-    return path[0] if path else "prefopt"
-
-
-def is_package(name: str) -> bool:
-    """Whether a path within the package is a folder of files."""
-    return (Path(prefopt.__file__).parent / name).is_dir()
+    """The folder, or file at the top, that a module lies in; modalities are alike."""
+    name = LAYERS.room(module)
+    return "modalities.*" if name.startswith("modalities.") else name
 
 
 def circles(imports: Mapping[str, frozenset[str]]) -> list[list[str]]:
@@ -115,11 +115,20 @@ def test_the_plan_allows_no_more_than_there_is(imports):
     assert [(a, b) for a, rooms in ROOMS.items() for b in rooms.split() if (a, b) not in there] == []
 
 
-def test_rooms_have_no_circle_either(imports):
-    arrows = {room(a): frozenset() for a in imports}
-    for a, others in imports.items():
-        arrows[room(a)] |= {room(b) for b in others if room(b) != room(a)}
-    assert circles(arrows) == []
+def test_every_arrow_goes_down(imports):
+    height = {name: -n for n, layer in enumerate(LAYERS.layers()) for name in layer}
+    assert set(height) == {LAYERS.room(name) for name in imports}
+    wrong = sorted(
+        f"{name} imports {other}"
+        for name, others in imports.items()
+        for other in others
+        if LAYERS.room(name) != LAYERS.room(other) and height[LAYERS.room(name)] <= height[LAYERS.room(other)]
+    )
+    assert wrong == []
+
+
+def test_the_picture_is_current():
+    assert LAYERS.PICTURE.read_text("utf-8") == LAYERS.drawn(LAYERS.layers(), LAYERS.arrows())
 
 
 @pytest.mark.parametrize("alone", ["objectives", "oracles", "comparisons"])
