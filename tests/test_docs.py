@@ -127,3 +127,13 @@ def test_examples_resolve(example: Path) -> None:
         config, _ = resolve(shared, own, {"method": method}, kind_of=kind_for)
         made = config.data.startswith(f"runs/{example.parent.name}/")  # by a script beside the file
         assert made or config.data in ("world:text", "world:picture"), "examples run without a network"
+
+
+def test_files_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", text)) | set(re.findall(r"`(\w+(?:/\w+)*/)`", text))
+    places = [ROOT, ROOT / "src" / "prefopt"]
+    written_for_any = {name for name in named if "NAME" in name}
+    missing = {n for n in named - written_for_any if not any((place / n).exists() for place in places)}
+    assert len(named) > 20
+    assert not missing - {"references/"}  # of the cache folder

@@ -1,6 +1,6 @@
 """From rows to examples, of whatever modality: ids, drops with reasons, outcomes, columns that ride along.
 
-`rows.py` (text) and `image_rows.py` say what a row holds; everything that is the same for both is here.
+What a row holds is said in the modality's folder; everything that is the same for all is here.
 """
 
 from __future__ import annotations

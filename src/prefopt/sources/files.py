@@ -1,6 +1,6 @@
 """Rows out of files: JSON lines, JSON, CSV, TSV, parquet, a folder of `datasets`, a hub id, or objects in memory.
 
-Only the container is read here; what a row means is the business of `rows.py` and `image_rows.py`. Single files are
+Only the container is read here; what a row means is the business of its modality. Single files are
 read by `readers.py`; `datasets` (seconds to import) loads only for folders and hub ids.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from prefopt.sources import memory
 from prefopt.sources.chat_text import without_nones
 from prefopt.sources.compression import ARCHIVES, OPENERS, content_suffix
-from prefopt.sources.readers import FILE_COLUMNS, READERS, read_lines
+from prefopt.sources.readers import READERS, names_files, read_lines
 
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
@@ -267,12 +267,12 @@ def _from_folder(path: Path, split: str, config_name: str | None) -> Rows:
             raise ValueError(
                 f"{path}: datasets could not read the folder ({error}); write it again"
             ) from error
-    if (rows := _from_image_folder(path, split)) is not None:
+    if (rows := _from_media_folder(path, split)) is not None:
         return rows
     return _load_dataset(str(path), split, config_name)
 
 
-def _from_image_folder(path: Path, split: str) -> Rows | None:
+def _from_media_folder(path: Path, split: str) -> Rows | None:
     """The rows of an image folder's metadata file, in the layout of `datasets`; None if this is no such folder.
 
     Read here and not by `datasets`, which stops at the first file that is missing and copies what it finds.
@@ -284,7 +284,7 @@ def _from_image_folder(path: Path, split: str) -> Rows | None:
     kind = SUFFIXES[file.suffix]
     read, numbers = READERS[kind](file)
     rows = _rows(str(file), kind, read, "train", numbers)
-    if not FILE_COLUMNS & set(rows.columns):
+    if not any(map(names_files, rows.columns)):
         return None
     if split not in metadata:
         raise ValueError(f"unknown split {split!r}: {path} has {', '.join(map(repr, sorted(metadata)))}")

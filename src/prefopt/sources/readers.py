@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -25,15 +26,22 @@ TEXT_COLUMNS = frozenset(
         *("instruction", "input", "question", "conversations", "messages", "system", "system_prompt"),
     }
 )
-# columns that name image files; `datasets` makes an image out of each "*file_name" of an image folder
-FILE_COLUMNS = frozenset({"image", "chosen_image", "rejected_image"}) | {
-    f"{side}file_name" for side in ("", "image_", "chosen_", "rejected_", "chosen_image_", "rejected_image_")
-}
-PLAIN_COLUMNS = frozenset({"id", "source"}) | FILE_COLUMNS
+PLAIN_COLUMNS = frozenset({"id", "source"})
+FILES = re.compile(r"(\w+_)?(file_name|image|video|audio|motion)")
 
 TOO_DEEP = "lists or objects nested too deeply to be read; flatten them, or leave the row out"
 
 Read = tuple[list[dict[str, Any]], list[int] | None]
+
+
+def names_files(column: str) -> bool:
+    """Whether a column names files: its last word is a medium, or `datasets` makes one of it ("*file_name").
+
+    Example:
+        >>> [names_files(c) for c in ("image", "chosen_image", "rejected_file_name", "images", "prompt")]
+        [True, True, True, False, False]
+    """
+    return FILES.fullmatch(column) is not None
 
 
 def read_jsonl(path: Path) -> Read:
@@ -149,7 +157,7 @@ def _cell(column: str, text: str) -> Any:
         return messages_in(text) or text
     if not text.strip():
         return None
-    if column in PLAIN_COLUMNS:
+    if column in PLAIN_COLUMNS or names_files(column):
         return text
     try:
         return json.loads(text)
