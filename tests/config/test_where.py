@@ -18,11 +18,13 @@ class Kind:
     traits: frozenset[str]
 
 
-TEXT = Kind("text", frozenset({"text"}))
-IMAGE = Kind("image", frozenset({"image", "denoising"}))
+TEXT = Kind("text", frozenset({"text", "adapters"}))
+PLAIN = Kind("vector", frozenset({"vectors"}))
+IMAGE = Kind("image", frozenset({"image", "denoising", "adapters"}))
 RUNS: dict[str, tuple[str, Kind, str]] = {
     "text": ("dpo", TEXT, "all"),
     "sum": ("dpo+0.2*sft", TEXT, "all"),
+    "vectors": ("dpo", PLAIN, "all"),
     "images": ("diffusion_dpo", IMAGE, "all"),
     "sum of images": ("dpo+0.5*mapo", IMAGE, "all"),
     "steps": ("lpo", IMAGE, "all"),
@@ -39,7 +41,7 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "compo's oracle": ("compo", TEXT, "oracle"),
 }
 TEXTS = {name for name, (_, kind, _) in RUNS.items() if kind is TEXT}
-IMAGES = RUNS.keys() - TEXTS
+IMAGES = {name for name, (_, kind, _) in RUNS.items() if kind is IMAGE}
 ONLINE = {"steps", "guided", "trajectories"}
 OFFLINE = {"images", "sum of images"}
 STAGED = {
@@ -57,6 +59,7 @@ ROUNDS = {"ssapo", "spa", "judged"}
 # key and a value that is not its default; the runs that take it; what some of the others say
 TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
     "seed": (7, set(RUNS), {}),
+    "lora_r": (4, TEXTS | IMAGES, {"vectors": "for models that take adapters, and m is a vector model"}),
     "max_length": (64, TEXTS, {"images": "for text models, and m is an image model", "reward model": "for text models"}),
     "resolution": (64, set(IMAGES), {"text": "for image models, and m is a text model", "compo": "for image models"}),
     "guidance_scale": (2.0, set(IMAGES), {"text": "for diffusion models, and m is a text model"}),
@@ -193,7 +196,7 @@ def test_keys_that_mean_something_to_some_method():
 
 
 def needs_model(key: str) -> bool:
-    return any(set(need.traits) & {"text", "image", "denoising"} for need in needs_of(key))
+    return any(set(need.traits) & {"text", "image", "denoising", "adapters"} for need in needs_of(key))
 
 
 def test_keys_of_several_runs():

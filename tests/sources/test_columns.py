@@ -26,7 +26,7 @@ def losses(rows: list[dict[str, Any]], objective: Any = SSAPO) -> torch.Tensor:
     loaded = load_comparisons(rows, optional=objective.columns)
     batch = collate([Encoded(e.id, e.items, e.comparisons) for e in loaded])
     logp_NL = torch.arange(len(batch.items), dtype=torch.float64)[:, None] / 3
-    scores = ItemScores(logp_NL=logp_NL)
+    scores = ItemScores(logp_NL, torch.ones(len(logp_NL)))
     sides = join(scores, None, batch.edges, objective)
     return objective.losses(sides, None, {})
 
