@@ -123,7 +123,7 @@ class Account:
 
     def samples(self, run: Run) -> Markup:
         """The samples on fixed conditions, before and after; empty where nothing is to be shown."""
-        return samples(run)
+        return samples(run, self.samples_word)
 
     def first_pair(self, run: Run) -> Section:
         """The first example as the model sees it; a section without a body is left out."""

@@ -146,7 +146,7 @@ def draw(run: Run, curve: Curve) -> Markup:
         and any(not s.legend for s in series)
         and any(s.style == "dots" for s in series)
     ):
-        unit += "; thin: training"
+        unit = f"{unit}; thin: training" if unit else "thin: training"
     chart = line_chart(
         series, title=curve.title, y_label=unit, shares=curve.shares, y_range=curve.y_range, levels=levels,
     )  # fmt: skip

@@ -81,14 +81,20 @@ def _generation(raw: Mapping[str, Any]) -> Generation:
     )
 
 
-def samples(run: Run) -> Markup:
-    """The section; empty where nothing was sampled."""
+def samples(run: Run, word: str) -> Markup:
+    """The section; empty where nothing was sampled.
+
+    Args:
+        run: of the page.
+        word: what the samples are called.
+    """
     cards, cut = sample_cards(run)
     if not cards:
         return Markup("")
     settings = run.of("samples", "settings")
     return render(
         "run/samples",
+        word=word,
         cards=cards,
         cut=cut,
         changes=score_changes([card.ends for card in cards]),
