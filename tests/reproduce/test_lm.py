@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefopt.reproduce import lm
+from prefopt.reproduce.core import Asked
 
 
 @pytest.mark.usefixtures("cache")
@@ -34,3 +35,20 @@ def test_reference_measures_no_drift_and_seeds_own_their_prompts():
     blocks = [{row[0] for row in lm.rows(lm.QUICK, 2, seed)} for seed in (0, 1, None)]
     assert all(blocks)
     assert len(blocks[0] | blocks[1] | blocks[2]) == sum(map(len, blocks))
+
+
+def test_measures_are_gathered_by_setting_and_seed(monkeypatch):
+    made = []
+    monkeypatch.setattr(lm, "rows", lambda size, seeds, seed: made.append((seeds, seed)))
+
+    def one_run(method, beta, seed, seeds, size):
+        assert (seeds, size) == (3, lm.QUICK)
+        return {"score": len(method) + beta + 100 * seed, "seed": seed}
+
+    settings = [("dpo", 0.25), ("kto", 0.5)]
+    found = lm.over_seeds(Asked(3), "T4", one_run, settings, lm.QUICK)
+    assert found == {
+        ("dpo", 0.25): {"score": [3.25, 103.25, 203.25], "seed": [0, 1, 2]},
+        ("kto", 0.5): {"score": [3.5, 103.5, 203.5], "seed": [0, 1, 2]},
+    }
+    assert made == [(3, 0), (3, None)]  # before processes would race for them
