@@ -20,7 +20,7 @@ from torch.testing import assert_close
 import tiny_pipelines
 from prefopt.comparisons import Comparison, Encoded
 from prefopt.likelihoods.denoising import DenoisingLikelihood
-from prefopt.likelihoods.images import EncodedImage
+from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.image import store as image_store
 from prefopt.modalities.image.models.denoiser import denoise
@@ -46,7 +46,7 @@ class World:
     loaded: LoadedPipeline
     store: CachedImages
     refs: list[ImageRef]
-    examples: list[Encoded[EncodedImage]]
+    examples: list[Encoded[EncodedLatent]]
 
     def likelihood(self, **options: Any) -> DenoisingLikelihood:
         return DenoisingLikelihood(
@@ -56,16 +56,18 @@ class World:
             **options,
         )
 
-    def items(self, likelihood: DenoisingLikelihood, epoch: int) -> list[EncodedImage]:
+    def items(self, likelihood: DenoisingLikelihood, epoch: int) -> list[EncodedLatent]:
         return [item for e in self.examples for item in likelihood.at(e, epoch).items]
 
     @torch.no_grad()
-    def scores(self, likelihood: DenoisingLikelihood, items: Sequence[EncodedImage]) -> Tensor:
+    def scores(self, likelihood: DenoisingLikelihood, items: Sequence[EncodedLatent]) -> Tensor:
         return likelihood.score(self.loaded.model, likelihood.plan(items)).logp_N
 
 
-def encoded_pair(name: str, keys: Sequence[str], prompt: str, size: tuple[int, ...]) -> Encoded[EncodedImage]:
-    return Encoded(name, tuple(EncodedImage(key, prompt, size) for key in keys), (Comparison(0, 1),))
+def encoded_pair(
+    name: str, keys: Sequence[str], prompt: str, size: tuple[int, ...]
+) -> Encoded[EncodedLatent]:
+    return Encoded(name, tuple(EncodedLatent(key, prompt, size) for key in keys), (Comparison(0, 1),))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +119,7 @@ def plain(world: World) -> Any:
 
 @torch.no_grad()
 def error_by_hand(
-    world: World, item: EncodedImage, x0: Tensor, noise: Tensor, t: int, prompt: str | None = None
+    world: World, item: EncodedLatent, x0: Tensor, noise: Tensor, t: int, prompt: str | None = None
 ) -> float:
     """-MSE of one item, by plain diffusers."""
     pipe = plain(world)
@@ -220,7 +222,7 @@ def test_sizes_reach_sdxl(worlds):
 # ---- draws
 
 
-def draws(likelihood: DenoisingLikelihood, items: Sequence[EncodedImage]) -> list[tuple[int, bytes]]:
+def draws(likelihood: DenoisingLikelihood, items: Sequence[EncodedLatent]) -> list[tuple[int, bytes]]:
     """Timestep and noise of each item."""
     plan = likelihood.plan(items)
     return [(int(t), x.numpy().tobytes()) for t, x in zip(plan.t_N, plan.noise_NCHW, strict=True)]
@@ -277,7 +279,7 @@ def on_paper(**options: Any) -> tuple[DenoisingLikelihood, Paper]:
     return DenoisingLikelihood(process=PROCESS, network=denoise, store=store, **options), store
 
 
-def pairs(n: int) -> list[Encoded[EncodedImage]]:
+def pairs(n: int) -> list[Encoded[EncodedLatent]]:
     return [encoded_pair(f"row-{k}", ("a", "b"), "a cat", (8, 8, 0, 0, 8, 8)) for k in range(n)]
 
 
@@ -371,7 +373,7 @@ def test_posterior_sample_is_new_each_epoch_without_the_vae(sd, monkeypatch):
 
 def test_key_changes_with_everything_of_an_item():
     likelihood, _ = on_paper()
-    item = EncodedImage("a" * 32, "a cat", (8, 8, 0, 0, 8, 8), "row-1", 0, 2)
+    item = EncodedLatent("a" * 32, "a cat", (8, 8, 0, 0, 8, 8), "row-1", 0, 2)
     changed = [
         replace(item, latent="b" * 32),
         replace(item, prompt="a dog"),

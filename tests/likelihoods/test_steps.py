@@ -17,7 +17,7 @@ from torch.distributions import Normal
 from torch.testing import assert_close
 
 from prefopt.comparisons import Comparison, Encoded
-from prefopt.likelihoods.images import EncodedImage
+from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.reward import RewardLikelihood
 from prefopt.likelihoods.steps import (
@@ -420,8 +420,8 @@ class Store:
 TIMESTEPS = (951, 501, 51)
 
 
-def pair(name: str) -> Encoded[EncodedImage]:
-    items = tuple(EncodedImage(f"{name}{k}", name, (8, 8, 0, 0, 8, 8)) for k in (0, 1))
+def pair(name: str) -> Encoded[EncodedLatent]:
+    items = tuple(EncodedLatent(f"{name}{k}", name, (8, 8, 0, 0, 8, 8)) for k in (0, 1))
     return Encoded(name, items, (Comparison(0, 1),))
 
 

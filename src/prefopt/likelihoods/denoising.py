@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.likelihoods.base import ItemScores, one_part
-from prefopt.likelihoods.images import EncodedImage, ImageLikelihood
+from prefopt.likelihoods.latents import EncodedLatent, LatentLikelihood
 from prefopt.likelihoods.process import TimeDensity, WeightRule, counted_noise
 
 Network = Callable[[nn.Module, Tensor, Tensor, Mapping[str, Tensor]], Tensor]
@@ -51,7 +51,7 @@ class DenoisingPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DenoisingLikelihood(ImageLikelihood):
+class DenoisingLikelihood(LatentLikelihood):
     """Minus the denoising error of latents.
 
     Attributes:
@@ -74,7 +74,7 @@ class DenoisingLikelihood(ImageLikelihood):
             "prompt_dropout": self.prompt_dropout,
         }
 
-    def plan(self, items: Sequence[EncodedImage]) -> DenoisingPlan:
+    def plan(self, items: Sequence[EncodedLatent]) -> DenoisingPlan:
         """Look up latents and prompts, and draw noise and timesteps."""
         draws: dict[tuple[str, int], tuple[float, Tensor]] = {}
         noise, uniform, prompts = [], [], []

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.likelihoods.base import ItemScores, one_part
-from prefopt.likelihoods.images import EncodedImage, ImageLikelihood
+from prefopt.likelihoods.latents import EncodedLatent, LatentLikelihood
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class RewardPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardLikelihood(ImageLikelihood):
+class RewardLikelihood(LatentLikelihood):
     """Scores by the model that is trained, at the timesteps that samplers visit.
 
     Attributes:
@@ -51,11 +51,11 @@ class RewardLikelihood(ImageLikelihood):
             "shared_noise": self.shared_noise,
         }
 
-    def plan(self, items: Sequence[EncodedImage]) -> RewardPlan:
+    def plan(self, items: Sequence[EncodedLatent]) -> RewardPlan:
         """Look up latents, draw a timestep for each example and noise for each item."""
         return self.plan_at(items, None)
 
-    def plan_at(self, items: Sequence[EncodedImage], t: float | None) -> RewardPlan:
+    def plan_at(self, items: Sequence[EncodedLatent], t: float | None) -> RewardPlan:
         """The same, at one given timestep (for flow, noise level) for all."""
         noise, places = [], []
         for item in items:

@@ -12,7 +12,7 @@ import torch
 
 from modalities.image.image_runs import LORA, pair, picture, png, record, train
 from prefopt.comparisons import LOSE, WIN, Comparison, Encoded, Outcome, collate
-from prefopt.likelihoods.images import EncodedImage
+from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import counted_noise
 from prefopt.modalities.image import offline as image_offline
 from prefopt.modalities.image.models.pipelines import load_pipeline
@@ -189,8 +189,8 @@ def test_a_run_on_ties_alone_has_nothing_to_tell(sd, images_file, own_cache, tmp
     assert "By noise level" not in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
-def encoded(name: str, *edges: Comparison) -> Encoded[EncodedImage]:
-    items = tuple(EncodedImage(f"{name}-{k}", "p", (0, 0, 0, 0, 0, 0)) for k in range(3))
+def encoded(name: str, *edges: Comparison) -> Encoded[EncodedLatent]:
+    items = tuple(EncodedLatent(f"{name}-{k}", "p", (0, 0, 0, 0, 0, 0)) for k in range(3))
     return Encoded(name, items, edges)
 
 

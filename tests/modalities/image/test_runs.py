@@ -21,7 +21,7 @@ from PIL import Image
 from modalities.image.image_runs import LORA, QUIET, column, lines, note, pair, record, train, weights
 from prefopt import methods, objectives
 from prefopt.likelihoods.denoising import DenoisingLikelihood
-from prefopt.likelihoods.images import EncodedImage
+from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import load_pipeline
@@ -55,7 +55,7 @@ def errors_by_hand(model: Path, data: Path) -> tuple[torch.Tensor, torch.Tensor]
             ref, prompt = item.sample, item.condition["prompt"]
             store.add_images({ref.digest: ref})
             store.add_prompts([prompt])
-            one = EncodedImage(ref.digest, prompt, (0, 0, 0, 0, 0, 0), example.id, slot, 0)
+            one = EncodedLatent(ref.digest, prompt, (0, 0, 0, 0, 0, 0), example.id, slot, 0)
             with torch.no_grad():
                 sides.append(likelihood.score(loaded.model, likelihood.plan([one])).logp_N)
     return torch.cat(sides[0::2]), torch.cat(sides[1::2])

@@ -12,7 +12,7 @@ from prefopt.comparisons import Encoded, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.denoising import DenoisingLikelihood
-from prefopt.likelihoods.images import EncodedImage
+from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
@@ -232,9 +232,9 @@ def find_scorer(context: Context) -> Scorer | None:
 
 def encode(
     part: Comparisons, store: CachedImages, broken: dict[str, Any]
-) -> tuple[list[Encoded[EncodedImage]], list[Dropped]]:
+) -> tuple[list[Encoded[EncodedLatent]], list[Dropped]]:
     """Examples by the keys of what the store holds; rows with an image that cannot be decoded are dropped."""
-    found: list[Encoded[EncodedImage]] = []
+    found: list[Encoded[EncodedLatent]] = []
     dropped: list[Dropped] = []
     for example in part.examples:
         bad = next((broken[k] for item in example.items if (k := item.sample.digest) in broken), None)
@@ -242,7 +242,7 @@ def encode(
             dropped.append(Dropped(part.origins[example.id].row, example.id, bad.reason, str(bad)))
             continue
         items = tuple(
-            EncodedImage(i.sample.digest, i.condition["prompt"], sizes_of(i.sample, store))
+            EncodedLatent(i.sample.digest, i.condition["prompt"], sizes_of(i.sample, store))
             for i in example.items
         )
         found.append(Encoded(example.id, items, example.comparisons))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from prefopt.comparisons import Comparison, Encoded, collate
 from prefopt.likelihoods.denoising import DenoisingLikelihood
-from prefopt.likelihoods.images import EncodedImage
+from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.references import Reference
@@ -74,7 +74,7 @@ class TimestepProbe:
 
     context: Context
     likelihood: DenoisingLikelihood
-    examples: Sequence[Encoded[EncodedImage]]
+    examples: Sequence[Encoded[EncodedLatent]]
 
     @property
     def timesteps(self) -> list[int]:

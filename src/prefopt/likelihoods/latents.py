@@ -1,6 +1,6 @@
-"""Images as items: what names them and their noise, where their latents come from, and what their likelihoods share.
+"""Latents as items: what names them and their noise, where they come from, and what their likelihoods share.
 
-All that is drawn for an image is counted: it follows from (run seed, example id, slot, epoch) alone, so that resuming,
+All that is drawn for an item is counted: it follows from (run seed, example id, slot, epoch) alone, so that resuming,
 other orders and other batch sizes change nothing, and scores of the reference can be cached.
 
 Legend: N items, C channels, H W latent height and width.
@@ -21,8 +21,8 @@ from prefopt.likelihoods.process import Process, counted_noise
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """One image under one prompt, by what the stores know it as.
+class EncodedLatent:
+    """One sample (an image) under one prompt, by what the stores know it as.
 
     Attributes:
         latent: content key of the image's latents.
@@ -41,7 +41,7 @@ class EncodedImage:
     epoch: int = 0
 
 
-class ImageStore(Protocol):
+class LatentStore(Protocol):
     """Latents and prompt embeddings by key."""
 
     shape: tuple[int, int, int]
@@ -61,8 +61,8 @@ class ImageStore(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageLikelihood:
-    """The half of a likelihood of images that does not depend on what is scored; `plan` and `score` are the other.
+class LatentLikelihood:
+    """The half of a likelihood of latents that does not depend on what is scored; `plan` and `score` are the other.
 
     Attributes:
         process: of the model's scheduler.
@@ -72,7 +72,7 @@ class ImageLikelihood:
     """
 
     process: Process
-    store: ImageStore
+    store: LatentStore
     seed: int = 0
     noise_epochs: int | None = None
 
@@ -86,8 +86,8 @@ class ImageLikelihood:
             "seed": self.seed,
         }
 
-    def at(self, example: Encoded[EncodedImage], epoch: int) -> Encoded[EncodedImage]:
-        """The example's images named by row, slot and epoch, from which their noise derives."""
+    def at(self, example: Encoded[EncodedLatent], epoch: int) -> Encoded[EncodedLatent]:
+        """The example's items named by row, slot and epoch, from which their noise derives."""
         if epoch >= 0 and self.noise_epochs is not None:
             epoch %= self.noise_epochs
         items = tuple(
@@ -96,29 +96,29 @@ class ImageLikelihood:
         )
         return replace(example, items=items)
 
-    def seen_by_reference(self, item: EncodedImage) -> EncodedImage:
+    def seen_by_reference(self, item: EncodedLatent) -> EncodedLatent:
         """The same."""
         return item
 
-    def key(self, item: EncodedImage) -> str:
+    def key(self, item: EncodedLatent) -> str:
         """Digest of latents, prompt and draw."""
         # repr quotes: ids and prompts may hold any separator
         text = repr((item.latent, item.sizes, item.example, item.slot, item.epoch, item.prompt))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def family(self, item: EncodedImage) -> None:
+    def family(self, item: EncodedLatent) -> None:
         """Nothing is gained by scoring some items together rather than others."""
 
-    def width(self, item: EncodedImage) -> int:
+    def width(self, item: EncodedLatent) -> int:
         """Places of a latent."""
         return self.store.shape[1] * self.store.shape[2]
 
-    def stream(self, name: str, item: EncodedImage) -> tuple[float, Tensor]:
+    def stream(self, name: str, item: EncodedLatent) -> tuple[float, Tensor]:
         """A uniform number and noise of their own for each name, of an item's row and epoch; see `counted_noise`."""
         return counted_noise(self.seed, f"{name} of {item.example}", item.epoch, self.store.shape)
 
-    def latents(self, items: Sequence[EncodedImage]) -> Tensor:
-        """(N, C, H, W) latents, of each image its own sample of the VAE's posterior."""
+    def latents(self, items: Sequence[EncodedLatent]) -> Tensor:
+        """(N, C, H, W) latents, of each item its own sample of the VAE's posterior."""
         mean_NCHW, std_NCHW = self.store.latents([item.latent for item in items])
         z = [self.stream(f"posterior {item.slot}", item)[1] for item in items]
         return mean_NCHW + std_NCHW * torch.stack(z)
