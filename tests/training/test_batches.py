@@ -70,11 +70,6 @@ def test_single_samples_have_a_baseline_of_zero():
     assert sides.length_l is None
 
 
-def test_items_without_a_length():
-    sides = join(replace(SCORES, length_N=None), REFERENCE, EDGES, objectives.get("dpo"))
-    assert (sides.length_w, sides.length_l) == (None, None)
-
-
 @pytest.mark.parametrize("kind", ["live", "none"])
 def test_mismatched_completions_are_scored_beside_the_batch(tiny_model, kind):
     policy = load_model(str(tiny_model))
