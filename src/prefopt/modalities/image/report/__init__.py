@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from markupsafe import Markup
 
 from prefopt.modalities.image.report import card, summary
-from prefopt.modalities.image.report.curves import image_groups
-from prefopt.modalities.image.report.findings import image_quality
+from prefopt.modalities.image.report.curves import groups
+from prefopt.modalities.image.report.findings import quality
 from prefopt.modalities.image.report.kinds import is_judge, looks_like_images
 from prefopt.modalities.image.report.loading import is_lora, loading
 from prefopt.modalities.image.report.prepared import prepared
-from prefopt.modalities.image.report.sections import first_images, image_facts, image_samples
+from prefopt.modalities.image.report.sections import data_facts, first_pair, samples
 from prefopt.modalities.image.report.timesteps import timestep_figures
 from prefopt.report.account import Account, CardFront, DataFacts, Loading, Measure
 from prefopt.report.curves import Groups
@@ -49,15 +49,15 @@ class ImageAccount(Account):
 
     def curves(self, run: Run) -> Groups:
         """See `curves.py`."""
-        return image_groups(run)
+        return groups(run)
 
     def samples(self, run: Run) -> Markup:
         """The contact sheet."""
-        return image_samples(run)
+        return samples(run)
 
     def first_pair(self, run: Run) -> Section:
         """Both images, or the one of a single."""
-        return first_images(run)
+        return first_pair(run)
 
     def own_sections(self, run: Run) -> list[Section]:
         """Accuracy and errors by noise level."""
@@ -65,11 +65,11 @@ class ImageAccount(Account):
 
     def data_facts(self, run: Run) -> DataFacts:
         """Sizes and formats of the images."""
-        return image_facts(run)
+        return data_facts(run)
 
     def figures(self, run: Run) -> list[Figure]:
         """See `summary.py`."""
-        return summary.image_figures(run)
+        return summary.figures(run)
 
     def reward_of_samples(self, run: Run) -> tuple[str, str]:
         """Rewards of images come from a scorer."""
@@ -81,11 +81,11 @@ class ImageAccount(Account):
 
     def sentence(self, run: Run) -> str:
         """What happened to the errors, or to the collection."""
-        return summary.image_sentence(run)
+        return summary.sentence(run)
 
     def quality(self, run: Run) -> list[Finding]:
         """See `findings.py`."""
-        return image_quality(run)
+        return quality(run)
 
     def loading(self, run: Run) -> Loading:
         """See `loading.py`."""

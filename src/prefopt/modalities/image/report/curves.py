@@ -189,7 +189,7 @@ JUDGE: Groups = with_smoothness(
 )  # fmt: skip
 
 
-def image_groups(run: Run) -> Groups:
+def groups(run: Run) -> Groups:
     """The curves that fit a run on images."""
     if is_judge(run):
         return JUDGE

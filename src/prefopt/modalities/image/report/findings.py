@@ -61,7 +61,7 @@ def saturation_ran(before: float | None, after: float | None) -> bool:
     return after > VIVID * before or after < PALE * before
 
 
-def image_quality(run: Run) -> list[Finding]:
+def quality(run: Run) -> list[Finding]:
     """Findings about the model rather than about the course of training."""
     if is_judge(run):
         return []

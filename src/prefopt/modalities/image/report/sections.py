@@ -20,7 +20,7 @@ SHOWN_ROWS = 8  # further ones are folded away
 MOST_KINDS = 12  # lines of a table of sizes
 
 
-def image_samples(run: Run) -> Markup:
+def samples(run: Run) -> Markup:
     """The contact sheet."""
     sheet = sample_sheet(run)
     if not sheet.rows:
@@ -39,7 +39,7 @@ def image_samples(run: Run) -> Markup:
     )
 
 
-def first_images(run: Run) -> Section:
+def first_pair(run: Run) -> Section:
     """Both images of the first pair, or the one of a single; without a body where nothing was recorded."""
     single = len(items(run.of("first_pair", "sides"))) == 1
     what = "image" if single else "pair"
@@ -66,7 +66,7 @@ def _first(run: Run, verdict: str) -> Markup:
         return Markup("")
     prompts = list(dict.fromkeys(str(side["prompt"]) for side in sides if side["prompt"] is not None))
     return render(
-        "first_images",
+        "first_pair",
         __package__,
         id=run.of("first_pair", "id"),
         verdict=verdict,
@@ -76,7 +76,7 @@ def _first(run: Run, verdict: str) -> Markup:
     )
 
 
-def image_facts(run: Run) -> DataFacts:
+def data_facts(run: Run) -> DataFacts:
     """What the data section says about images: totals, and tables of kinds with their shares of the largest."""
     images = run.of("data", "images")
     if not isinstance(images, Mapping):
@@ -104,7 +104,7 @@ def image_facts(run: Run) -> DataFacts:
         "tables": tables,
     }
     return DataFacts(
-        render("image_facts", __package__, facts=facts),
+        render("facts", __package__, facts=facts),
         [(f"{side}, pixels", values) for side, values in sides if isinstance(values, Mapping)],
         "Sizes and lengths",
     )

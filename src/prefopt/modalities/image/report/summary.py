@@ -40,7 +40,7 @@ def preference(run: Run) -> str:
     return f"By its denoising error{relative}, the policy prefers the better image"
 
 
-def image_sentence(run: Run) -> str:
+def sentence(run: Run) -> str:
     """What happened to the errors, or to the collection; empty where nothing of it was logged."""
     if run.online:
         kept, first, now = (
@@ -69,7 +69,7 @@ def image_sentence(run: Run) -> str:
     )
 
 
-def image_figures(run: Run) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """Key figures beside accuracy and reward, those that the run has."""
     return [*(_collected(run) if run.online else _errors(run)), *_guards(run)]
 
