@@ -186,6 +186,15 @@ def replace_folder(folder: Path, fill: Callable[[Path], None], what: str, advice
                 shutil.rmtree(aside, ignore_errors=True)
 
 
+def link_or_copy(source: str, target: str) -> str:
+    """A hard link, or a copy where the file system has none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
 def flush(path: Path) -> None:
     """Wait until the disk has a file, or the names in a folder."""
     handle = os.open(path, os.O_RDONLY)

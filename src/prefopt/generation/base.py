@@ -17,6 +17,11 @@ def last_turn(prompt: Prompt) -> str:
     return prompt if isinstance(prompt, str) else str(prompt[-1]["content"])
 
 
+def text_of(answer: Any) -> str:
+    """The text of an answer, in either form of a row: text, or a list of one message."""
+    return answer if isinstance(answer, str) else str(answer[-1]["content"])
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt and how many answers to it are wanted.

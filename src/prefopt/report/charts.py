@@ -33,6 +33,7 @@ def line_chart(
     shares: bool = False,
     y_range: tuple[float, float] | None = None,
     levels: Sequence[tuple[float, str]] = (),
+    marks: Sequence[tuple[float, str]] = (),
     last_values: bool = True,
 ) -> Markup:
     """Lines over a common x axis.
@@ -45,6 +46,7 @@ def line_chart(
         shares: y is a share in [0, 1] and is written as a percentage.
         y_range: values that the axis must show besides the data.
         levels: horizontal lines, (value, name), for example the loss at zero margin.
+        marks: vertical lines, (x, name), where something begins.
         last_values: write each line's last value beside its name: where x is time, that is the result.
 
     Returns:
@@ -60,6 +62,8 @@ def line_chart(
     plot = Plot(xs, extent, percent_ticks if shares else tick_text, x_label, y_label, exact_x=True)
     for value, name in levels:
         plot.level(value, name)
+    for x, name in marks:
+        plot.mark(x, name)
     for s in drawn:
         plot.spans(s)
     for s in drawn:

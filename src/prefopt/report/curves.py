@@ -12,6 +12,7 @@ from prefopt.report.charts import Series, line_chart, smooth
 from prefopt.report.format import finite
 from prefopt.report.load import Points, Run
 from prefopt.report.page import figure
+from prefopt.report.stages import stage_starts
 
 SMOOTHED_FROM = 60  # points from which the raw line is too busy to read
 MOST_DIAGNOSTICS = 30  # charts; further names are listed
@@ -149,6 +150,7 @@ def draw(run: Run, curve: Curve) -> Markup:
         unit = f"{unit}; thin: training" if unit else "thin: training"
     chart = line_chart(
         series, title=curve.title, y_label=unit, shares=curve.shares, y_range=curve.y_range, levels=levels,
+        marks=[(step, f"stage {name}") for step, name in stage_starts(run)],
     )  # fmt: skip
     look_for, trouble = (told_of(run, text) for text in (curve.look_for, curve.trouble))
     return figure(curve.title, chart, look_for, trouble) if chart else chart

@@ -185,6 +185,14 @@ class Plot:
         if name:
             self._add('<text class="level-name" x="{}" y="{}">{}</text>', x + 5, TOP + 9, name)
 
+    def mark(self, x: float, name: str) -> None:
+        """A vertical line where something begins; its name goes to its foot or its head, where the data leave room."""
+        if not self.x.low < x < self.x.high:
+            return
+        px = self.x(x)
+        self._add('<line class="level" x1="{}" x2="{}" y1="{}" y2="{}"/>', px, px, TOP, self.y.start)
+        self.names.append(("level-name", name, [(px + 4, self.y.start - 5), (px + 4, TOP + 9)]))
+
     def line(self, s: Series) -> None:
         """The points of a series, joined unless its style says otherwise; broken where a value is not finite."""
         path: list[str] = []

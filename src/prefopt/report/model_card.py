@@ -65,6 +65,7 @@ def model_card(run: Run, account: Account) -> str:
         title=run.of("manifest", "title") or run.of("manifest", "method") or "preference optimization",
         method=run.of("manifest", "method") or run.of("config", "method"),
         idea=run.of("manifest", "summary"),
+        told=run.of("manifest", "stages", "told"),
         base=base_model(run) if run.of("manifest", "model", "source") or run.of("config", "model") else "",
         status=run.of("manifest", "status") or "unknown",
         paper=paper if isinstance(paper, Mapping) and paper.get("title") else None,

@@ -19,6 +19,7 @@ from prefopt.report.format import data_size, finite, items, number, percent
 from prefopt.report.load import Run
 from prefopt.report.page import Section, figure, page, render
 from prefopt.report.papers import paper_link
+from prefopt.report.stages import stage_table
 from prefopt.report.summary import key_figures, summary
 
 OUTCOME_COLOURS = {
@@ -58,6 +59,7 @@ def run_page(run: Run, account: Account) -> str:
     """The page as text."""
     samples = _section("samples", account.samples_title, "Samples", account.samples, run)
     shown = [
+        _section("stages", "Stages", "Stages", stage_table, run),
         _section("checks", "Start-of-run checks", "Checks", _checks, run),
         _section("curves", "Training curves", "Curves", partial(_curves, account=account), run),
         _section("margins", "Margins before and after", "Margins", partial(_margins, account=account), run),
@@ -68,7 +70,7 @@ def run_page(run: Run, account: Account) -> str:
         _section("load", "Load the model", "Load", partial(_load, account=account), run),
         _section("cite", "Cite", "Cite", _cite, run),
     ]
-    shown.insert(0 if account.samples_first else 3, samples)
+    shown.insert(1 if account.samples_first else 4, samples)
     version = run.of("manifest", "prefopt")
     return page(
         run.name,

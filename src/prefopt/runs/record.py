@@ -1,11 +1,12 @@
 """The run's folder: configuration, metrics, and the records that the report is made of.
 
 config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  checkpoints/
-record/{manifest,data,first_pair,margins,samples,...}.json
+record/{manifest,data,first_pair,margins,samples,...}.json; of several runs in a row also stages/
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import io
 import json
@@ -14,7 +15,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -25,7 +26,8 @@ from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
 
 OURS = (
-    "config.yaml",
+    "stages",
+    "stages.json",  # of older folders
     "metrics.jsonl",
     "dropped.jsonl",
     "report.html",
@@ -33,7 +35,25 @@ OURS = (
     "model",
     "checkpoints",
     "record",
+    "config.yaml",
 )
+"""What goes when a run is replaced, in this order: while the configuration is there, nothing begins beside the remains."""
+
+
+class Follower(Protocol):
+    """Whoever is told what a run records, as it does."""
+
+    def noted(self, name: str, value: Any) -> None:
+        """record/NAME.json holds this now."""
+        ...
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """A line was added to metrics.jsonl."""
+        ...
+
+    def relogged(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """These are all lines of metrics.jsonl now."""
+        ...
 
 
 class Record:
@@ -46,6 +66,7 @@ class Record:
         main: whether this process writes.
         resuming: keep what is there.
         lock: of the folder; None where nobody else can know of it.
+        follower: told what is recorded.
     """
 
     def __init__(
@@ -56,8 +77,9 @@ class Record:
         main: bool,
         resuming: bool,
         lock: FolderLock | None = None,
+        follower: Follower | None = None,
     ) -> None:
-        self.lock = lock
+        self.lock, self.follower = lock, follower
         self.folder, self.config, self.hyper, self.main, self.resuming = folder, config, hyper, main, resuming
         self.history: list[dict[str, Any]] = []
         self.opened = False
@@ -134,6 +156,8 @@ class Record:
         if self.main:
             path = self.folder / "record" / f"{name}.json"
             write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False), advice=GO_ON)
+        if self.follower is not None:
+            self.follower.noted(name, value)
 
     def read(self, name: str) -> Any:
         """A record written before."""
@@ -153,9 +177,9 @@ class Record:
 
     def data(self, report: Mapping[str, Any], dropped: list[Dropped]) -> None:
         """The data report and the rows that could not be used."""
-        self.json("data", dict(report))
         if self.main:
             write_dropped(dropped, self.folder / "dropped.jsonl", GO_ON)
+        self.json("data", dict(report))
 
     def margins(self, when: str, margins: Mapping[str, list[float]], split: str) -> None:
         """Distribution of reward margins before or after."""
@@ -179,19 +203,7 @@ class Record:
             drawn: one mapping a prompt, each with a "step".
         """
         entries = list(self._memory.get("samples", {}).get("prompts", ()))
-        known: dict[
-            str, list[dict[str, Any]]
-        ] = {}  # texts may repeat: conditions differ by more than what is shown
-        for entry in entries:
-            known.setdefault(entry["prompt"], []).append(entry)
-        for prompt, sample in zip(prompts, drawn, strict=True):
-            if known.get(prompt):
-                entry = known[prompt].pop(0)
-            else:
-                entry = {"prompt": prompt, "generations": []}
-                entries.append(entry)
-            kept = [x for x in entry["generations"] if x["step"] != sample["step"]]
-            entry["generations"] = [*kept, dict(sample)]
+        add_samples(entries, prompts, drawn)
         self.json("samples", {"settings": dict(settings), "prompts": entries})
 
     def picture(self, name: str, picture_CHW: Tensor) -> str:
@@ -210,38 +222,69 @@ class Record:
 
     def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl."""
-        line = {"step": step, "epoch": round(epoch, 4), "split": split, **plain(values)}
+        self.log({"step": step, "epoch": round(epoch, 4), "split": split, **plain(values)})
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl as it is."""
         self.history.append(line)
         if self.main:
             append_whole(self.folder / "metrics.jsonl", json.dumps(line) + "\n", "a line of metrics.jsonl")
+        if self.follower is not None:
+            self.follower.logged(line)
 
-    def rewind(self, step: int) -> None:
+    def relog(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Make these the lines of metrics.jsonl."""
+        self.history = list(lines)
+        if self.main:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            write_whole(self.folder / "metrics.jsonl", text, advice=GO_ON)
+        if self.follower is not None:
+            self.follower.relogged(lines)
+
+    def rewind(self, step: float) -> None:
         """On resume: forget log lines after the checkpoint's step, which will be written again."""
         path = self.folder / "metrics.jsonl"
-        if not path.exists():
-            return
-        lines = []
-        for text in path.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # the line that was being written when the run died
-            if line["step"] <= step:
-                lines.append(line)
-        self.history = lines
-        if self.main:
-            write_whole(path, "".join(json.dumps(line) + "\n" for line in lines), advice=GO_ON)
+        if path.exists():
+            self.relog([line for line in read_lines(path) if line["step"] <= step])
 
     def last_metrics(self) -> dict[str, float]:
         """See the function."""
         return last_metrics(self.history)
 
 
+def add_samples(
+    entries: list[dict[str, Any]], prompts: Sequence[str], drawn: Sequence[Mapping[str, Any]]
+) -> None:
+    """Add one sample a prompt to the entries of record/samples.json; see `Record.samples`."""
+    known: dict[
+        str, list[dict[str, Any]]
+    ] = {}  # texts may repeat: conditions differ by more than what is shown
+    for entry in entries:
+        known.setdefault(entry["prompt"], []).append(entry)
+    for prompt, sample in zip(prompts, drawn, strict=True):
+        if known.get(prompt):
+            entry = known[prompt].pop(0)
+        else:
+            entry = {"prompt": prompt, "generations": []}
+            entries.append(entry)
+        kept = [x for x in entry["generations"] if x["step"] != sample["step"]]
+        entry["generations"] = [*kept, dict(sample)]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl, but for one that was being written when its run died."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return lines
+
+
 def last_metrics(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Newest value of every metric, and the first evaluation's as `start_*`."""
     out: dict[str, float] = {}
     for line in history:
-        out |= {k: v for k, v in line.items() if k not in ("split",)}
+        out |= {k: v for k, v in line.items() if k not in ("split", "stage")}
     first = next((line for line in history if line["split"] in ("eval", TRAINING_ROWS)), {})
     out |= {f"start_{k}": v for k, v in first.items() if k.startswith(("eval_", f"{TRAINING_ROWS}_"))}
     return out

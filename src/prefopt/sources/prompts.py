@@ -10,6 +10,9 @@ from prefopt.sources.cells import is_empty, shown
 from prefopt.sources.files import load_rows
 from prefopt.sources.layouts import KNOWN, prompt_columns
 
+NamedPrompt = tuple[str, dict[str, Any]]
+"""A name, and the condition that a row gives: `prompt`, and whatever goes with it."""
+
 
 def load_text_prompts(source: str, limit: int | None = None) -> list[tuple[str, Mapping[str, Any]]]:
     """Rows with a prompt, by name.

@@ -31,19 +31,22 @@ def train(
     """
     from prefopt import methods
     from prefopt.modalities.fit import kind_for
+    from prefopt.stages.answers import answers_of
     from prefopt.training.run import run
 
     method = methods.find(config.method)
     if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)
-    check_keys(config, kind_for(config.method, config.model))
+    modality = kind_for(config.method, config.model)
+    check_keys(config, modality)
+    answers = answers_of(modality, config.model, method.name)
     if method.stages == "oracle":
         from prefopt.stages.compo import ONE_PAIR, train_compo
 
         if config.stage == "oracle":
             alone = ONE_PAIR | {"max_examples": config.max_examples or config.noisy_pairs}
             return run(config.model_copy(update=alone), hyper, reward)
-        return train_compo(config, hyper, method, reward)
+        return train_compo(config, hyper, method, reward, answers)
     from prefopt.stages.rounds import train_in_rounds
 
-    return train_in_rounds(config, hyper, method, reward)
+    return train_in_rounds(config, hyper, method, reward, answers)

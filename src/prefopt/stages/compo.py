@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from prefopt.comparisons import Encoded
 from prefopt.config import TrainConfig, resolve
 from prefopt.config.keys.oracle import OracleKeys
-from prefopt.evaluation.answers import sequence_logps
 from prefopt.files import GO_ON, write_whole
-from prefopt.likelihoods.plan import EncodedText
-from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.methods import Method
-from prefopt.modalities.splits import read
-from prefopt.modalities.text.encoding import encode_examples
-from prefopt.modalities.text.oracle import check_oracle, moved_parameters
-from prefopt.modalities.text.rows import load_comparisons
-from prefopt.models.loading import load_tokenizer
-from prefopt.models.positions import likelihood_for
 from prefopt.objectives.registry import hyperparameter_names
 from prefopt.oracles.comparison import is_noisy
-from prefopt.sources.report import Dropped, write_dropped
+from prefopt.sources.report import write_dropped
+from prefopt.stages.answers import Answers, Pairs
 from prefopt.stages.folder import Reward, StagedFolder, write_rows
-from prefopt.stages.labels import check_start, folder_of, loaded, source_folder
-from prefopt.stages.material import row_of, verifier
-from prefopt.stages.page import shown, write_page
+from prefopt.stages.material import verifier
 from prefopt.training.run import RunOutcome, build_objective
 
 ONE_PAIR: dict[str, Any] = {
@@ -42,64 +30,62 @@ ONE_PAIR: dict[str, Any] = {
 
 
 def train_compo(
-    config: TrainConfig, hyper: Mapping[str, Any], method: Method, reward: Reward | None
+    config: TrainConfig, hyper: Mapping[str, Any], method: Method, reward: Reward | None, answers: Answers
 ) -> RunOutcome:
     """Split, train on the clean pairs, then ask about the noisy ones; a stage without pairs is left out.
+
+    Args:
+        config: of the method.
+        hyper: of both stages' objectives.
+        method: to find out which of them the oracle's takes.
+        reward: of (prompt, answer), reported on samples.
+        answers: what the model's modality offers.
 
     Raises:
         ConfigError, ValueError, OSError: bad input, before any expensive work.
         StopRun: a run cannot go on.
     """
-    check_oracle(config)
+    answers.check_oracle(config)
     first_keys, first_hyper = first_stage(config, hyper)
     oracle_hyper = taken_by(method.name, hyper)
     verify = reward or verifier(config)
     with StagedFolder(config, hyper) as folder:
         config = folder.config
         split = folder.path / "stages" / "data" / "split.json"
-        pairs = None if folder.resuming and split.exists() else read_pairs(config, oracle_hyper)
+        pairs = None
+        if not (folder.resuming and split.exists()):
+            pairs = answers.read_pairs(config, build_objective(config, oracle_hyper))
         folder.open()
         data = folder.stage("data")
         if pairs is not None:
             write_whole(split, json.dumps(split_pairs(config, pairs, data), indent=1), advice=GO_ON)
         found = json.loads(split.read_text("utf-8"))
+        folder.begin(told_of(found), found["clean"] + found["noisy"])
         held_out = {
             "eval_data": str(data / "held_out.jsonl") if (data / "held_out.jsonl").exists() else None,
             "eval_size": 0,
         }
-        summary: list[dict[str, Any]] = []
-        outcome: RunOutcome | None = None
-        model = config.model
+        model: Path | None = None
         if found["clean"]:
-            outcome = folder.run(
-                "clean",
-                verify,
-                first_hyper,
-                data=str(data / "clean.jsonl"),
-                label_noise=0.0,
-                **held_out,
-                **first_keys,
-            )
-            model = str(outcome.output_dir / "model")
-            summary.append({"stage": "clean", "pairs": found["clean"], **shown(outcome.metrics)})
+            keys = {"data": str(data / "clean.jsonl"), "label_noise": 0.0, **held_out, **first_keys}
+            model = folder.run("clean", verify, first_hyper, {"pairs": found["clean"]}, **keys)
         if found["noisy"]:
-            outcome = folder.run(
-                "noisy", verify, oracle_hyper, **oracle_keys(config, model, data / "noisy.jsonl"), **held_out
-            )
-            summary.append({"stage": "noisy", "pairs": found["noisy"], **shown(outcome.metrics)})
-        assert outcome is not None, "reading refuses empty data"
-        folder.take_model(outcome.output_dir / "model")
-        told = (
-            f"{found['clean']:,} clear pairs; {found['noisy_found']:,} doubtful ones (log-probabilities under the reference "
-            f"within {found['split_margin']:g} nats), of which {found['noisy']:,} were asked about."
-        )
-        if found["dropped"]:
-            told += f" {found['dropped']:,} rows were left out; stages/data/dropped.jsonl says why."
-        write_page(folder.path, config, method, summary, told)
-        # says that all is there
-        told_all = json.dumps({"split": found, "stages": summary}, indent=1)
-        write_whole(folder.path / "stages.json", told_all, advice=GO_ON)
-        return RunOutcome(folder.path, outcome.metrics, outcome.history)
+            start = config.model if model is None else str(model)
+            keys = {**oracle_keys(config, start, data / "noisy.jsonl"), **held_out}
+            model = folder.run("noisy", verify, oracle_hyper, {"pairs": found["noisy"]}, **keys)
+        assert model is not None, "reading refuses empty data"
+        return folder.finish(model)
+
+
+def told_of(found: Mapping[str, Any]) -> str:
+    """The split in a sentence or two."""
+    told = (
+        f"{found['clean']:,} clear pairs; {found['noisy_found']:,} doubtful ones (log-probabilities under the reference "
+        f"within {found['split_margin']:g} nats), of which {found['noisy']:,} were asked about."
+    )
+    if found["dropped"]:
+        told += f" {found['dropped']:,} rows were left out; stages/data/dropped.jsonl says why."
+    return told
 
 
 def first_stage(config: TrainConfig, hyper: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -130,40 +116,6 @@ def oracle_keys(config: TrainConfig, model: str, data: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Pairs:
-    """Usable pairs, as rows and encoded, before the split."""
-
-    rows: list[dict[str, Any]]
-    encoded: list[Encoded[EncodedText]]
-    held_out: list[dict[str, Any]]
-    dropped: list[Dropped]
-    likelihood: TokenLikelihood
-    source: str
-
-
-def read_pairs(config: TrainConfig, hyper: Mapping[str, Any]) -> Pairs:
-    """Read and tokenize; nothing is written, no weights are loaded.
-
-    Raises:
-        ConfigError, ValueError, OSError: no usable pair.
-    """
-    parts = read(config, build_objective(config, hyper), load_comparisons)
-    check_start(config, load_tokenizer(folder_of(config.model)))
-    source = source_folder(config)
-    likelihood = likelihood_for(source, config.max_length)
-    train = encode_examples(parts.train, likelihood)
-    examples = {e.id: e for e in parts.train.examples}
-    return Pairs(
-        rows=[row_of(examples[e.id]) for e in train.examples],
-        encoded=train.examples,
-        held_out=[row_of(e) for e in parts.held_out.examples],
-        dropped=train.dropped,
-        likelihood=likelihood,
-        source=source,
-    )
-
-
 def split_pairs(config: TrainConfig, pairs: Pairs, folder: Path) -> dict[str, Any]:
     """Score every pair under the starting model and write clean, noisy and held-out rows, each with its margin.
 
@@ -173,22 +125,14 @@ def split_pairs(config: TrainConfig, pairs: Pairs, folder: Path) -> dict[str, An
     Raises:
         ConfigError: nothing is named as `perturbed` says.
     """
-    network = loaded(config, pairs.source)
-    moved_parameters(
-        network, config.perturbed
-    )  # a name that nothing has is found now, not after the first stage
-    pairs.likelihood.adapt(network)
-    logp_N2 = torch.tensor(
-        sequence_logps(network, pairs.likelihood, [item for e in pairs.encoded for item in ends(e)]),
-        dtype=torch.float64,
-    ).view(-1, 2)
-    del network
-    margin_N = logp_N2[:, 0] - logp_N2[:, 1]
-    noisy_N = is_noisy(margin_N, config.split_margin, config.split_rule).tolist()
-    rows = [row | {"ref_margin": margin} for row, margin in zip(pairs.rows, margin_N.tolist(), strict=True)]
-    lengths = [sum(item.length for item in ends(e)) / 2 for e in pairs.encoded]
-    clean = [k for k, noisy in enumerate(noisy_N) if not noisy]
-    noisy = [k for k, flag in enumerate(noisy_N) if flag]
+    margins = pairs.margins()
+    flags = is_noisy(
+        torch.tensor(margins, dtype=torch.float64), config.split_margin, config.split_rule
+    ).tolist()
+    rows = [row | {"ref_margin": margin} for row, margin in zip(pairs.rows, margins, strict=True)]
+    lengths = pairs.lengths
+    clean = [k for k, noisy in enumerate(flags) if not noisy]
+    noisy = [k for k, flag in enumerate(flags) if flag]
     used = noisy[: config.noisy_pairs]
     write_rows(folder / "clean.jsonl", (rows[k] for k in clean))
     write_rows(folder / "noisy.jsonl", (rows[k] for k in used))
@@ -205,12 +149,6 @@ def split_pairs(config: TrainConfig, pairs: Pairs, folder: Path) -> dict[str, An
         "clean_mean_tokens": mean_of(lengths, clean),
         "noisy_mean_tokens": mean_of(lengths, noisy),
     }
-
-
-def ends(example: Any) -> tuple[Any, Any]:
-    """(chosen, rejected) of an encoded pair."""
-    edge = example.comparisons[0]
-    return example.items[edge.first], example.items[edge.second]
 
 
 def mean_of(values: list[float], chosen: list[int]) -> float | None:

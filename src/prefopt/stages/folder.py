@@ -1,32 +1,35 @@
-"""The folder of a method of several runs: one configuration, one folder a stage, nothing done twice."""
+"""The folder of a method of several runs: that of one run at its top, and what lies between the stages."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
 import json
+import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from prefopt.config import ConfigError, TrainConfig, dump, read_yaml, run_folder, staged_keys
-from prefopt.files import GO_ON, replace_folder, write_whole, writing
+from prefopt.files import GO_ON, link_or_copy, replace_folder, write_whole, writing
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
-from prefopt.runs import record
-from prefopt.runs.record import finished, last_metrics
+from prefopt.modalities import of_model
+from prefopt.runs.console import Console
+from prefopt.runs.record import Record, finished
 from prefopt.runs.trackers import check_trackers
+from prefopt.stages.whole import Whole
 from prefopt.training import checkpoint
-from prefopt.training.run import RunOutcome, find_resume, run
+from prefopt.training.ending import finish, noted_if_stopped
+from prefopt.training.run import RunOutcome, describe_method, find_resume, run
 
 Reward = Callable[[Any, Any], float]
 # what a resumed method may change: nothing that is learned depends on it
 FREE = frozenset({"resume", "overwrite", "output_dir", "run_name", "report_to"})
-# the configuration goes last: while it is there, nothing is begun beside remains of another run
-OURS = (*dict.fromkeys(("stages", "stages.json", *record.OURS[::-1], "config.yaml")),)
 ONE_RUN: dict[str, Any] = {
     "columns": [], "max_examples": None, "split": "train", "eval_split": None, "rename_columns": {}, "ignore_columns": [],
 }  # fmt: skip
@@ -61,10 +64,11 @@ class StagedFolder:
         self.config, self.hyper = config, dict(hyper)
         self.resuming = config.resume in (True, "true")
         self.lock = FolderLock(self.path)
-        self._day = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        try:
+        self._began = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.lock.release)
             if self.path.exists():
                 self.lock.take()
             before = self._check()
@@ -74,17 +78,16 @@ class StagedFolder:
                 today() if began is None else datetime.date.fromisoformat(str(began))
             )
             self.config = self.config.model_copy(update={"template_date": day})
-            self._day.enter_context(dated(day))
-        except BaseException:
-            self.lock.release()
-            raise
+            self.record = Record(self.path, self.config, self.hyper, True, self.resuming, self.lock)
+            stack.enter_context(noted_if_stopped(self.record))
+            stack.enter_context(dated(day))
+            self._held = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._day.close()
-        self.lock.release()
+        self._held.__exit__(kind, error, trace)
 
     def _check(self) -> dict[str, Any]:
         """Refuse what cannot be gone on with; returns the configuration that the method was begun with."""
@@ -116,18 +119,20 @@ class StagedFolder:
             ConfigError, ValueError: another run has or had it meanwhile.
             WriteError: it cannot be written.
         """
-        if not self.lock.held:
-            self.lock.take()
-            if (self.path / "config.yaml").exists():
-                raise ConfigError(f"another run has just written to {self.path}: give another output_dir")
-        with writing("the run", self.path, "give another output_dir, free some space or fix the permissions"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            if not self.resuming:
-                for name in OURS if self.config.overwrite else ():
-                    path = self.path / name
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-                write_whole(self.path / "config.yaml", dump(self.config, self.hyper))
-            (self.path / "stages").mkdir(exist_ok=True)
+        self.record.claim()
+        self.record.open()
+        self.record.manifest(**describe_method(self.config, of_model(self.config.model)))
+        if self.resuming:
+            self.record.rewind(math.inf)
+
+    def begin(self, told: str, examples: int) -> None:
+        """All is ready for the stages.
+
+        Args:
+            told: a sentence or two on what they are.
+            examples: rows of the data that are trained on.
+        """
+        self.whole = Whole(self.record, told, examples, self.path / "stages" / "data" / "dropped.jsonl")
 
     def stage(self, name: str) -> Path:
         """The folder of a stage."""
@@ -136,18 +141,31 @@ class StagedFolder:
             path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def run(self, name: str, reward: Reward | None, hyper: Mapping[str, Any], **changes: Any) -> RunOutcome:
+    def run(
+        self,
+        name: str,
+        reward: Reward | None,
+        hyper: Mapping[str, Any],
+        found: Mapping[str, Any],
+        **changes: Any,
+    ) -> Path:
         """The run of a stage, `stages/NAME/run`: skipped if it has finished, gone on with if it has begun.
 
         Args:
             name: of the stage.
             reward: of samples.
             hyper: of its objective.
+            found: what is known of the stage, for its row in the manifest.
             changes: its configuration, where it differs from the method's.
+
+        Returns:
+            The folder of its model.
         """
         folder = self.stage(name) / "run"
+        stage = self.whole.begin(name, folder, found)
         if finished(folder):
-            return outcome_of(folder)
+            stage.replay()
+            return folder / "model"
         schema = TrainConfig.model_fields
         single = {k: schema[k].default for k in staged_keys()}
         # one that was killed before its first checkpoint starts over, without the lines that it had logged
@@ -157,30 +175,18 @@ class StagedFolder:
             "output_dir": str(folder), "resume": begun, "overwrite": not begun,
             "run_name": f"{self.config.run_name or self.path.name}, stage {name}",
         }  # fmt: skip
-        return run(TrainConfig(**given), hyper, reward)
+        return run(TrainConfig(**given), hyper, reward, follower=stage).output_dir / "model"
 
-    def take_model(self, source: Path) -> None:
-        """Make a stage's model the method's own: linked where the file system can, copied where it cannot."""
+    def finish(self, model: Path) -> RunOutcome:
+        """All stages are there: the model of the last is the method's own, linked where the file system can."""
 
         def fill(place: Path) -> None:
-            shutil.copytree(source, place, copy_function=link_or_copy)
+            shutil.copytree(model, place, copy_function=link_or_copy)
 
         replace_folder(self.path / "model", fill, "the trained model")
-
-
-def link_or_copy(source: str, target: str) -> str:
-    """A hard link, or a copy where the file system has none."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
-
-
-def outcome_of(folder: Path) -> RunOutcome:
-    """What a finished run left in its folder."""
-    history = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    return RunOutcome(folder, last_metrics(history), history)
+        elapsed = time.perf_counter() - self._began
+        finish(self.record, Console(main=True), duration_s=round(max(elapsed, self.whole.seconds), 2))
+        return RunOutcome(self.path, self.record.last_metrics(), self.record.history)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

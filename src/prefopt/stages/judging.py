@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.evaluation.contest import SERVER, parse_server
 from prefopt.evaluation.judges import Duel, ServerJudge
-from prefopt.generation.base import last_turn
+from prefopt.generation.base import last_turn, text_of
 from prefopt.generation.server import check_server
 from prefopt.methods import Method
+from prefopt.sources.prompts import NamedPrompt
 from prefopt.stages.folder import Reward
-from prefopt.stages.labels import Prompt, text_of
 from prefopt.worlds import world_of
 
 
@@ -24,7 +24,7 @@ class Judge(Protocol):
     """Anything that scores the answers of a round."""
 
     def scores(
-        self, stage: Path, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+        self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
     ) -> list[list[float] | None]:
         """A score an answer, higher is better; None for a prompt that cannot be judged.
 
@@ -43,7 +43,7 @@ class RewardJudge:
     reward: Reward
 
     def scores(
-        self, stage: Path, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+        self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
     ) -> list[list[float] | None]:
         """The rewards."""
         turns = [last_turn(condition["prompt"]) for _, condition in prompts]
@@ -69,7 +69,7 @@ class DuelJudge:
     model: str
 
     def scores(
-        self, stage: Path, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+        self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
     ) -> list[list[float] | None]:
         """The mean preferences in [0, 1]; None where a verdict cannot be read.
 

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefopt.comparisons import WIN, Example
+from prefopt.comparisons import Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import GO_ON
 from prefopt.modalities.splits import hold_out, load_judged, load_source, prompt_key, suit
-from prefopt.modalities.text.rows import load_comparisons
 from prefopt.objectives.base import Objective
-from prefopt.sources.prompts import load_text_prompts
+from prefopt.sources.prompts import NamedPrompt, load_text_prompts
 from prefopt.sources.report import Dropped, write_dropped
+from prefopt.stages.answers import Answers
 from prefopt.stages.folder import Reward, read_rows, write_rows
-from prefopt.stages.labels import Prompt, room_for_answers
 from prefopt.stages.seeds import choose_seeds
 from prefopt.worlds import world_of
 
@@ -35,24 +34,24 @@ class Material:
 
     labelled: Path
     held_out: str | None
-    prompts: list[Prompt]
+    prompts: list[NamedPrompt]
     dropped: int
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The data, split and checked, of which nothing has been written yet."""
+    """The data, split and checked, of which nothing has been written yet; pairs are rows."""
 
-    labelled: list[Example]
-    held_out: list[Example]
-    prompts: list[Prompt]
+    labelled: list[dict[str, Any]]
+    held_out: list[dict[str, Any]]
+    prompts: list[NamedPrompt]
     dropped: list[Dropped]
 
     def write(self, folder: Path) -> None:
         """A file for each part; the prompts last, so that where they are, everything is."""
-        write_rows(folder / "labelled.jsonl", map(row_of, self.labelled))
+        write_rows(folder / "labelled.jsonl", self.labelled)
         if self.held_out:
-            write_rows(folder / "held_out.jsonl", map(row_of, self.held_out))
+            write_rows(folder / "held_out.jsonl", self.held_out)
         write_dropped(self.dropped, folder / "dropped.jsonl", GO_ON)
         write_rows(folder / "prompts.jsonl", ({"id": name, **condition} for name, condition in self.prompts))
 
@@ -62,22 +61,23 @@ def written(folder: Path) -> bool:
     return (folder / "prompts.jsonl").exists()
 
 
-def split_data(config: TrainConfig, objective: Objective) -> Parts:
+def split_data(config: TrainConfig, objective: Objective, answers: Answers) -> Parts:
     """Split the data; writes nothing, and reads weights only to choose labelled pairs by their prompts.
 
     Args:
         config: see `seed_pairs`, `prompts`, `eval_data`, `eval_size`.
         objective: what ties mean to it.
+        answers: the modality's reader of rows, and what its models can be asked.
 
     Raises:
         ConfigError, ValueError, OSError: rows that are no pairs, too few rows or prompts, prompts that cannot be asked.
     """
-    everything = load_source(config.data, config, config.split, load_comparisons)
+    everything = load_source(config.data, config, config.split, answers.load_comparisons)
     rest = everything
     held: list[Example] = []
     if config.eval_data is not None:
         if world_of(config.eval_data) is None:
-            held = load_judged(config, load_comparisons).examples
+            held = load_judged(config, answers.load_comparisons).examples
     elif world_of(config.data) is None:
         rest, apart = hold_out(everything, config.eval_size, config.seed)
         held = apart.examples
@@ -88,19 +88,20 @@ def split_data(config: TrainConfig, objective: Objective) -> Parts:
             f"{config.method} begins with pairs, but {config.data} holds single labelled samples: give rows with "
             "prompt, chosen and rejected"
         )
-    chosen, later = choose_seeds(config, rest.examples)
+    chosen, later = choose_seeds(config, rest.examples, answers)
     seed = suit(replace(rest, examples=chosen), objective, config)
+    labelled, judged = ([answers.row_of(e) for e in part] for part in (seed.examples, held))
     if not config.rounds:
-        return Parts(seed.examples, held, [], seed.dropped)
+        return Parts(labelled, judged, [], seed.dropped)
     taken = {prompt_key(e) for e in (*seed.examples, *held)}
-    fresh: dict[str, Prompt] = {}
+    fresh: dict[str, NamedPrompt] = {}
     for name, condition in prompts_of(config, later):
         key = json.dumps(condition, sort_keys=True, default=str)  # as `prompt_key` makes it
         if key not in taken:
             fresh.setdefault(key, (name, condition))
-    prompts, dropped = room_for_answers(config, list(fresh.values()))
+    prompts, dropped = answers.room_for_answers(config, list(fresh.values()))
     check_amounts(config, len(everything.examples), len(seed.examples), len(prompts))
-    return Parts(seed.examples, held, prompts, [*seed.dropped, *dropped])
+    return Parts(labelled, judged, prompts, [*seed.dropped, *dropped])
 
 
 def material_of(config: TrainConfig, folder: Path) -> Material:
@@ -117,7 +118,7 @@ def material_of(config: TrainConfig, folder: Path) -> Material:
     )
 
 
-def prompts_of(config: TrainConfig, later: Iterable[Example]) -> list[Prompt]:
+def prompts_of(config: TrainConfig, later: Iterable[Example]) -> list[NamedPrompt]:
     """Prompts from their own source, or those of the rows whose labels are not used."""
     if config.prompts is None:
         return [(e.id, dict(e.items[0].condition)) for e in later]
@@ -140,24 +141,6 @@ def check_amounts(config: TrainConfig, rows: int, seed: int, prompts: int) -> No
         f"and prompts={config.prompts} leave {prompts} new prompts for {wanted}: lower "
         f"{'prompts_per_round, ' if size else ''}rounds or seed_pairs, or give prompts=FILE with more of them"
     )
-
-
-def row_of(example: Example) -> dict[str, Any]:
-    """A pair as a row that `load_comparisons` reads back to the same example."""
-    edge = example.comparisons[0]
-    assert edge.second is not None, "checked by check_amounts"
-    first, second = example.items[edge.first], example.items[edge.second]
-    row: dict[str, Any] = {
-        "id": example.id,
-        **first.condition,
-        "chosen": first.sample,
-        "rejected": second.sample,
-    }
-    if edge.outcome != WIN:
-        row["votes"] = list(edge.outcome)
-    if edge.weight != 1:
-        row["weight"] = edge.weight
-    return row | dict(edge.columns)
 
 
 def verifier(config: TrainConfig) -> Reward | None:

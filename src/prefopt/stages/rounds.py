@@ -17,24 +17,23 @@ from typing import Any
 
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import GO_ON, write_whole
-from prefopt.generation.base import last_turn
+from prefopt.generation.base import last_turn, text_of
 from prefopt.generation.server import check_server
 from prefopt.methods import Method
 from prefopt.objectives.base import Objective
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.sources.annotation import annotate, least_confident, pair_rows
+from prefopt.sources.prompts import NamedPrompt
 from prefopt.sources.worst_case import UNMOVED, worst_case
-from prefopt.stages import labels
+from prefopt.stages.answers import Answers
 from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows
 from prefopt.stages.judging import Judge, RewardJudge, the_judge
-from prefopt.stages.labels import Prompt
 from prefopt.stages.material import Material, material_of, split_data, verifier, written
-from prefopt.stages.page import shown, write_page
 from prefopt.training.run import RunOutcome, build_objective
 
 
 def train_in_rounds(
-    config: TrainConfig, hyper: Mapping[str, Any], method: Method, reward: Reward | None
+    config: TrainConfig, hyper: Mapping[str, Any], method: Method, reward: Reward | None, answers: Answers
 ) -> RunOutcome:
     """The whole method.
 
@@ -43,6 +42,7 @@ def train_in_rounds(
         hyper: of its objective.
         method: says who labels.
         reward: of (prompt, answer): the judge of judged methods where no `judge` is named, and reported on samples.
+        answers: what the model's modality offers.
 
     Raises:
         ConfigError, ValueError, OSError: bad input, before any model is loaded.
@@ -57,29 +57,23 @@ def train_in_rounds(
     with StagedFolder(config, hyper) as folder:
         config = folder.config
         data = folder.path / "stages" / "data"
-        parts = None if folder.resuming and written(data) else split_data(config, objective)
+        parts = None if folder.resuming and written(data) else split_data(config, objective, answers)
         folder.open()
         if parts is not None:
             parts.write(folder.stage("data"))
         material = material_of(config, data)
-        rounds = Rounds(folder, material, objective, judge, verify)
-        outcome = rounds.first_run(hyper)
-        for number in range(1, config.rounds + 1):
-            outcome = rounds.round(number, outcome, hyper)
-        folder.take_model(outcome.output_dir / "model")
-        summary = rounds.summary
-        told = (
-            f"{summary[0]['pairs']:,} labelled pairs, then {config.rounds} round{'s' * (config.rounds != 1)}."
-        )
+        labelled = len(read_rows(material.labelled))
+        told = f"{labelled:,} labelled pairs, then {config.rounds} round{'s' * (config.rounds != 1)}."
         if material.dropped:
             told += (
                 f" {material.dropped:,} rows or prompts were left out; stages/data/dropped.jsonl says why."
             )
-        write_page(folder.path, config, method, summary, told)
-        write_whole(
-            folder.path / "stages.json", json.dumps(summary, indent=1), advice=GO_ON
-        )  # says that all is there
-        return RunOutcome(folder.path, outcome.metrics, outcome.history)
+        folder.begin(told, labelled)
+        rounds = Rounds(folder, material, objective, judge, verify, answers)
+        model = rounds.first_run(hyper, labelled)
+        for number in range(1, config.rounds + 1):
+            model = rounds.round(number, model, hyper)
+        return folder.finish(model)
 
 
 def check_rounds(config: TrainConfig, objective: Objective) -> None:
@@ -112,6 +106,7 @@ class Rounds:
         objective: its constants decide what the adversary is asked.
         judge: labels answers; None: the policy does.
         verify: the true reward where it is known, to compare labels with; never trained on by self-labelled methods.
+        answers: what the model's modality offers.
     """
 
     def __init__(
@@ -121,48 +116,41 @@ class Rounds:
         objective: Any,
         judge: Judge | None,
         verify: Reward | None,
+        answers: Answers,
     ) -> None:
         self.folder, self.material, self.objective = folder, material, objective
-        self.judge, self.verify = judge, verify
+        self.judge, self.verify, self.answers = judge, verify, answers
         self.config = folder.config
-        self.summary: list[dict[str, Any]] = []
 
-    def first_run(self, hyper: Mapping[str, Any]) -> RunOutcome:
-        """Train on the labelled pairs."""
-        outcome = self.folder.run(
-            "0", self.verify, hyper, data=str(self.material.labelled), eval_data=self.material.held_out,
+    def first_run(self, hyper: Mapping[str, Any], pairs: int) -> Path:
+        """Train on the labelled pairs; returns the folder of the model."""
+        return self.folder.run(
+            "0", self.verify, hyper, {"pairs": pairs}, data=str(self.material.labelled), eval_data=self.material.held_out,
             eval_size=0, num_train_epochs=self.config.seed_epochs,
             label_noise=0.0,  # drawn when the pairs were gathered
         )  # fmt: skip
-        self.summary.append(
-            {"stage": 0, "pairs": len(read_rows(self.material.labelled)), **shown(outcome.metrics)}
-        )
-        return outcome
 
-    def round(self, number: int, before: RunOutcome, hyper: Mapping[str, Any]) -> RunOutcome:
-        """Sample, label, pair, find the worst case, and train."""
+    def round(self, number: int, model: Path, hyper: Mapping[str, Any]) -> Path:
+        """Sample with a model, label, pair, find the worst case, and train; returns the folder of the next model."""
         stage = self.folder.stage(str(number))
-        model = before.output_dir / "model"
         pairs = stage / "pairs.jsonl"
         if not pairs.exists():
             self.prepare(number, stage, model)
         reference = self.config.reference_model or self.config.model
-        outcome = self.folder.run(
-            str(number), self.verify, hyper, model=str(model), data=str(pairs), eval_data=self.material.held_out,
+        found = json.loads((stage / "round.json").read_text("utf-8"))
+        return self.folder.run(
+            str(number), self.verify, hyper, found, model=str(model), data=str(pairs), eval_data=self.material.held_out,
             eval_size=0, label_noise=0.0,
             reference_model=reference if self.config.train_reference == "start" else None,
             use_peft=False,  # an adapter of the round before is trained on as it is
         )  # fmt: skip
-        found = json.loads((stage / "round.json").read_text("utf-8"))
-        self.summary.append({"stage": number, **found, **shown(outcome.metrics)})
-        return outcome
 
     def prepare(self, number: int, stage: Path, model: Path) -> None:
         """Everything between the last training and the next; `pairs.jsonl` is written last."""
         config = self.config
         prompts = self.prompts(number)
         write_rows(stage / "prompts.jsonl", ({"id": name, **condition} for name, condition in prompts))
-        answers = labels.sample(config, str(model), prompts, stage / "answers.jsonl", number)
+        answers = self.answers.sample(config, str(model), prompts, stage / "answers.jsonl", number)
         labelled = stage / "labels.jsonl"
         if not labelled.exists():
             write_rows(labelled, self.labelled(stage, str(model), prompts, answers))
@@ -174,13 +162,13 @@ class Rounds:
         write_rows(stage / "pairs.jsonl", rows)
 
     def labelled(
-        self, stage: Path, model: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+        self, stage: Path, model: str, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
     ) -> list[dict[str, Any]]:
         """A row a prompt: the answers that say something, and what the judge, or policy and reference, make of them."""
-        rows = [[a for a in row if labels.text_of(a).strip()] for row in answers]
+        rows = [[a for a in row if text_of(a).strip()] for row in answers]
         scores: list[dict[str, Any]]
         if self.judge is None:
-            policy, reference = labels.score(self.config, model, prompts, rows)
+            policy, reference = self.answers.score(self.config, model, prompts, rows)
             scores = [{"logp_policy": p, "logp_reference": r} for p, r in zip(policy, reference, strict=True)]
         else:
             scores = [{"score": found} for found in self.judge.scores(stage, prompts, rows)]
@@ -189,14 +177,14 @@ class Rounds:
             for (name, _), row, found in zip(prompts, rows, scores, strict=True)
         ]
 
-    def prompts(self, number: int) -> list[Prompt]:
+    def prompts(self, number: int) -> list[NamedPrompt]:
         """The prompts of a round, none of which another round has."""
         pool, rounds = self.material.prompts, self.config.rounds
         size = self.config.prompts_per_round or len(pool) // rounds
         return pool[(number - 1) * size : number * size]
 
     def pairs(
-        self, prompts: Sequence[Prompt], scored: Sequence[Mapping[str, Any]]
+        self, prompts: Sequence[NamedPrompt], scored: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
         """Rows to train on, and what is worth knowing of the round."""
         config = self.config
@@ -219,7 +207,7 @@ class Rounds:
             beta = float(self.objective.beta)
         else:
             sides, beta = [[row["score"] for row in usable], [[0.0] * len(row) for row in answers]], 1.0
-        texts = [[labels.text_of(a) for a in row] for row in answers]
+        texts = [[text_of(a) for a in row] for row in answers]
         annotation = annotate(sides[0], sides[1], beta, texts)
         names = [row["id"] for row in usable]
         rows = pair_rows(annotation, [conditions[name]["prompt"] for name in names], answers, names)
@@ -229,9 +217,7 @@ class Rounds:
         if len(judged) < len(scored):
             dropped["unreadable_verdicts"] = len(scored) - len(judged)
         found: dict[str, Any] = {"prompts": len(prompts), "pairs": len(rows), "dropped": dropped}
-        found["answer_words"] = fmean(
-            len(labels.text_of(a).split()) for row in scored for a in row["answers"]
-        )
+        found["answer_words"] = fmean(len(text_of(a).split()) for row in scored for a in row["answers"])
         xi = [row["xi"] for row in rows]
         found["mean_gap"] = fmean(xi)
         if self.verify is not None and self.judge != RewardJudge(self.verify):
@@ -252,7 +238,7 @@ class Rounds:
         """1 if the true reward ranks the pair the same way, 0.5 if it ties, else 0."""
         assert self.verify is not None
         turn = last_turn(row["prompt"])
-        chosen, rejected = (self.verify(turn, labels.text_of(row[side])) for side in ("chosen", "rejected"))
+        chosen, rejected = (self.verify(turn, text_of(row[side])) for side in ("chosen", "rejected"))
         return 0.5 if chosen == rejected else float(chosen > rejected)
 
     def earlier(self, number: int) -> list[dict[str, Any]]:

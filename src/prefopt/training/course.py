@@ -21,6 +21,7 @@ from prefopt.runs.record import Record
 from prefopt.runs.trackers import Trackers
 from prefopt.training import checkpoint
 from prefopt.training.checks import check_start_value, rehearse_longest
+from prefopt.training.ending import finish
 from prefopt.training.evaluate import evaluate
 from prefopt.training.leaving import leave
 from prefopt.training.loop import Loop
@@ -95,13 +96,12 @@ class Course:
         with self.console.bar(loop.feed.steps, loop.step):
             loop.fit(self.after_step)
         self.save_model(self.record.folder / "model")
-        self.record.manifest(
-            status="finished",
+        finish(
+            self.record,
+            self.console,
             duration_s=round(time.perf_counter() - self._began, 2),
             peak_memory_bytes=memory.peak(accelerator.device),
         )
-        pages(self.record)
-        self.console.finished(self.record.folder, self.record.last_metrics())
         self.trackers.close()
         leave(accelerator)  # last: saving a sharded model needs the process group
 
@@ -221,11 +221,3 @@ class Course:
         if not self.loop.accelerator.is_main_process:
             return
         replace_folder(folder, lambda place: self.setup.save(place, state), "the trained model")
-
-
-def pages(record: Record) -> None:
-    """Report and model card of a run, as far as it has come."""
-    if record.main:
-        from prefopt.report import write_pages
-
-        write_pages(record.folder)

@@ -23,7 +23,7 @@ from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
 from prefopt.machine import memory
 from prefopt.machine.allocator import kept_memory
-from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.base import Context, Modality, Setup
 from prefopt.modalities.fit import kind_for
 from prefopt.modalities.splits import PreparedData
 from prefopt.models.identity import fingerprint
@@ -32,13 +32,14 @@ from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
 from prefopt.references import REFERENCE_BATCH, Reference
 from prefopt.runs.console import Console
-from prefopt.runs.record import Record, versions
+from prefopt.runs.record import Follower, Record, versions
 from prefopt.runs.trackers import FOLDER, Trackers, check_trackers
 from prefopt.sources.feeds import Feed, OfflineFeed
 from prefopt.sources.schedule import Schedule
 from prefopt.training import checkpoint
 from prefopt.training.batches import Scorer
-from prefopt.training.course import Course, pages
+from prefopt.training.course import Course
+from prefopt.training.ending import noted_if_stopped
 from prefopt.training.evaluate import EVALUATION
 from prefopt.training.loop import Loop
 from prefopt.training.metrics import TOKEN_METRICS
@@ -68,6 +69,7 @@ def run(
     hyper: Mapping[str, Any],
     reward: Callable[[Any, Any], float] | None = None,
     prepare_model: Prepare | None = None,
+    follower: Follower | None = None,
 ) -> RunOutcome:
     """Train as configured.
 
@@ -76,6 +78,7 @@ def run(
         hyper: the objective's hyper-parameters.
         reward: exact or judged reward of (prompt, completion), for samples; a world's verifier by default.
         prepare_model: wraps model and optimizer for several devices; Accelerate's `prepare` by default.
+        follower: told all that is recorded, as it is.
 
     Raises:
         ConfigError, ValueError, OSError: bad input, before any expensive work.
@@ -91,11 +94,15 @@ def run(
     resume_from = find_resume(config, folder)
     accelerator, bf16 = make_accelerator(config, folder)
     main = accelerator.is_main_process
-    record = Record(folder, config, hyper, main, resuming=resume_from is not None, lock=lock)
+    record = Record(
+        folder, config, hyper, main, resuming=resume_from is not None, lock=lock, follower=follower
+    )
     console = Console(main)
     trackers = Trackers(config, hyper, accelerator, folder, record.resuming, console.say)
-    stack = contextlib.ExitStack()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(lock.release)
+        stack.enter_context(noted_if_stopped(record))
+        stack.callback(trackers.close, failed=True)  # one that has finished has closed them
         if main and folder.exists():
             lock.take()
             if find_resume(config, folder) != resume_from:
@@ -106,19 +113,6 @@ def run(
         with kept_memory(accelerator.device.type):
             course = assemble(context, setup, prepare_model)
             course.run(resume_from)
-    except BaseException as error:
-        trackers.close(failed=True)
-        if record.opened:
-            reason = str(error) or type(error).__name__
-            if isinstance(error, KeyboardInterrupt):
-                reason = "interrupted; go on with resume=true"
-            with contextlib.suppress(OSError):  # a full disk has no room for this either
-                record.manifest(status=f"stopped: {reason}")
-                pages(record)
-        raise
-    finally:
-        stack.close()
-        lock.release()
     return RunOutcome(folder, record.last_metrics(), record.history)
 
 
@@ -259,13 +253,8 @@ def cache_account(scored: int, items: int, asked: int, seconds: float) -> str:
 def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]:
     """The manifest's account of method, model, data and machine."""
     config, accelerator, model = context.config, context.accelerator, setup.policy.model
-    method = methods.find(config.method)
     return {
-        "method": config.method,
-        "modality": context.modality.name,
-        "title": method.title if method else config.method,
-        "summary": method.summary if method else "",
-        "paper": None if method is None else {**asdict(method.paper), "bibtex": method.paper.bibtex},
+        **describe_method(config, context.modality),
         "model": {
             "source": config.model,
             "class": type(model).__name__,
@@ -290,6 +279,18 @@ def describe(context: Context, setup: Setup, start_print: str) -> dict[str, Any]
             "python": platform.python_version(),
         },
         "versions": versions(),
+    }
+
+
+def describe_method(config: TrainConfig, modality: Modality) -> dict[str, Any]:
+    """The manifest's account of what was asked for."""
+    method = methods.find(config.method)
+    return {
+        "method": config.method,
+        "modality": modality.name,
+        "title": method.title if method else config.method,
+        "summary": method.summary if method else "",
+        "paper": None if method is None else {**asdict(method.paper), "bibtex": method.paper.bibtex},
         "seed": config.seed,
         "command": " ".join(["prefopt", *sys.argv[1:]]) if sys.argv else "",
     }

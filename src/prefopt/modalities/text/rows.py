@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from prefopt.comparisons import LOSE, WIN, Item, UnusableItem
+from prefopt.comparisons import LOSE, WIN, Example, Item, UnusableItem
 from prefopt.sources import cells
 from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, judgement, trait_hints
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
@@ -358,3 +358,21 @@ def _text_hints(traits: Counter[str]) -> list[Hint]:
     if n := traits["implicit_messages"]:
         hints.append(Hint("note", f"{n} row(s): the messages that both sides share were taken as the prompt"))
     return hints
+
+
+def row_of(example: Example) -> dict[str, Any]:
+    """A pair as a row that `load_comparisons` reads back to the same example."""
+    edge = example.comparisons[0]
+    assert edge.second is not None, "pairs alone are written"
+    first, second = example.items[edge.first], example.items[edge.second]
+    row: dict[str, Any] = {
+        "id": example.id,
+        **first.condition,
+        "chosen": first.sample,
+        "rejected": second.sample,
+    }
+    if edge.outcome != WIN:
+        row["votes"] = list(edge.outcome)
+    if edge.weight != 1:
+        row["weight"] = edge.weight
+    return row | dict(edge.columns)

@@ -1,4 +1,7 @@
-"""Answers of a policy to prompts without labels, and how likely policy and reference find them."""
+"""Answers of a policy to prompts without labels, and how likely policy and reference find them.
+
+With what is imported here, all that methods of several runs ask of a modality: see `prefopt.stages.answers`.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,40 @@ import torch
 from prefopt.comparisons import Item
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.evaluation.answers import sequence_logps
+from prefopt.files import link_or_copy, write_whole
 from prefopt.generation.base import Request, Settings
 from prefopt.generation.journal import collect
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.modalities.text.doubtful import read_pairs
+from prefopt.modalities.text.oracle import check_oracle
+from prefopt.modalities.text.prompt_embeddings import prompt_embeddings
+from prefopt.modalities.text.rows import load_comparisons, row_of
+from prefopt.modalities.text.start import check_start, folder_of, loaded, source_folder
 from prefopt.models.identity import fingerprint, saved_fingerprint
-from prefopt.models.loading import load_model, load_tokenizer
+from prefopt.models.loading import load_tokenizer
 from prefopt.models.positions import likelihood_for
 from prefopt.models.sources import check_causal
-from prefopt.models.tokenizers import check_reference
+from prefopt.sources.prompts import NamedPrompt
 from prefopt.sources.report import Dropped
-from prefopt.stages.folder import link_or_copy, write_whole
-from prefopt.worlds import world_of
 
-Prompt = tuple[str, dict[str, Any]]
+__all__ = [
+    "check_oracle",
+    "load_comparisons",
+    "prompt_embeddings",
+    "read_pairs",
+    "room_for_answers",
+    "row_of",
+    "sample",
+    "score",
+]
 
 WHOLE_DISTRIBUTION = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
-def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Dropped]]:
+def room_for_answers(
+    config: TrainConfig, prompts: Sequence[NamedPrompt]
+) -> tuple[list[NamedPrompt], list[Dropped]]:
     """Prompts that can be asked, and those that are too long for an answer behind them.
 
     Loads the tokenizer, and of the model its configuration alone.
@@ -74,16 +92,8 @@ def room_for_answers(config: TrainConfig, prompts: Sequence[Prompt]) -> tuple[li
     return kept, dropped
 
 
-def check_start(config: TrainConfig, tokenizer: Any) -> None:
-    """Raise ValueError if the reference that is named is no model for the policy's tokens."""
-    model, reference = folder_of(config.model), source_folder(config)
-    if reference != model:
-        check_causal(reference)
-        check_reference(model, reference, tokenizer, tuple)
-
-
 def sample(
-    config: TrainConfig, model: str, prompts: Sequence[Prompt], journal: Path, number: int
+    config: TrainConfig, model: str, prompts: Sequence[NamedPrompt], journal: Path, number: int
 ) -> list[list[Any]]:
     """`config.responses` answers a prompt, in the form of its rows: text, or a list of one message.
 
@@ -150,13 +160,8 @@ def as_sample(condition: Mapping[str, Any], text: str) -> Any:
     return text if isinstance(condition["prompt"], str) else [{"role": "assistant", "content": text}]
 
 
-def text_of(answer: Any) -> str:
-    """The text of an answer in either form."""
-    return answer if isinstance(answer, str) else str(answer[-1]["content"])
-
-
 def score(
-    config: TrainConfig, model: str, prompts: Sequence[Prompt], answers: Sequence[Sequence[Any]]
+    config: TrainConfig, model: str, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Summed log-probabilities (nats) of all answers under the policy and under the starting model.
 
@@ -182,32 +187,7 @@ def score(
     return sides[0], sides[1]
 
 
-def source_folder(config: TrainConfig) -> str:
-    """Folder or hub id of the reference: the starting model, or the one named."""
-    return folder_of(config.reference_model or config.model)
-
-
-def folder_of(source: str) -> str:
-    """A model's source, a world replaced by the folder of its model."""
-    world = world_of(source)
-    return str(world.model_dir()) if world is not None else source
-
-
 def _scored(network: Any, likelihood: TokenLikelihood, items: list[EncodedText]) -> list[float]:
     device = next(network.parameters()).device
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
         return sequence_logps(network, likelihood, items)
-
-
-def loaded(config: TrainConfig, source: str) -> Any:
-    """A frozen model on the device that training would use."""
-    # as `modalities.text` loads it
-    dtype = "float32" if config.dtype == "auto" and not config.use_peft else config.dtype
-    network: Any = load_model(
-        source,
-        dtype=dtype,
-        load_in_4bit=config.load_in_4bit,
-        attn_implementation=config.attn_implementation,
-        trainable=False,
-    ).model
-    return network.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,239 @@
+"""What a method of several runs leaves at its top: what its stages record, in a row, as they record it.
+
+The stages' own files stay as they are. All that is made here follows from them, so a folder whose top is behind its
+stages, or has none of this, catches up when it is resumed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefopt.config import TRAINING_ROWS
+from prefopt.runs.record import Record, add_samples, last_metrics, read_lines
+from prefopt.sources.report import Dropped
+
+COUNTERS = ("step", "epoch", "num_tokens")
+"""What counts on from stage to stage in the lines of metrics.jsonl."""
+OWN = frozenset({
+    "prefopt", "run_name", "status", "started", "finished", "duration_s", "non_default", "method", "modality", "title", "summary",
+    "paper", "seed", "command",
+})  # fmt: skip
+"""Entries of a manifest that are the method's own, not made of those of its stages."""
+PARTS = ("data", "first_pair", "margins", "samples", "manifest")
+"""Records that the whole has, too."""
+
+
+@dataclass
+class Stage:
+    """A run that is one of several, as its record tells it; a `Follower` of it.
+
+    Attributes:
+        whole: told in turn.
+        name: of the stage.
+        folder: of its run.
+        found: what is known of the stage besides what its run records.
+        start: value of each counter where it begins.
+        lines: of its metrics.jsonl, as they stand in that of the whole.
+        parts: its records by name.
+    """
+
+    whole: Whole
+    name: str
+    folder: Path
+    found: Mapping[str, Any]
+    start: Mapping[str, float]
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def noted(self, name: str, value: Any) -> None:
+        """See `Follower`."""
+        self.parts[name] = value
+        self.whole.note(name)
+
+    def logged(self, line: Mapping[str, Any]) -> None:
+        """See `Follower`."""
+        self.lines.append(in_a_row(line, self.name, self.start))
+        self.whole.record.log(self.lines[-1])
+        if line["split"] != "train":
+            self.whole.note("manifest")
+
+    def relogged(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """See `Follower`."""
+        self.lines = [in_a_row(line, self.name, self.start) for line in lines]
+        self.whole.relog()
+
+    def replay(self) -> None:
+        """Tell what a run that has finished recorded."""
+        self.relogged(read_lines(self.folder / "metrics.jsonl"))
+        for name in PARTS:
+            path = self.folder / "record" / f"{name}.json"
+            if path.exists():
+                self.noted(name, json.loads(path.read_text("utf-8")))
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The stage in one level: its name, how far it has come, what was found and measured."""
+        manifest = self.parts.get("manifest", {})
+        told = {name: manifest[name] for name in ("method", "status", "steps") if name in manifest}
+        return {"stage": self.name, **told, **self.found, **shown(last_metrics(self.lines))}
+
+
+class Whole:
+    """The record of a method, made of its stages'.
+
+    Args:
+        record: of the method's folder.
+        told: a sentence or two on what the stages are.
+        examples: rows of the data that are trained on.
+        dropped: rows of the data that could not be used.
+    """
+
+    def __init__(self, record: Record, told: str, examples: int, dropped: Path) -> None:
+        self.record, self.told, self.examples = record, told, examples
+        self.dropped = read_dropped(dropped)
+        self.stages: list[Stage] = []
+
+    def begin(self, name: str, folder: Path, found: Mapping[str, Any]) -> Stage:
+        """The next stage, of which nothing is known yet but what was found before it."""
+        lines = self.lines
+        start = {counter: max((line.get(counter, 0) for line in lines), default=0) for counter in COUNTERS}
+        stage = Stage(self, name, folder, found, start)
+        self.stages.append(stage)
+        self.relog()
+        return stage
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All lines so far."""
+        return [line for stage in self.stages for line in stage.lines]
+
+    def relog(self) -> None:
+        """Make metrics.jsonl what the stages say."""
+        lines = self.lines
+        if lines != self.record.history:
+            self.record.relog(lines)
+
+    def note(self, name: str) -> None:
+        """Make a record what the stages say."""
+        first, last = self.stages[0], self.stages[-1]
+        if name == "manifest":
+            runs = [stage.row for stage in self.stages]
+            self.record.manifest(**self.manifest(), stages={"told": self.told, "runs": runs})
+        elif name == "samples":
+            self.record.json(name, samples_in_a_row(self.stages))
+        elif name == "margins":
+            found = [stage.parts[name] for stage in self.stages if name in stage.parts]
+            ends = {"before": found[0].get("before"), "after": None}
+            ends["after"] = next((m["after"] for m in reversed(found) if "after" in m), None)
+            self.record.json(name, {**found[-1], **{k: v for k, v in ends.items() if v is not None}})
+        elif first is last and name == "first_pair":
+            self.record.json(name, first.parts[name])
+        elif first is last and name == "data":
+            self.record.data(*self.data(first))
+
+    def data(self, first: Stage) -> tuple[dict[str, Any], list[Dropped]]:
+        """The data report of the first stage as that of the method, and all rows that could not be used."""
+        report: dict[str, Any] = dict(first.parts["data"])
+        dropped = [*self.dropped, *read_dropped(first.folder / "dropped.jsonl")]
+        source = Path(report["source"])
+        if source.is_relative_to(self.record.folder):
+            report["source"] = source.relative_to(self.record.folder).as_posix()
+        report["dropped"] = dict(Counter(drop.reason for drop in dropped).most_common())
+        report["hints"] = [{"level": "note", "text": self.told}, *report["hints"]]
+        return report, dropped
+
+    def manifest(self) -> dict[str, Any]:
+        """What the stages' manifests come to: start and data of the first, sums, and the largest need of memory."""
+        found = {stage.name: stage.parts["manifest"] for stage in self.stages if "manifest" in stage.parts}
+        manifests = list(found.values())
+        facts = {name: value for name, value in next(iter(manifests), {}).items() if name not in OWN}
+        config = self.record.config
+        for name, said in (
+            ("model", {"source": config.model}),
+            ("data", {"source": config.data, "examples": self.examples}),
+        ):
+            if name in facts:
+                facts[name] = {**facts[name], **said}
+        facts |= {
+            name: sum(m.get(name, 0) for m in manifests) for name in ("steps", "epochs") if name in facts
+        }
+        facts["checks"] = [
+            {**check, "stage": name} for name, m in found.items() for check in m.get("checks", [])
+        ]
+        if peaks := [m["peak_memory_bytes"] for m in manifests if m.get("peak_memory_bytes") is not None]:
+            facts["peak_memory_bytes"] = max(peaks)
+        if forecasts := [m["memory_forecast"] for m in manifests if "memory_forecast" in m]:
+            facts["memory_forecast"] = max(forecasts, key=lambda parts: sum(p["bytes"] for p in parts))
+        return facts
+
+    @property
+    def seconds(self) -> float:
+        """How long the stages trained."""
+        return sum(stage.parts.get("manifest", {}).get("duration_s", 0.0) for stage in self.stages)
+
+
+def in_a_row(line: Mapping[str, Any], stage: str, start: Mapping[str, float]) -> dict[str, Any]:
+    """A stage's line of metrics.jsonl as one of the whole: its counters count on.
+
+    Example:
+        >>> in_a_row({"step": 2, "epoch": 0.5, "split": "train", "loss": 0.6}, "1", {"step": 16, "epoch": 2.0})
+        {'step': 18, 'epoch': 2.5, 'split': 'train', 'stage': '1', 'loss': 0.6}
+    """
+    counted = {name: line[name] + start.get(name, 0) for name in COUNTERS if line.get(name) is not None}
+    if "epoch" in counted:
+        counted["epoch"] = round(counted["epoch"], 4)
+    named = {name: counted.get(name, line[name]) for name in ("step", "epoch", "split") if name in line}
+    rest = {name: value for name, value in line.items() if name not in named}
+    return {**named, "stage": stage, **rest, **{k: v for k, v in counted.items() if k in rest}}
+
+
+def samples_in_a_row(stages: Iterable[Stage]) -> dict[str, Any]:
+    """Samples of before the first stage and of after each; of a stage that has its own prompts, also of before it."""
+    entries: list[dict[str, Any]] = []
+    settings: Mapping[str, Any] = {}
+    known = [stage for stage in stages if "samples" in stage.parts]
+    # all starts, then all ends: where the same step was drawn twice on the same prompt, the end of a stage stays
+    for end in (0, -1):
+        for stage in known:
+            settings = stage.parts["samples"]["settings"]
+            rows = [row for row in stage.parts["samples"]["prompts"] if len(row["generations"]) > -end]
+            moments = [sorted(row["generations"], key=lambda g: g["step"])[end] for row in rows]
+            told = [relabelled(moment, stage, first=stage is known[0]) for moment in moments]
+            add_samples(entries, [row["prompt"] for row in rows], told)
+    for entry in entries:
+        entry["generations"].sort(key=lambda g: g["step"])
+    return {"settings": settings, "prompts": entries}
+
+
+def relabelled(sample: Mapping[str, Any], stage: Stage, first: bool) -> dict[str, Any]:
+    """A sample of a stage with its step and label in the whole."""
+    step = int(sample["step"] + stage.start.get("step", 0))
+    ends = {
+        "before": "before" if first else f"before stage {stage.name}",
+        "after": f"after stage {stage.name}",
+    }
+    return {**sample, "step": step, "label": ends.get(sample["label"], f"step {step}")}
+
+
+def shown(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a run that a row of stages shows."""
+    names = ("reward", "rewards/accuracies", "displacement", "kl", "sample_length", "sample_repetition")
+    split = TRAINING_ROWS if any(name.startswith(TRAINING_ROWS) for name in metrics) else "eval"
+    kept = {name: metrics[f"{split}_{name}"] for name in names if f"{split}_{name}" in metrics}
+    if split == TRAINING_ROWS and "rewards/accuracies" in kept:
+        kept["training_accuracies"] = kept.pop("rewards/accuracies")
+    if f"start_{split}_reward" in metrics:
+        kept["start_reward"] = metrics[f"start_{split}_reward"]
+    return kept
+
+
+def read_dropped(path: Path) -> list[Dropped]:
+    """What `write_dropped` wrote; nothing where it has not."""
+    if not path.exists():
+        return []
+    return [Dropped(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]

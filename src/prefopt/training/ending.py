@@ -1,0 +1,47 @@
+"""How a run ends, a single one or one of several stages: finished, or stopped with its reason; its pages either way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from prefopt.runs.console import Console
+from prefopt.runs.record import Record
+
+
+@contextlib.contextmanager
+def noted_if_stopped(record: Record) -> Iterator[None]:
+    """What ends a run before its time is its status, and its pages are written as far as it has come."""
+    try:
+        yield
+    except BaseException as error:
+        if record.opened:
+            reason = str(error) or type(error).__name__
+            if isinstance(error, KeyboardInterrupt):
+                reason = "interrupted; go on with resume=true"
+            with contextlib.suppress(OSError):  # a full disk has no room for this either
+                record.manifest(status=f"stopped: {reason}")
+                pages(record)
+        raise
+
+
+def finish(record: Record, console: Console, **facts: Any) -> None:
+    """All is there: note it, write the pages, and say where things are.
+
+    Args:
+        record: of the run.
+        console: the terminal.
+        facts: for the manifest.
+    """
+    record.manifest(status="finished", **facts)
+    pages(record)
+    console.finished(record.folder, record.last_metrics())
+
+
+def pages(record: Record) -> None:
+    """Report and model card of a run, as far as it has come."""
+    if record.main:
+        from prefopt.report import write_pages
+
+        write_pages(record.folder)
