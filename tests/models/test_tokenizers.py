@@ -64,7 +64,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a model was loaded")
 
     monkeypatch.setattr("prefopt.modalities.text.setup.load_model", load)
-    monkeypatch.setattr("prefopt.stages.labels.load_model", load)
+    monkeypatch.setattr("prefopt.modalities.text.start.load_model", load)
 
 
 def run(model: Path, rows: Path, output: Path, method: str = "dpo", **more: Any) -> Any:

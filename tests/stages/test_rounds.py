@@ -232,16 +232,16 @@ def weights_of_adapter(folder: Path) -> bytes:
 def test_empty_answers_and_long_prompts_are_left_out_and_told(
     tiny_model, data, own_cache, tmp_path, monkeypatch
 ):
-    from prefopt.stages import labels
+    from prefopt.modalities.text import answers as asked
 
-    sample = labels.sample
+    sample = asked.sample
 
     def some_empty(config, model, prompts, journal, number):
         answers = sample(config, model, prompts, journal, number)
         answers[0][0] = " "
         return answers
 
-    monkeypatch.setattr(labels, "sample", some_empty)
+    monkeypatch.setattr(asked, "sample", some_empty)
     said = [{"prompt": f"Count: {w}"} for w in ("red", "blue", "fig fig", "red " * 200)]
     given = {"prompts": str(write(tmp_path / "prompts.jsonl", said)), "prompts_per_round": None}
     folder = tmp_path / "run"
@@ -251,18 +251,3 @@ def test_empty_answers_and_long_prompts_are_left_out_and_told(
     assert told["dropped"]["empty_answers"] == 1
     assert told["prompts"] == 3
     assert "left out; stages/data/dropped.jsonl" in result.report.read_text()
-
-
-def test_compare_reads_a_method_of_several_runs(tmp_path: Path) -> None:
-    """Start values are those of the first stage, results those of the last."""
-    from prefopt.sweeps import read_result, stages_of
-
-    for stage, rewards in ((0, (0.1, 0.2)), (1, (0.2, 0.7))):
-        run = tmp_path / "stages" / str(stage) / "run"
-        run.mkdir(parents=True)
-        lines = [{"split": "eval", "step": k, "eval_reward": r} for k, r in enumerate(rewards)]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert stages_of(tmp_path) == []
-    (tmp_path / "stages.json").write_text(json.dumps([{"stage": 0}, {"stage": 1}]))
-    result = read_result("ssapo", 0.1, 0, tmp_path)
-    assert (result.start_reward, result.reward) == (0.1, 0.7)

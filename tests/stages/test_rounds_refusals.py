@@ -87,7 +87,10 @@ def test_image_models_are_refused(tmp_path):
     data = write(tmp_path / "rows.jsonl", ROWS)
     (tmp_path / "pipe").mkdir()
     (tmp_path / "pipe" / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    with pytest.raises(ConfigError, match="ssapo trains text models"):
+    with pytest.raises(
+        ConfigError,
+        match=r"ssapo trains models that answer prompts, and .*pipe is not one: its modality is image",
+    ):
         train("ssapo", tmp_path / "pipe", data, tmp_path / "run")
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from prefopt.config import ConfigError
 from prefopt.generation.local import LocalGenerator
-from prefopt.stages import labels, rounds
+from prefopt.modalities.text import answers
+from prefopt.stages import rounds
 from prefopt.training.course import Course
 from stages.staged_rig import ROWS, Asked, Interrupted, longest, rows, start_and_kill, train, weights, write
 
@@ -34,7 +35,7 @@ def between_answers(monkeypatch):
 
 
 def after_answers(monkeypatch):
-    monkeypatch.setattr(labels, "score", broken)
+    monkeypatch.setattr(answers, "score", broken)
 
 
 def after_labels(monkeypatch):

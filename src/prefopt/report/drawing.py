@@ -110,6 +110,8 @@ class Plot:
         if exact_x and max(xs) > min(xs):  # training steps end where they end; no empty margin
             x_low, x_high = min(xs), max(xs)
             x_ticks = [t for t in x_ticks if x_low <= t <= x_high]
+            if all(float(x).is_integer() for x in xs):  # there is no half step
+                x_ticks = [t for t in x_ticks if t.is_integer()]
         self.x = Scale(x_low, x_high, left, right, x_ticks)
         self.y = Scale(y_ticks[0], y_ticks[-1], bottom, TOP, y_ticks)
         self.y_label, self.x_label = y_label, x_label

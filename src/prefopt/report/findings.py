@@ -14,6 +14,7 @@ from prefopt.report.account import Account
 from prefopt.report.facts import Finding, Level, accuracy
 from prefopt.report.format import finite, number, percent
 from prefopt.report.load import Run
+from prefopt.report.stages import same_loss_since
 
 TURNED_UP = 1.05  # last held-out loss over its best
 GENERALIZATION_GAP = 0.15  # training accuracy minus held-out accuracy, smoothed
@@ -78,7 +79,8 @@ def _state(run: Run) -> list[Finding]:
 def _loss(run: Run, account: Account) -> list[Finding]:
     out: list[Finding] = []
     metrics, zero = run.metrics, finite(run.of("manifest", "zero_margin_loss"))
-    train, held_out = metrics.points("loss", "train").finite(), metrics.points("loss", "eval").finite()
+    train = metrics.points("loss", "train").finite()
+    held_out = metrics.points("loss", "eval").finite().since(same_loss_since(run))
     if run.not_held_out or (run.split == "train" and not run.online and (train.values or accuracy(run))):
         measured = (
             "samples are drawn on training prompts"

@@ -33,6 +33,11 @@ class Points(NamedTuple):
         kept = [(s, v) for s, v in zip(*self, strict=True) if math.isfinite(v)]
         return Points([s for s, _ in kept], [v for _, v in kept])
 
+    def since(self, step: float) -> Points:
+        """The points from a step on."""
+        kept = [(s, v) for s, v in zip(*self, strict=True) if s >= step]
+        return Points([s for s, _ in kept], [v for _, v in kept])
+
 
 @dataclass(frozen=True)
 class Metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -53,18 +54,21 @@ def stage_table(run: Run) -> Markup:
         told=run.of("manifest", "stages", "told"),
         figures=round_figures(rows),
         heads=[COLUMNS[name][0] for name in shown],
-        rows=[
-            {
-                "stage": row["stage"],
-                "method": row.get("method") if methods else None,
-                "open": None if row.get("status") == "finished" else str(row.get("status") or "not begun"),
-                "page": (run.folder / page).is_file() and page,
-                "cells": [None if row.get(name) is None else COLUMNS[name][1](row[name]) for name in shown],
-            }
-            for row in rows
-            for page in [f"stages/{row['stage']}/run/report.html"]
-        ],
+        rows=[_cells(run, row, shown, methods) for row in rows],
     )
+
+
+def _cells(run: Run, row: Mapping[str, Any], shown: Sequence[str], methods: bool) -> dict[str, Any]:
+    """A row of the table."""
+    page = f"stages/{row['stage']}/run/report.html"
+    status = str(row.get("status") or "not begun")
+    return {
+        "stage": row["stage"],
+        "method": row.get("method") if methods else None,
+        "open": status if status != "finished" else None,
+        "page": page if (run.folder / page).is_file() else None,
+        "cells": [COLUMNS[name][1](row.get(name)) for name in shown],
+    }
 
 
 def stage_rows(run: Run) -> list[dict[str, Any]]:
@@ -91,6 +95,17 @@ def stage_starts(run: Run) -> list[tuple[float, str]]:
             starts.append((step, row["stage"]))
         step += finite(row.get("steps")) or 0.0
     return starts
+
+
+def same_loss_since(run: Run) -> float:
+    """The step from which on losses are those of one method: stages may have losses that cannot be compared."""
+    methods = [row.get("method") for row in stage_rows(run)]
+    changes = [
+        step
+        for (step, _), one, other in zip(stage_starts(run), methods, methods[1:], strict=False)
+        if one != other
+    ]
+    return max(changes, default=-math.inf)
 
 
 def round_figures(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:

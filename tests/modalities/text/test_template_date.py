@@ -165,10 +165,10 @@ def test_rounds_have_one_date(dated_model, own_cache, tmp_path, on, monkeypatch)
     more = {"rounds": 1, "seed_pairs": 3, "prompts_per_round": 2, "max_length": 120, "response_tokens": 4}
     on(FIRST)
     staged_rig.train("spa", dated_model, data, tmp_path / "straight", **more)
-    from prefopt.stages import labels
+    from prefopt.modalities.text import answers
 
     with monkeypatch.context() as patch:
-        patch.setattr(labels, "score", lambda *given: 1 / 0)
+        patch.setattr(answers, "score", lambda *given: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             staged_rig.train("spa", dated_model, data, tmp_path / "run", **more)
     on(LATER)
