@@ -17,9 +17,9 @@ from modalities.image.image_runs import LORA, pair, weights
 from prefopt.config import ConfigError
 from prefopt.files import WriteError
 from prefopt.references import Reference
-from prefopt.runs.record import Record
+from prefopt.runs.record import Record, finished
 from prefopt.shards import ShardCache
-from prefopt.training import course
+from prefopt.training import ending
 from prefopt.training.checkpoint import CheckpointError
 from prefopt.training.course import Course
 from stages import staged_rig
@@ -91,7 +91,7 @@ MOMENTS = {
     "a line": (Record, "metrics"),
     "checkpoint": (Course, "save_checkpoint"),
     "model": (Course, "save_model"),
-    "pages": (course, "pages"),
+    "pages": (ending, "pages"),
 }
 
 
@@ -230,6 +230,7 @@ def interrupt_everywhere(go: Callable[[bool], None], folder: Path, tries: int, m
         said.add(str(told.value).split(" could not")[0])
         go((folder / "config.yaml").exists())
         assert weights(folder) == expected, told.value
+        assert finished(folder)
     return said
 
 
