@@ -14,13 +14,18 @@ from prefopt.modalities.base import Modality
 from prefopt.modalities.text.doubtful import Pairs as TextPairs
 from prefopt.stages.answers import Answers, Pairs, answers_of
 
+SMELLS = Modality(
+    name="smells", noun="smell", traits=frozenset({"smells"}), model="a smell", claims=lambda model: True,
+    package="made_up_modality",
+)  # fmt: skip
+
 
 def public(face: type) -> dict[str, object]:
     return {name: value for name, value in vars(face).items() if not name.startswith("_")}
 
 
 def test_text_offers_all_that_is_asked():
-    part = modalities.find("text").part("answers")
+    part = answers_of(modalities.find("text"), "m", "spa")
     assert set(part.__all__) == set(public(Answers))
     for name, asked in public(Answers).items():
         if inspect.isfunction(asked):
@@ -33,15 +38,10 @@ def test_text_offers_all_that_is_asked():
 
 @pytest.fixture
 def folder(monkeypatch) -> ModuleType:
-    """A modality in a package of its own, for every model."""
+    """The package of a modality."""
     package = ModuleType("made_up_modality")
     package.__path__ = []
     monkeypatch.setitem(sys.modules, "made_up_modality", package)
-    made = Modality(
-        name="smells", noun="smell", traits=frozenset({"smells"}), model="a smell", claims=lambda model: True,
-        package="made_up_modality",
-    )  # fmt: skip
-    monkeypatch.setattr(modalities, "of_model", lambda model: made)
     return package
 
 
@@ -50,17 +50,17 @@ def test_a_modality_without_answers_is_refused(folder):
         ConfigError,
         match="spa trains models that answer prompts, and roses is not one: its modality is smells",
     ):
-        answers_of("roses", "spa")
+        answers_of(SMELLS, "roses", "spa")
 
 
 def test_a_modality_with_answers_is_asked(folder, monkeypatch):
     part = ModuleType("made_up_modality.answers")
     monkeypatch.setitem(sys.modules, "made_up_modality.answers", part)
-    assert answers_of("roses", "spa") is part
+    assert answers_of(SMELLS, "roses", "spa") is part
 
 
 def test_what_the_part_itself_needs_is_named(folder, monkeypatch, tmp_path):
     folder.__path__ = [str(tmp_path)]
     (tmp_path / "answers.py").write_text("import nose_that_is_not_installed\n")
     with pytest.raises(ModuleNotFoundError, match="nose_that_is_not_installed"):
-        answers_of("roses", "spa")
+        answers_of(SMELLS, "roses", "spa")

@@ -78,13 +78,13 @@ def told(folder: Path) -> dict[str, Any]:
         "non_default",
         "command",
         "machine",
+        "memory_forecast",
     ):
         manifest.pop(moment, None)
     # a run that goes on is not checked again as at its start
     checks = {(c["name"], c["stage"]) for c in manifest.pop("checks")} - {
         (name, stage) for name in ("start value", "longest batch first") for stage in ("1", "noisy")
     }
-    manifest["memory_forecast"] = len(manifest["memory_forecast"])
     parts = {name: record(folder, name) for name in ("data", "first_pair", "samples", "margins")}
     logged = (folder / "metrics.jsonl").read_text("utf-8")
     return {
