@@ -110,7 +110,7 @@ def same_loss_since(run: Run) -> float:
 
 def round_figures(rows: Sequence[Mapping[str, Any]]) -> list[Markup]:
     """Reward, and how good the labels were, against the round; nothing where stages are not rounds."""
-    if len(rows) < 2 or not all(row["stage"].isdigit() for row in rows):
+    if len(rows) < 2 or not all(row["stage"].isdecimal() for row in rows):
         return []
     figures = []
     rewards, labels = (points(rows, name) for name in ("reward", "label_accuracy"))
