@@ -310,6 +310,8 @@ def test_rows_that_cannot_be_used_are_told(tiny_model, tmp_path, own_cache):
     folder = tmp_path / "run"
     result = train("compo", tiny_model, write(tmp_path / "rows.jsonl", lines), folder, noisy_pairs=1)
     assert [row["reason"] for row in rows(folder / "stages/data/dropped.jsonl")] == ["identical_sides"]
+    assert rows(folder / "dropped.jsonl") == rows(folder / "stages/data/dropped.jsonl")
+    assert json.loads((folder / "record/data.json").read_text())["dropped"] == {"identical_sides": 1}
     assert "left out; stages/data/dropped.jsonl" in result.report.read_text()
     assert len(rows(folder / "stages/data/noisy.jsonl")) == 1
 

@@ -111,7 +111,10 @@ def test_the_top_is_the_folder_of_any_run(method, straight, single):
         theirs["data"]["source"],
     )
     assert own["model"]["fingerprint"] == theirs["model"]["fingerprint"]
-    assert record(folder, "data").keys() == record(single, "data").keys()
+    report = record(folder, "data")
+    assert report.keys() == record(single, "data").keys()
+    assert report["hints"][0] == {"level": "note", "text": own["stages"]["told"]}
+    assert (folder / report["source"]).is_file()
     for name in ("samples", "margins", "first_pair"):
         assert record(folder, name).keys() == record(single, name).keys()
 

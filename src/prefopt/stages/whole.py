@@ -128,9 +128,7 @@ class Whole:
             self.record.json(name, samples_in_a_row(self.stages))
         elif name == "margins":
             found = [stage.parts[name] for stage in self.stages if name in stage.parts]
-            ends = {"before": found[0].get("before"), "after": None}
-            ends["after"] = next((m["after"] for m in reversed(found) if "after" in m), None)
-            self.record.json(name, {**found[-1], **{k: v for k, v in ends.items() if v is not None}})
+            self.record.json(name, margins_in_a_row(found))
         elif first is last and name == "first_pair":
             self.record.json(name, first.parts[name])
         elif first is last and name == "data":
@@ -152,13 +150,8 @@ class Whole:
         found = {stage.name: stage.parts["manifest"] for stage in self.stages if "manifest" in stage.parts}
         manifests = list(found.values())
         facts = {name: value for name, value in next(iter(manifests), {}).items() if name not in OWN}
-        config = self.record.config
-        for name, said in (
-            ("model", {"source": config.model}),
-            ("data", {"source": config.data, "examples": self.examples}),
-        ):
-            if name in facts:
-                facts[name] = {**facts[name], **said}
+        if "data" in facts:
+            facts["data"] = {**facts["data"], "source": self.record.config.data, "examples": self.examples}
         facts |= {
             name: sum(m.get(name, 0) for m in manifests) for name in ("steps", "epochs") if name in facts
         }
@@ -187,9 +180,17 @@ def in_a_row(line: Mapping[str, Any], stage: str, start: Mapping[str, float]) ->
     counted = {name: line[name] + start.get(name, 0) for name in COUNTERS if line.get(name) is not None}
     if "epoch" in counted:
         counted["epoch"] = round(counted["epoch"], 4)
-    named = {name: counted.get(name, line[name]) for name in ("step", "epoch", "split") if name in line}
-    rest = {name: value for name, value in line.items() if name not in named}
-    return {**named, "stage": stage, **rest, **{k: v for k, v in counted.items() if k in rest}}
+    moved = {**line, **counted}
+    head: dict[str, Any] = {name: moved[name] for name in ("step", "epoch", "split") if name in moved}
+    return {**head, "stage": stage, **moved}
+
+
+def margins_in_a_row(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Before training those of the first stage, after it those of the last that has come to its end."""
+    merged: dict[str, Any] = {}
+    for margins in found:
+        merged |= margins
+    return {**merged, "before": found[0]["before"]}
 
 
 def samples_in_a_row(stages: Iterable[Stage]) -> dict[str, Any]:
