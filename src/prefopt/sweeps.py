@@ -131,7 +131,7 @@ def run_all(
     def one(job: Job) -> Result:
         entry, beta, seed, given = job
         run = Path(given["output_dir"])
-        if not (finished(run) or stages_of(run)):
+        if not finished(run):
             with writing("a run", run.parent):
                 run.parent.mkdir(parents=True, exist_ok=True)
             config = run.parent / f"{run.name}.yaml"  # the name may hold a dot (beta-0.3)
@@ -155,20 +155,9 @@ def run_all(
     return results
 
 
-def stages_of(run: Path) -> list[Path]:
-    """The runs of a finished method of several runs, in order; none of an ordinary or unfinished one."""
-    summary = run / "stages.json"  # written last
-    if not summary.exists():
-        return []
-    told = json.loads(summary.read_text("utf-8"))
-    stages = told if isinstance(told, list) else told["stages"]
-    return [run / "stages" / str(stage["stage"]) / "run" for stage in stages]
-
-
 def read_result(label: str, beta: float | None, seed: int, run: Path) -> Result:
     """Numbers of a finished run."""
-    folders = stages_of(run) or [run]
-    lines = [json.loads(line) for f in folders for line in (f / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     evaluations = [line for line in lines if line["split"] in ("eval", TRAINING_ROWS)]
     first, last = evaluations[0], evaluations[-1]
     split = last["split"]
