@@ -10,6 +10,7 @@ tensor([1.3863, 0.6931])
 from prefopt.objectives.base import Objective, Sides, State, Unpaired, apply_ties_policy, as_shares
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
+from prefopt.objectives.conditions import ConditionPO
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.margins import (
     AverageMargin,
@@ -78,6 +79,7 @@ __all__ = [
     "BCOPair",
     "BetaDPO",
     "ClippedMargin",
+    "ConditionPO",
     "ContrastivePO",
     "Davidson",
     "DiffusionDPO",

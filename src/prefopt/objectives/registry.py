@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, overload
 from prefopt.objectives.base import Objective
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
+from prefopt.objectives.conditions import ConditionPO
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.mixture import Mixture
 from prefopt.objectives.pairwise import (
@@ -43,6 +44,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "beta_dpo": BetaDPO,
     "bpo": BPO,
     "cdpo": CDPO,
+    "condition_po": ConditionPO,
     "contrastive_po": ContrastivePO,
     "diffusion_dpo": DiffusionDPO,
     "diffusion_kto": DiffusionKTO,
