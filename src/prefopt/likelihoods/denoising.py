@@ -91,7 +91,7 @@ class DenoisingLikelihood(LatentLikelihood):
             x0_NCHW=self.latents(items),
             noise_NCHW=torch.stack(noise),
             t_N=self.process.timesteps(torch.tensor(uniform), self.density),
-            conditions=self.store.conditions(prompts, [item.sizes for item in items]),
+            conditions=self.conditions(items, prompts),
         )
 
     def score(self, model: nn.Module, plan: DenoisingPlan, extras: Collection[str] = ()) -> ItemScores:

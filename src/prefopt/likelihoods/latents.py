@@ -29,7 +29,7 @@ class EncodedLatent:
         prompt: text; the empty one stands for no condition.
         sizes: original height and width, crop top and left, target height and width (SDXL's conditions).
         example: id of the row, from which noise and timestep derive.
-        slot: place among the row's items.
+        slot: place among the row's items; those of the same latents have one place, and so the same draws.
         epoch: of this noise; below 0 in evaluations.
     """
 
@@ -90,8 +90,9 @@ class LatentLikelihood:
         """The example's items named by row, slot and epoch, from which their noise derives."""
         if epoch >= 0 and self.noise_epochs is not None:
             epoch %= self.noise_epochs
+        places: dict[str, int] = {}
         items = tuple(
-            replace(item, example=example.id, slot=slot, epoch=epoch)
+            replace(item, example=example.id, slot=places.setdefault(item.latent, slot), epoch=epoch)
             for slot, item in enumerate(example.items)
         )
         return replace(example, items=items)
@@ -122,3 +123,7 @@ class LatentLikelihood:
         mean_NCHW, std_NCHW = self.store.latents([item.latent for item in items])
         z = [self.stream(f"posterior {item.slot}", item)[1] for item in items]
         return mean_NCHW + std_NCHW * torch.stack(z)
+
+    def conditions(self, items: Sequence[EncodedLatent], prompts: Sequence[str]) -> dict[str, Tensor]:
+        """What the network is given of these items under these prompts, by name."""
+        return self.store.conditions(prompts, [item.sizes for item in items])

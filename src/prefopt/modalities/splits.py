@@ -186,7 +186,12 @@ def suit(
 
 def prompt_key(example: Example) -> str:
     """A string that is equal for equal conditions."""
-    return json.dumps(dict(example.items[0].condition), sort_keys=True, default=str)
+    return json.dumps(dict(example.items[0].condition), sort_keys=True, default=named)
+
+
+def named(value: Any) -> str:
+    """What stands for a value that JSON has no form for: its digest, or else its text."""
+    return str(getattr(value, "digest", None) or value)
 
 
 def hold_out(comparisons: Comparisons, size: float, seed: int) -> tuple[Comparisons, Comparisons]:

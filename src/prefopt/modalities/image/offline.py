@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -63,8 +63,15 @@ def set_up(context: Context) -> Setup:
 
 
 def read_data(context: Context) -> tuple[Split, dict[str, Any], list[Dropped]]:
+    """See `read_rows`; without pairs that other scores disagree with, where so configured."""
+    return read_rows(context, partial(load_consistent, context.config.consistency))
+
+
+def read_rows(
+    context: Context, load: Callable[..., Comparisons]
+) -> tuple[Split, dict[str, Any], list[Dropped]]:
     """Comparisons with their images still in files, announced; report and dropped rows so far."""
-    split = read(context.config, context.objective, partial(load_consistent, context.config.consistency))
+    split = read(context.config, context.objective, load)
     dropped = merge_dropped(split.train.dropped, split.held_out.dropped)
     report = account(split, split.train.examples, dropped)
     pending = PreparedData([], [], split.prompts, report, dropped, not_held_out=split.not_held_out)
@@ -195,15 +202,18 @@ def load_policy(context: Context, source: str) -> LoadedPipeline:
 
 def make_store(context: Context, loaded: LoadedPipeline) -> CachedImages:
     """Caches of latents and prompts, shared out over processes."""
-    config, accelerator = context.config, context.accelerator
-    return CachedImages(
-        loaded,
-        config.resolution or loaded.image_size,
-        config.crop,
-        share=(accelerator.process_index, accelerator.num_processes),
-        wait=accelerator.wait_for_everyone,
-        progress=context.console.track if accelerator.is_main_process else None,
-    )
+    config = context.config
+    return CachedImages(loaded, config.resolution or loaded.image_size, config.crop, **store_options(context))
+
+
+def store_options(context: Context) -> dict[str, Any]:
+    """How the processes of a run fill a cache together."""
+    accelerator = context.accelerator
+    return {
+        "share": (accelerator.process_index, accelerator.num_processes),
+        "wait": accelerator.wait_for_everyone,
+        "progress": context.console.track if accelerator.is_main_process else None,
+    }
 
 
 def find_scorer(context: Context) -> Scorer | None:

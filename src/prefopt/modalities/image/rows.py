@@ -11,7 +11,7 @@ or what `datasets` stores for one; in the metadata file of an image folder its c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -113,13 +113,10 @@ def to_image_comparisons(
             f"{rows.source} has no column {inverse_weight!r} for inverse_weight"
             f"{cells.near(inverse_weight, rows.columns)}. Its columns are {', '.join(rows.columns)}"
         )
-    tables = _tables(rows, form)
-    if tables:
-        rows = replace(rows, rows=rows.rows.remove_columns(list(tables)))  # type: ignore[attr-defined]
-    folder = rows.folder
+    rows, pictures = picture_columns(rows, form.images)
 
     def parse(number: int, row: Mapping[str, Any], traits: Counter[str]) -> Parsed:
-        condition = {"prompt": _caption(row, form.prompt)}
+        condition = {"prompt": caption(row, form.prompt)}
         factor = 1.0 if inverse_weight is None else 1 / _count(row, inverse_weight)
         scores: tuple[float | None, float | None] = (None, None)
         if form.kind == "pick_a_pic":
@@ -130,15 +127,7 @@ def to_image_comparisons(
             if row.get("label") is None:
                 raise UnusableItem("label is absent; needed true or false", "missing_value")
             outcome = WIN if cells.as_flag(row["label"], "label") else LOSE
-        refs = []
-        for column in form.images:
-            if column in tables:
-                ref = ImageRef(Cell(tables[column], number - 1, column, folder), column)
-            else:
-                ref = as_ref(row.get(column), column, folder)
-            if error := problem(ref, thorough):
-                raise error if ref.name == column else UnusableItem(f"{column}: {error}", error.reason)
-            refs.append(ref)
+        refs = [pictures(number, row, column, thorough) for column in form.images]
         if len(refs) == 2 and refs[0].digest == refs[1].digest:
             raise UnusableItem("both images are the same file: nothing to learn", "identical_sides")
         if outcome == LOSE and len(refs) == 2:
@@ -211,7 +200,33 @@ def detect_form(rows: Rows) -> Form:
     )
 
 
-def _tables(rows: Rows, form: Form) -> dict[str, Any]:
+PictureOf = Callable[[int, Mapping[str, Any], str, bool], ImageRef]
+"""(row number, row, column, whether to decode it now) -> the picture."""
+
+
+def picture_columns(rows: Rows, names: Sequence[str]) -> tuple[Rows, PictureOf]:
+    """The rows without the pictures that stay on disk until they are asked for, and how to get any picture of a row.
+
+    What it gives is looked at: it raises `UnusableItem` where a picture cannot be used.
+    """
+    tables = _tables(rows, names)
+    if tables:
+        rows = replace(rows, rows=rows.rows.remove_columns(list(tables)))  # type: ignore[attr-defined]
+    folder = rows.folder
+
+    def picture(number: int, row: Mapping[str, Any], column: str, thorough: bool) -> ImageRef:
+        if column in tables:
+            ref = ImageRef(Cell(tables[column], number - 1, column, folder), column)
+        else:
+            ref = as_ref(row.get(column), column, folder)
+        if error := problem(ref, thorough):
+            raise error if ref.name == column else UnusableItem(f"{column}: {error}", error.reason)
+        return ref
+
+    return rows, picture
+
+
+def _tables(rows: Rows, names: Sequence[str]) -> dict[str, Any]:
     """The image columns that stay on disk until an image is asked for, each as a table of its own."""
     if rows.kind != "datasets":
         return {}
@@ -219,7 +234,7 @@ def _tables(rows: Rows, form: Form) -> dict[str, Any]:
     # strings are paths; they may come with the row
     return {
         name: table.select_columns([name]).with_format(None)
-        for name in form.images
+        for name in names
         if type(feature := table.features[name]).__name__ == "Image" or "binary" in str(feature.dtype)
     }
 
@@ -227,7 +242,12 @@ def _tables(rows: Rows, form: Form) -> dict[str, Any]:
 # -- one row -------------------------------------------------------------------------------------------------
 
 
-def _caption(row: Mapping[str, Any], column: str) -> str:
+def caption(row: Mapping[str, Any], column: str) -> str:
+    """The prompt of a row.
+
+    Raises:
+        UnusableItem: there is none.
+    """
     text = row.get(column)
     if text is None:
         raise UnusableItem(f"{column} is absent", "missing_value")
@@ -335,7 +355,7 @@ def load_prompts(
     for number, row, name, state in named(rows):
         try:
             check_id(row, state)
-            prompts.append(Prompt(name, _caption(row, column)))
+            prompts.append(Prompt(name, caption(row, column)))
         except UnusableItem as error:
             dropped.append(Dropped(number, name, error.reason, str(error)))
     if not prompts:

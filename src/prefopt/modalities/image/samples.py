@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prefopt.config import TrainConfig
+from prefopt.modalities.image.models.denoiser import Conditions
 from prefopt.modalities.image.models.pipelines import LoadedPipeline
 from prefopt.modalities.image.models.tensors import generate_images
 from prefopt.modalities.image.store import CachedImages
@@ -57,7 +58,7 @@ class ImageSamples:
         config, store = self._config, self._store
         images_BCHW = generate_images(
             self._loaded,
-            store.conditions_of(self.prompts),
+            self.conditions(),
             self._seeds,
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
@@ -69,6 +70,10 @@ class ImageSamples:
         if not bool(images_BCHW.isfinite().all()):
             raise ValueError(f"samples after step {step} are not finite: the model has diverged")
         return images_BCHW
+
+    def conditions(self) -> Conditions:
+        """What the samples are drawn under."""
+        return self._store.conditions_of(self.prompts)
 
     def measure(self, drawn: Tensor, step: int) -> dict[str, float]:
         """sample_saturation, and sample_change: distance to the first samples."""

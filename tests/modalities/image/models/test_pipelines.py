@@ -165,7 +165,7 @@ def test_samples_from_given_conditions_need_no_text_encoder(
     conditions, empty = encode_prompts(loaded, PROMPTS), encode_unconditional(loaded)
     expected = generate_images(loaded, PROMPTS, [1, 2, 3], num_inference_steps=2)
     free(loaded, "text_encoders")
-    monkeypatch.setattr("prefopt.modalities.image.models.pipelines._from_files", None)  # nothing may be read
+    monkeypatch.setattr("prefopt.modalities.image.models.pipelines.from_files", None)  # nothing may be read
     mine = generate_images(loaded, conditions, [1, 2, 3], num_inference_steps=2, unconditional=empty)
     torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
 

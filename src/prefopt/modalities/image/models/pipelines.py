@@ -13,7 +13,7 @@ import hashlib
 import importlib
 import json
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,8 +159,12 @@ def looks_like_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") != 1
 
 
-def check_pipeline_source(source: str) -> Family:
+def check_pipeline_source(source: str, families: Mapping[str, Family] = FAMILIES) -> Family:
     """The family of a pipeline's folder or hub id, with plain errors; reads its index only.
+
+    Args:
+        source: folder or hub id.
+        families: by the class of the pipeline.
 
     Raises:
         FileNotFoundError: there is no pipeline.
@@ -187,11 +191,11 @@ def check_pipeline_source(source: str) -> Family:
     own = [k for k, v in index.items() if isinstance(v, list | tuple) and k not in UNUSED and not _shipped(v)]
     if isinstance(name, list) or own:  # a file beside the index, and a class in it
         raise ValueError(remote_code_message(source))
-    if name not in FAMILIES:
+    if name not in families:
         raise ValueError(
-            f"{source} is a {name}, which cannot be trained here; supported are {', '.join(FAMILIES)}"
+            f"{source} is a {name}, which cannot be trained here; supported are {', '.join(families)}"
         )
-    return FAMILIES[name]
+    return families[name]
 
 
 def _shipped(entry: Sequence[Any]) -> bool:
@@ -242,7 +246,7 @@ def load_pipeline(
     kind = resolve_dtype(dtype)
     if not isinstance(kind, torch.dtype):
         kind = stored_dtype(folder / NETWORK[family])
-    pipe = _from_files(folder, kind, {})
+    pipe = from_files(folder, kind, {})
     loaded = LoadedPipeline(pipe, family, source, folder, _dtype=kind)
     network: Any = loaded.denoiser
     if network.config.get("time_cond_proj_dim") is not None:
@@ -283,7 +287,7 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return dtypes[name]
 
 
-def _from_files(folder: Path, dtype: torch.dtype, present: dict[str, Any]) -> Any:
+def from_files(folder: Path, dtype: torch.dtype, present: dict[str, Any]) -> Any:
     """The pipeline with `present` as they are and all else read from the files, frozen and in eval mode."""
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
@@ -346,7 +350,7 @@ def restore(loaded: LoadedPipeline, *groups: str) -> None:
     if not missing:
         return
     present = {k: v for k, v in loaded.pipe.components.items() if k not in missing and k not in UNUSED}
-    fresh = _from_files(loaded.folder, loaded._dtype, present)
+    fresh = from_files(loaded.folder, loaded._dtype, present)
     for name in missing:
         setattr(loaded.pipe, name, getattr(fresh, name).to(loaded.device))
 

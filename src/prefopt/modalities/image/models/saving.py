@@ -30,8 +30,9 @@ def write_trained(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if loaded.adapter is None:
-        _write_network(folder / NETWORK[loaded.family], loaded.denoiser, state_dict)
-        _copy_components(folder, loaded)
+        name = NETWORK[loaded.family]
+        write_network(folder / name, loaded.denoiser, state_dict)
+        copy_components(folder, loaded, but=name)
     else:
         _write_lora(folder, loaded, state_dict)
 
@@ -52,7 +53,8 @@ def _write_lora(folder: Path, loaded: LoadedPipeline, state_dict: Mapping[str, T
     )
 
 
-def _write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:
+def write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:
+    """One network as diffusers saves it, of whole weights where they are given."""
     if state_dict is not None:
         with torch.device("meta"):
             network = type(network).from_config(network.config)
@@ -60,8 +62,8 @@ def _write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] 
     network.save_pretrained(folder, safe_serialization=True)
 
 
-def _copy_components(folder: Path, loaded: LoadedPipeline) -> None:
-    """All but the network, as the source has them, which keeps their dtype and needs no memory."""
+def copy_components(folder: Path, loaded: LoadedPipeline, but: str) -> None:
+    """All components but one, as the source has them, which keeps their dtype and needs no memory."""
     index = json.loads((loaded.folder / "model_index.json").read_text("utf-8"))
     # other formats can run code, other variants were not loaded
     left_out = shutil.ignore_patterns(
@@ -79,7 +81,7 @@ def _copy_components(folder: Path, loaded: LoadedPipeline) -> None:
     )
     for name in component_classes(loaded.folder):
         source = loaded.folder / name
-        if name == NETWORK[loaded.family]:
+        if name == but:
             continue
         if name == "safety_checker" and not any(source.glob("*.safetensors")):
             index[name] = [None, None]  # only as a pickle; everything else was loaded from safetensors

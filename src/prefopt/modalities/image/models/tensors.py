@@ -213,6 +213,8 @@ def _sample(
     names = [name for name in EMBEDDINGS if name in conditions.tensors]
     embeds = conditions.to(loaded.device, loaded._dtype).tensors
     given = {name: embeds[name] for name in names}
+    if "control" in embeds:
+        given["image"] = embeds["control"]
     if unconditional is not None and options["guidance_scale"] > 1:
         empty = unconditional.to(loaded.device, loaded._dtype)[[0] * len(conditions)].tensors
         given |= {f"negative_{name}": empty[name] for name in names}

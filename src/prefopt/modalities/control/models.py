@@ -1,0 +1,216 @@
+"""ControlNet pipelines: loaded with the base network frozen and the ControlNet ready to train, called as one network, saved.
+
+    family   base network             control network
+    sd       UNet2DConditionModel     ControlNetModel
+    sdxl     UNet2DConditionModel     ControlNetModel
+
+Legend: B batch, C H W of the latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prefopt.modalities.image.models.denoiser import (
+    ADAPTER,
+    Conditions,
+    Family,
+    add_lora,
+    check_conditions,
+)
+from prefopt.modalities.image.models.pipelines import (
+    NETWORK,
+    LoadedPipeline,
+    check_pipeline_source,
+    from_files,
+    is_pipeline,
+    quiet,
+    stored_dtype,
+)
+from prefopt.modalities.image.models.saving import copy_components, write_network
+from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
+
+FAMILIES: dict[str, Family] = {
+    "StableDiffusionControlNetPipeline": "sd",
+    "StableDiffusionXLControlNetPipeline": "sdxl",
+}
+CONTROL = "controlnet"
+"""The trained component."""
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
+
+class ControlledNetwork(nn.Module):
+    """A base network and the ControlNet that steers it, called as the base network is, with `control` beside.
+
+    Args:
+        base: frozen; its weights get no gradient, though gradients pass through its upper half.
+        controlnet: trained.
+    """
+
+    def __init__(self, base: nn.Module, controlnet: nn.Module) -> None:
+        super().__init__()
+        self.base, self.controlnet = base, controlnet
+
+    @property
+    def config(self) -> Any:
+        """The base network's."""
+        return self.base.config
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        control: Tensor,
+        added_cond_kwargs: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The base network's output under a control image, (B, 3, H, W) in [0, 1]."""
+        down, mid = self.controlnet(
+            sample, timestep, encoder_hidden_states=encoder_hidden_states, controlnet_cond=control,
+            added_cond_kwargs=added_cond_kwargs, return_dict=False,
+        )  # fmt: skip
+        output: Tensor = self.base(
+            sample, timestep, encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added_cond_kwargs,
+            down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False,
+        )[0]  # fmt: skip
+        return output
+
+
+@dataclass
+class LoadedControl(LoadedPipeline):
+    """A ControlNet pipeline with its ControlNet ready to train."""
+
+    @property
+    def denoiser(self) -> nn.Module:
+        """Base network and ControlNet as one."""
+        return self._network
+
+    def __post_init__(self) -> None:
+        self._network = ControlledNetwork(getattr(self.pipe, NETWORK[self.family]), self.pipe.controlnet)
+
+
+def is_control_pipeline(source: str) -> bool:
+    """Whether a folder or hub id holds a pipeline with a ControlNet; reads its index only."""
+    from diffusers import DiffusionPipeline
+
+    if not is_pipeline(source):
+        return False
+    folder = Path(source).expanduser()
+    with quiet():
+        index = DiffusionPipeline.load_config(str(folder) if folder.is_dir() else source)
+    return CONTROL in index
+
+
+def load_control(
+    source: str, *, dtype: str = "auto", lora: LoraSettings | None = None, trainable: bool = True
+) -> LoadedControl:
+    """Load a ControlNet pipeline; everything is frozen but its ControlNet, or the ControlNet's adapters.
+
+    Args:
+        source: folder saved by `save_pretrained`, or a hub id.
+        dtype: of both networks and the text encoders: "auto" for that of the base network's file, or a dtype's name.
+        lora: train new adapters of the ControlNet instead of its weights; they are float32.
+        trainable: False freezes everything (references).
+
+    Raises:
+        FileNotFoundError, ValueError: no such pipeline, or one that cannot be trained here.
+        OSError: weights that are not safetensors.
+    """
+    from diffusers import ControlNetModel, DiffusionPipeline
+
+    family = check_pipeline_source(source, FAMILIES)
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        folder = Path(DiffusionPipeline.download(source, use_safetensors=True))
+    kind = resolve_dtype(dtype)
+    if not isinstance(kind, torch.dtype):
+        kind = stored_dtype(folder / NETWORK[family])
+    pipe = from_files(folder, kind, {})
+    if not isinstance(pipe.controlnet, ControlNetModel):
+        raise ValueError(
+            f"{source} has several ControlNets or one of another class ({type(pipe.controlnet).__name__}): save a pipeline "
+            "with one ControlNetModel"
+        )
+    loaded = LoadedControl(pipe, family, source, folder, _dtype=kind)
+    disable_dropout(loaded.denoiser)
+    loaded.denoiser.requires_grad_(False)
+    if lora is not None and trainable:
+        loaded.adapter = add_lora(family, pipe.controlnet, lora)
+    else:
+        pipe.controlnet.requires_grad_(trainable)
+    loaded.denoiser.eval()
+    return loaded
+
+
+def denoise_controlled(
+    family: Family,
+    network: nn.Module,
+    x_BCHW: Tensor,
+    t_B: Tensor,
+    conditions: Conditions | Mapping[str, Tensor],
+) -> Tensor:
+    """The network's output under prompts and control images, B C H W; see `image.models.denoiser.denoise`.
+
+    Raises:
+        ValueError: a condition is missing, or has another number of rows.
+    """
+    given = conditions.tensors if isinstance(conditions, Conditions) else conditions
+    check_conditions(family, given, len(x_BCHW))
+    if "control" not in given or len(given["control"]) != len(x_BCHW):
+        raise ValueError(
+            f"{len(x_BCHW)} latents need as many control images; given {len(given.get('control', ()))}"
+        )
+    parameter = next(network.parameters())
+    device, dtype = parameter.device, parameter.dtype
+    added = None
+    if family == "sdxl":
+        added = {
+            "text_embeds": given["pooled_prompt_embeds"].to(device, dtype),
+            "time_ids": given["time_ids"].to(device),
+        }
+    output: Tensor = network(
+        x_BCHW.to(device, dtype),
+        t_B.to(device).expand(len(x_BCHW)),
+        encoder_hidden_states=given["prompt_embeds"].to(device, dtype),
+        control=given["control"].to(device, dtype),
+        added_cond_kwargs=added,
+    )
+    return output
+
+
+def write_control(
+    folder: Path, loaded: LoadedControl, state_dict: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write what was trained so that plain diffusers reads it.
+
+    A ControlNet becomes a whole pipeline for `DiffusionPipeline.from_pretrained(folder)`, whose other parts are copied from the
+    source unchanged. Adapters become a file for `pipe.controlnet.load_lora_adapter(folder, prefix=None)`; their scale is
+    multiplied into the weights.
+
+    Args:
+        folder: made if need be.
+        loaded: the pipeline.
+        state_dict: of the whole network, where its parameters are sharded.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    own = None
+    if state_dict is not None:
+        own = {k.removeprefix(f"{CONTROL}."): v for k, v in state_dict.items() if k.startswith(f"{CONTROL}.")}
+    if loaded.adapter is None:
+        write_network(folder / CONTROL, loaded.pipe.controlnet, own)
+        copy_components(folder, loaded, but=CONTROL)
+        return
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    config = loaded.pipe.controlnet.peft_config[ADAPTER]
+    state = get_peft_model_state_dict(loaded.pipe.controlnet, state_dict=own, adapter_name=ADAPTER)
+    scale = config.lora_alpha / config.r
+    state = {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
+    save_file(state, folder / LORA_FILE)

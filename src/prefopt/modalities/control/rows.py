@@ -1,0 +1,183 @@
+"""Rows of control comparisons, as `prefopt.comparisons.Example`s.
+
+    prompt, image, chosen_condition, rejected_condition     one image, explained by two conditions; the true one is chosen
+    prompt, chosen_image, rejected_image, condition         two images under one condition
+
+Conditions may also be called winner and loser, or winner_KIND and loser_KIND (winner_canny), as released. They are images like
+any other: paths, bytes, Pillow images, what `datasets` stores. Further columns are those of image pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from prefopt.comparisons import LOSE, WIN, Item, UnusableItem
+from prefopt.modalities.image.data_report import describe_images
+from prefopt.modalities.image.pictures import ImageRef
+from prefopt.modalities.image.rows import (
+    CHOSEN,
+    COLUMNS,
+    IMAGE,
+    PROMPT,
+    REJECTED,
+    caption,
+    picture_columns,
+)
+from prefopt.sources import cells
+from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, judgement, trait_hints
+from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
+from prefopt.sources.files import Rows, load_rows
+
+Kind = Literal["conditions", "images"]
+CONDITION = ("condition", "condition_file_name", "conditioning_image", "conditioning_image_file_name")
+SIDES = (
+    ("chosen_condition", "rejected_condition"),
+    ("chosen_condition_file_name", "rejected_condition_file_name"),
+    ("winner", "loser"),
+)
+SAME_SHAPE = 0.02  # relative difference of two aspect ratios: resizing rounds to whole pixels
+
+
+class Form(NamedTuple):
+    """Which kind of row a table has, and what its columns are called."""
+
+    kind: Kind
+    prompt: str
+    pictures: tuple[str, str, str]
+    """The shared one, the chosen one, the rejected one."""
+
+
+def load_control_comparisons(
+    source: str | Path | list[dict[str, Any]] | Any,
+    *,
+    split: str = "train",
+    config_name: str | None = None,
+    columns: Sequence[str] = (),
+    columns_as: ColumnsAs = AS_THEY_ARE,
+    thorough: bool = False,
+) -> Comparisons:
+    """Read a data set of control comparisons.
+
+    Args:
+        source: file, folder, hub id, rows or `datasets.Dataset`; see `files.load_rows`.
+        split: split to take.
+        config_name: configuration of a hub data set.
+        columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
+        columns_as: columns to leave out or to call otherwise.
+        thorough: decode every picture to find damage in the middle of a file.
+
+    Returns:
+        Examples whose items have the condition {"prompt": text, "control": ImageRef} and an `ImageRef` as their sample,
+        dropped rows and report.
+
+    Raises:
+        OSError: the source cannot be found or read.
+        ValueError: it is corrupt, needed columns are missing, or no row can be used.
+    """
+    return to_control_comparisons(columns_as.apply(load_rows(source, split, config_name)), columns, thorough)
+
+
+def to_control_comparisons(rows: Rows, columns: Sequence[str] = (), thorough: bool = False) -> Comparisons:
+    """Convert rows to examples; see `load_control_comparisons`."""
+    form = detect_form(rows)
+    rows, pictures = picture_columns(rows, form.pictures)
+
+    def parse(number: int, row: Mapping[str, Any], traits: Counter[str]) -> Parsed:
+        prompt = caption(row, form.prompt)
+        outcome, scores = judgement(row, traits)
+        shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
+        what = "conditions" if form.kind == "conditions" else "images"
+        if first.digest == second.digest:
+            raise UnusableItem(f"both {what} are the same file: nothing to learn", "identical_sides")
+        check_shapes(form, (shared, first, second))
+        if form.kind == "conditions":
+            ends = [Item({"prompt": prompt, "control": side}, shared) for side in (first, second)]
+        else:
+            condition = {"prompt": prompt, "control": shared}
+            ends = [Item(condition, side) for side in (first, second)]
+        if outcome == LOSE:
+            ends, outcome, scores = ends[::-1], WIN, (scores[1], scores[0])
+            traits["swapped"] += 1
+        return Parsed(tuple(ends), outcome, *scores)
+
+    examples, dropped, origins, traits = collect(rows, parse, columns)
+    known = (*COLUMNS["pair"], "score")
+    notes = [
+        *column_hints(rows, known, (*columns, *form.pictures, form.prompt)),
+        *trait_hints(traits),
+    ]
+    report = describe_images(rows.source, len(rows), examples, dropped, origins, notes)
+    return Comparisons(examples, dropped, report, origins)
+
+
+def check_shapes(form: Form, refs: Sequence[ImageRef]) -> None:
+    """Raise `UnusableItem` for conditions that do not lie over their image: each is cut and resized as the image is.
+
+    Two images under one condition may have any shape themselves only if both have that of the condition.
+    """
+    ratios = [ref.size[0] / ref.size[1] for ref in refs]
+    for name, ref, ratio in zip(form.pictures[1:], refs[1:], ratios[1:], strict=True):
+        if abs(ratio / ratios[0] - 1) > SAME_SHAPE:
+            (w, h), (u, v) = refs[0].size, ref.size
+            raise UnusableItem(
+                f"{name} is {u} x {v} and {form.pictures[0]} {w} x {h}: needed the same proportions, since both are cut alike",
+                "wrong_shape",
+            )
+
+
+def takes_columns(columns: Collection[str]) -> bool:
+    """Whether rows with these columns compare under control images.
+
+    Example:
+        >>> takes_columns(["prompt", "image", "winner_canny", "loser_canny"]), takes_columns(["prompt", "chosen_image"])
+        (True, False)
+    """
+    if sides_of(columns) is not None:
+        return True
+    pairs = any(name in columns for name in CHOSEN) and any(name in columns for name in REJECTED)
+    return pairs and any(name in columns for name in CONDITION)
+
+
+def sides_of(columns: Collection[str]) -> tuple[str, str] | None:
+    """Columns of the chosen and the rejected condition, where both are there."""
+    for winner in columns:
+        if winner.startswith("winner_") and winner.replace("winner", "loser", 1) in columns:
+            return winner, winner.replace("winner", "loser", 1)
+    return next((pair for pair in SIDES if set(pair) <= set(columns)), None)
+
+
+def detect_form(rows: Rows) -> Form:
+    """Which kind of control rows these columns make.
+
+    Raises:
+        ValueError: none; says which columns are there, which are needed, and the nearest names.
+    """
+    first = {
+        what: next((name for name in names if name in rows.columns), None)
+        for what, names in (("prompt", PROMPT), ("image", IMAGE), ("condition", CONDITION))
+    }
+    chosen, rejected = (next((n for n in names if n in rows.columns), None) for names in (CHOSEN, REJECTED))
+    sides = sides_of(rows.columns)
+    if first["prompt"] and first["image"] and sides:
+        return Form("conditions", first["prompt"], (first["image"], *sides))
+    if first["prompt"] and first["condition"] and chosen and rejected:
+        return Form("images", first["prompt"], (first["condition"], chosen, rejected))
+    needed: dict[str, str | None] = {"prompt": first["prompt"]}
+    if chosen or rejected or first["condition"]:
+        needed |= {"chosen_image": chosen, "rejected_image": rejected, "condition": first["condition"]}
+    else:
+        needed |= {"image": first["image"], "chosen_condition": None, "rejected_condition": None}
+        needed |= dict(zip(("chosen_condition", "rejected_condition"), sides or (None, None), strict=True))
+    absent = [name for name, column in needed.items() if column is None]
+    rest = [name for name in rows.columns if name not in needed.values()]
+    hints = "".join(
+        cells.near(name, rest).replace("did you mean", f"for {name}, did you mean") for name in absent
+    )
+    raise ValueError(
+        f"{rows.source} has the columns {', '.join(rows.columns)}; needed prompt, image, chosen_condition and "
+        "rejected_condition (one image, two conditions), or prompt, chosen_image, rejected_image and condition (two images, "
+        f"one condition). Missing: {', '.join(absent)}{hints}"
+    )

@@ -1,0 +1,85 @@
+"""Latents, prompt embeddings and control images of a run, computed once and kept on disk.
+
+Legend: N items, H W in pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefopt.comparisons import UnusableItem
+from prefopt.modalities.image.models.pipelines import LoadedPipeline
+from prefopt.modalities.image.pictures import Crop, ImageRef, decode, geometry
+from prefopt.modalities.image.store import CachedImages, chunks
+from prefopt.shards import ShardCache
+
+BATCH = 64
+SHARD_ITEMS = 64  # about 50 MB at 512 pixels
+COLOURS = 256  # a picture of no more is a map: its colours are names, and no colour between two of them means anything
+
+
+class CachedControls(CachedImages):
+    """What a control model is trained on, by content key; see `CachedImages`."""
+
+    def __init__(self, loaded: LoadedPipeline, resolution: int, crop: Crop, **options: Any) -> None:
+        super().__init__(loaded, resolution, crop, **options)
+        place = {"resolution": resolution, "crop": crop, "version": 1}
+        self.identity = {**self.identity, "controls": place}
+        self._controls = ShardCache("controls", place, dtype=np.uint8)
+
+    def add_controls(self, refs: Mapping[str, ImageRef]) -> tuple[int, dict[str, UnusableItem]]:
+        """Resize control images that the cache lacks; returns how many, and what is wrong with those that cannot be decoded.
+
+        Raises:
+            UnusableItem: a file has gone since it was looked at.
+        """
+        broken: dict[str, UnusableItem] = {}
+
+        def compute(batch: list[tuple[str, ImageRef]]) -> list[np.ndarray]:
+            found = []
+            for key, ref in batch:
+                try:
+                    found.append(as_control(ref, self.resolution, self.crop).ravel())
+                except UnusableItem as error:
+                    if error.reason == "missing_image":
+                        raise  # says nothing of the content, which is what the cache would remember
+                    broken[key] = error
+                    found.append(np.zeros(0, np.uint8))
+            return found
+
+        wanted = {key: (key, ref) for key, ref in refs.items()}
+        n = self._controls.fill(
+            wanted, compute, chunks(BATCH), shard_items=SHARD_ITEMS, label="Control images", **self.options
+        )
+        for key, ref in refs.items():
+            if not len(self._controls[key]) and key not in broken:
+                broken[key] = UnusableItem(f"{ref.name} could not be decoded", "broken_image")
+        return n, broken
+
+    def controls(self, keys: Sequence[str]) -> Tensor:
+        """(N, 3, H, W) float32 in [0, 1]."""
+        levels = np.stack([self._controls[key] for key in keys])
+        return torch.from_numpy(levels).view(-1, 3, self.resolution, self.resolution).float() / 255
+
+
+def as_control(ref: ImageRef, resolution: int, crop: Crop) -> np.ndarray:
+    """(3, H, W) uint8: resized and cut as `to_pixels` does to the image, maps of few colours by the nearest pixel.
+
+    Raises:
+        UnusableItem: it cannot be decoded.
+    """
+    from PIL import Image
+
+    picture = decode(ref)
+    new, (left, top) = geometry(picture.size, resolution, crop)
+    if picture.size != new:
+        is_map = picture.getcolors(COLOURS) is not None
+        how = Image.Resampling.NEAREST if is_map else Image.Resampling.BILINEAR
+        picture = picture.resize(new, how)
+    cut = picture.crop((left, top, left + resolution, top + resolution))
+    return np.asarray(cut, dtype=np.uint8).transpose(2, 0, 1)

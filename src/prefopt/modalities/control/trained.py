@@ -1,0 +1,27 @@
+"""A trained ControlNet pipeline, ready for inference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefopt.config import read_yaml
+from prefopt.modalities.control.models import LORA_FILE, load_control
+from prefopt.worlds import world_of
+
+
+def load(run: Path) -> Any:
+    """The pipeline that a run left in its folder `model` (adapters in the one that it started from), on the CPU.
+
+    Raises:
+        OSError: there is none, or the pipeline that its adapters belong to has gone.
+    """
+    folder = run / "model"
+    if not (folder / LORA_FILE).is_file():
+        return load_control(str(folder), trainable=False).pipe
+    source = str(read_yaml(run / "config.yaml")["model"])
+    world = world_of(source)
+    pipe = load_control(str(world.model_dir()) if world else source, trainable=False).pipe
+    pipe.controlnet.load_lora_adapter(folder, weight_name=LORA_FILE, prefix=None)
+    pipe.controlnet.requires_grad_(False)
+    return pipe
