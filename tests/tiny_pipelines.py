@@ -3,6 +3,7 @@
     folder = tiny_sd(tmp_path / "sd")      # StableDiffusionPipeline: 32 px images, 4x8x8 latents
     folder = tiny_sdxl(tmp_path / "xl")    # StableDiffusionXLPipeline: two text encoders, size conditioning
     folder = tiny_sd3(tmp_path / "sd3")    # StableDiffusion3Pipeline: MMDiT, flow matching, no T5 unless asked
+    folder = tiny_control(tmp_path / "c")  # StableDiffusionControlNetPipeline on the weights of tiny_sd
 
 Each function fills `folder` as `save_pretrained` does and returns it. Weights depend on `seed` alone. Defaults are those
 of the released pipelines where they matter: betas, offsets, VAE scaling, 77 tokens, the first encoder's width beside
@@ -41,6 +42,39 @@ def tiny_sd(
             tokenizer=clip_tokenizer(),
             unet=unet(cross_attention_dim=WIDTH),
             scheduler=scheduler_of(scheduler, prediction_type),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+    return save(pipeline, folder)
+
+
+def tiny_control(folder: Path, *, seed: int = 0) -> Path:
+    """StableDiffusionControlNetPipeline, 32 px; its ControlNet already does something.
+
+    Args:
+        folder: where to save; created.
+        seed: of the weights.
+    """
+    import diffusers
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = unet(cross_attention_dim=WIDTH)
+        controlnet = diffusers.ControlNetModel.from_unet(
+            network, conditioning_embedding_out_channels=(8, 8, 16), conditioning_channels=3
+        )
+        zero = [p for p in controlnet.parameters() if not p.any()]
+        for parameter in zero:  # the layers that a fresh ControlNet begins silent with
+            torch.nn.init.normal_(parameter, std=0.05)
+        pipeline = diffusers.StableDiffusionControlNetPipeline(
+            vae=vae(scaling_factor=0.18215),
+            text_encoder=clip(),
+            tokenizer=clip_tokenizer(),
+            unet=network,
+            controlnet=controlnet,
+            scheduler=scheduler_of("ddim", "epsilon"),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,

@@ -106,6 +106,36 @@ def image_again(run: Path, start: Path, folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
+# -- control images ------------------------------------------------------------------------------------------
+
+
+def control_rows(folder: Path) -> Path:
+    """One image of noise, explained by two others, under a prompt of its own."""
+    rows = []
+    for n in range(6):
+        row = {"prompt": f"picture {n}"}
+        for k, column in enumerate(("image", "chosen_condition", "rejected_condition")):
+            row[column] = f"{n}-{column}.png"
+            (folder / row[column]).write_bytes(png(picture(3 * n + k)))
+        rows.append(row)
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def control_again(run: Path, start: Path, folder: Path) -> None:
+    """Plain diffusers."""
+    from diffusers import DiffusionPipeline
+
+    adapters = (run / "pytorch_lora_weights.safetensors").exists()
+    pipe = DiffusionPipeline.from_pretrained(start if adapters else run, safety_checker=None)
+    if adapters:
+        pipe.controlnet.load_lora_adapter(run, weight_name="pytorch_lora_weights.safetensors", prefix=None)
+        pipe.controlnet.fuse_lora()
+        pipe.controlnet.unload_lora()
+    pipe.save_pretrained(folder)
+
+
 # -- the page ------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +212,19 @@ BATTERY = [
         },
         misspelt=("guidance_scal", "guidance_scale"),
         form="images",
+    ),
+    Row(
+        name="control",
+        model=tiny_pipelines.tiny_control,
+        data=control_rows,
+        again=control_again,
+        options={"learning_rate": 2e-4, "beta": 5000, "num_inference_steps": 2, "noise_epochs": 1},
+        foreign={
+            "max_length": (64, "for text models"),
+            "candidates": (3, "for methods that sample while training"),
+        },
+        misspelt=("guidance_scal", "guidance_scale"),
+        form="control images",
     ),
     Row(
         name="vectors",
