@@ -28,7 +28,9 @@ def objective(inputs: dict[str, Any], **changes: Any) -> objectives.ConditionPO:
     """The vectors' forms are called hinge and sigmoid; their sigmoid is not divided by beta/2."""
     given = {k: inputs[k] for k in ("beta", "margin", "label_smoothing")}
     form = {"hinge": "gated", "sigmoid": "sigmoid"}[inputs.get("form", "hinge")]
-    return objectives.get("condition_po", **{**given, "form": form, "per_beta": False, **changes})
+    return objectives.get(
+        "condition_po", **{**given, "form": form, "per_beta": False, "diffusion_weight": 0.0, **changes}
+    )
 
 
 def sides(inputs: dict[str, Any]) -> tuple[Sides, Tensor, Tensor]:
@@ -73,9 +75,11 @@ def test_golden_vectors(case):
 @of_kind("condition_po_total")
 def test_beside_a_diffusion_term(case):
     inputs, expected = case["inputs"], case["expected"]
-    preference = objective(inputs).win_loss(sides(inputs)[0], {}).mean()
+    loss, (s, l_w, _) = objective(inputs, diffusion_weight=inputs["diffusion_weight"]), sides(inputs)
+    preference = loss.preference(s).mean()
     close(preference, expected["preference_loss"])
     close(inputs["diffusion_weight"] * inputs["diffusion_loss"] + preference, expected["total_loss"])
+    close(loss.win_loss(s, {}).mean(), (preference + inputs["diffusion_weight"] * l_w.mean()).item())
 
 
 @of_kind("gradient_equivalence")
@@ -94,7 +98,9 @@ def test_open_gates_have_the_gradient_of_the_sigmoid_form_over_half_beta(case):
 def test_on_image_pairs_the_sigmoid_form_is_diffusion_dpo():
     generator = torch.Generator().manual_seed(0)
     rho_w, rho_l = torch.randn(2, 9, generator=generator, dtype=torch.float64) / 1000
-    ours = objectives.get("condition_po", form="sigmoid", label_smoothing=0.0, per_beta=False)
+    ours = objectives.get(
+        "condition_po", form="sigmoid", label_smoothing=0.0, per_beta=False, diffusion_weight=0.0
+    )
     logp = {"logp_w": rho_w - 0.1, "logp_l": rho_l - 0.1}
     torch.testing.assert_close(
         ours(rho_w, rho_l, **logp), objectives.get("diffusion_dpo")(rho_w, rho_l), **EXACT
@@ -104,7 +110,7 @@ def test_on_image_pairs_the_sigmoid_form_is_diffusion_dpo():
 def test_equal_conditions_teach_nothing():
     error = torch.full((3,), 0.2, dtype=torch.float64, requires_grad=True)
     s = Sides(rho_w=0.2 - error, rho_l=0.2 - error, logp_w=-error, logp_l=-error)
-    loss_E = objectives.get("condition_po").win_loss(s, {})
+    loss_E = objectives.get("condition_po", diffusion_weight=0.0).win_loss(s, {})
     close(loss_E, [0.5 * 0.01] * 3)
     (grad,) = torch.autograd.grad(loss_E.sum(), [error])
     close(grad, [0.0] * 3)
@@ -124,6 +130,7 @@ def test_the_weight_has_no_gradient_and_gates_are_told():
     [
         ({"beta": 0.0}, "beta must be positive"),
         ({"margin": -0.1}, "margin must not be negative"),
+        ({"diffusion_weight": -1.0}, "diffusion_weight must not be negative"),
         ({"label_smoothing": 0.5}, r"label_smoothing must be in \[0, 0.5\)"),
         ({"form": "hinge"}, "form must be one of gated, sigmoid"),
         ({"margin": math.nan}, "margin must be a finite number"),

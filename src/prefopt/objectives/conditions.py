@@ -24,6 +24,7 @@ class ConditionPO(Objective):
         Delta = l_w - l_l,  u = (beta/2) (Delta - Delta_ref)
         gated     (1-s) w max(0, Delta + margin) + s (1-w) max(0, margin - Delta),  w = sigma(u) without gradient
         sigmoid   (1-s) softplus(u) + s softplus(-u)
+    and to either lambda l_w, so that the model goes on drawing well under the true condition.
 
     Where |Delta| is below the margin, the gradient of the sigmoid form is beta/2 times that of the gated one; beyond, the
     gate closes and the example is left alone. On image pairs under one condition the sigmoid form is Diffusion-DPO.
@@ -33,10 +34,12 @@ class ConditionPO(Objective):
         form: "gated" is what they released, "sigmoid" what their derivation leads to.
         margin: >= 0, in mean squared errors: how much better the true condition must explain the image; gated form only.
         label_smoothing: s in [0, 0.5).
-        per_beta: divide the sigmoid form by beta/2, so that it weighs against another term as the gated form does.
+        diffusion_weight: lambda >= 0, of the error under the winning condition. The authors draw its noise anew; here it is the
+            pair's, which has the same expectation and costs nothing.
+        per_beta: divide the sigmoid form by beta/2, so that lambda means the same in both forms.
 
     >>> ConditionPO()(torch.zeros(1), torch.zeros(1), logp_w=torch.tensor([-0.1]), logp_l=torch.tensor([-0.1]))
-    tensor([0.0050])
+    tensor([0.0100])
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
@@ -44,12 +47,14 @@ class ConditionPO(Objective):
     form: Literal["gated", "sigmoid"] = "gated"
     margin: float = 0.01
     label_smoothing: float = 0.1
+    diffusion_weight: float = 0.05
     per_beta: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.beta > 0, f"beta must be positive; given {self.beta}")
-        require(self.margin >= 0, f"margin must not be negative; given {self.margin}")
+        for name in ("margin", "diffusion_weight"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative; given {getattr(self, name)}")
         require(
             0 <= self.label_smoothing < 0.5,
             f"label_smoothing must be in [0, 0.5); given {self.label_smoothing}",
@@ -71,6 +76,10 @@ class ConditionPO(Objective):
 
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
+        return self.preference(sides) - self.diffusion_weight * sides.both("logp")[0]
+
+    def preference(self, sides: Sides) -> Tensor:
+        """(E,) the loss without the diffusion term."""
         s = self.label_smoothing
         if self.form == "sigmoid":
             loss = smoothed_logistic(self.u(sides), s)

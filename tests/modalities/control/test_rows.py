@@ -1,0 +1,107 @@
+"""Rows of control comparisons: what they become, and what is told of those that cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from modalities.image.image_runs import picture, png, rotten
+from prefopt.comparisons import TIE, WIN
+from prefopt.modalities.control.rows import load_control_comparisons, takes_columns
+
+IMAGE, TRUE, WRONG = (png(picture(n)) for n in range(3))
+ROW: dict[str, Any] = {
+    "prompt": "a cat",
+    "image": IMAGE,
+    "chosen_condition": TRUE,
+    "rejected_condition": WRONG,
+}
+PAIR: dict[str, Any] = {"prompt": "a cat", "chosen_image": TRUE, "rejected_image": WRONG, "condition": IMAGE}
+
+
+def digests(row: dict[str, Any]) -> list[tuple[str, str]]:
+    (example,) = load_control_comparisons([row]).examples
+    return [(i.sample.digest, i.condition["control"].digest) for i in example.items]
+
+
+def test_two_conditions_of_one_image():
+    (example,) = load_control_comparisons([ROW]).examples
+    assert example.comparisons[0].outcome == WIN
+    (image, true), (same, wrong) = digests(ROW)
+    assert image == same
+    assert len({image, true, wrong}) == 3
+    assert example.items[0].condition["prompt"] == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected"),
+    [("winner", "loser"), ("winner_canny", "loser_canny"), ("chosen_condition", "rejected_condition")],
+)
+def test_names_of_the_release(chosen, rejected):
+    row = {"prompt": "a cat", "image": IMAGE, chosen: TRUE, rejected: WRONG}
+    assert digests(row) == digests(ROW)
+    assert takes_columns(row)
+
+
+def test_two_images_under_one_condition():
+    (first, control), (second, same) = digests(PAIR)
+    assert control == same
+    assert first != second
+    assert takes_columns(PAIR)
+
+
+def test_outcomes():
+    tie = load_control_comparisons([{**ROW, "label": "tie"}]).examples[0]
+    assert tie.comparisons[0].outcome == TIE
+    assert digests({**ROW, "label": "lose"}) == digests(ROW)[::-1]
+
+
+def test_other_rows_are_not_its_own():
+    assert not takes_columns(["prompt", "chosen_image", "rejected_image"])
+    assert not takes_columns(["prompt", "chosen", "rejected"])
+    assert not takes_columns(["prompt", "image", "label"])
+
+
+WIDE = png(Image.new("RGB", (80, 40)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "told"),
+    [
+        ({"rejected_condition": TRUE}, "identical_sides", "both conditions are the same file"),
+        ({"rejected_condition": None}, "missing_value", "rejected_condition is absent"),
+        ({"chosen_condition": b"no picture"}, "broken_image", "chosen_condition"),
+        ({"rejected_condition": rotten(WRONG)}, "broken_image", "rejected_condition"),
+        ({"rejected_condition": WIDE}, "wrong_shape", "rejected_condition is 80 x 40 and image 42 x 40"),
+        ({"prompt": " "}, "empty_prompt", "prompt is empty"),
+        ({"image": "gone.png"}, "missing_image", "no such file"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_dropped_with_a_reason(changes, reason, told):
+    found = load_control_comparisons([ROW, {**ROW, **changes}], thorough=True)
+    assert len(found) == 1
+    (drop,) = found.dropped
+    assert drop.reason == reason
+    assert told in drop.detail
+
+
+def test_a_smaller_condition_of_the_same_proportions_is_taken():
+    assert (
+        len(load_control_comparisons([{**ROW, "rejected_condition": png(picture(2).resize((21, 20)))}])) == 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("chosen_condition", r"Missing: chosen_condition"),
+        ("image", r"Missing: image"),
+        ("prompt", r"Missing: prompt"),
+    ],
+)
+def test_a_missing_column_is_named(missing, told):
+    row = {k: v for k, v in ROW.items() if k != missing}
+    with pytest.raises(ValueError, match=told):
+        load_control_comparisons([row])
