@@ -57,6 +57,10 @@ def file_name(method: Method) -> str:
     return "prompts.jsonl" if method.objective == "step_dpo" else "pairs.jsonl"
 
 
+ERRORS = {"logp": ("logp_w=torch.tensor([-0.110, -0.112])", "logp_l=torch.tensor([-0.113, -0.109])")}
+"""The same where they are minus mean squared errors."""
+
+
 def data_line(method: Method) -> str:
     """What rows it takes, what becomes of ties, and for which modality it is."""
     return f"{rows_line(method)} {modality_line(method)}"
@@ -81,8 +85,10 @@ def modality_line(method: Method) -> str:
     """What a sample may be."""
     if method.modality == "text":
         return "Samples are texts."
-    if method.modality == "image":
+    if method.modality in ("image", "text_to_image"):
         return "Samples are images of a diffusion model."
+    if method.modality == "control":
+        return "Samples are images of a diffusion model under a control image."
     hint = (
         "; log-ratios of images are differences of mean squared errors of about 1e-4, so multiply a beta for texts by "
         "some thousands"
@@ -109,12 +115,13 @@ def example(method: Method) -> str:
         )
         if not objective.needs_reference:
             arguments = ["torch.tensor([-4.0, -9.0])", "torch.tensor([-6.0, -8.0])"]
-    if method.modality == "image":
+    if method.modality in ("image", "text_to_image", "control"):
         arguments, said = image_example(method)
     if objective.has_tie_term:
         arguments += ["torch.tensor([False, True])"]
         said += "; the second pair ties"
-    arguments += [a for need in sorted(objective.needs) for a in READS[need]]
+    reads = READS if method.modality != "control" else ERRORS
+    arguments += [a for need in sorted(objective.needs) for a in reads[need]]
     call = "loss(\n" + "".join(f"    {a},\n" for a in arguments) + ")"
     value = eval(call, {"torch": torch, "loss": objective})
     numbers = ", ".join(f"{x:.4f}" for x in value.tolist())
@@ -136,7 +143,7 @@ def image_example(method: Method) -> tuple[list[str], str]:
     if method.name == "diffusion_kto":
         said = "MSE_ref - MSE of each image, and whether it is desirable"
         return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([True, False])"], said
-    if method.name == "diffusion_dpo":
+    if method.name in ("diffusion_dpo", "condition_po"):
         said = "MSE_ref - MSE of winner and loser"
         return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([-2e-4, 1e-4])"], said
     said = "mean log-ratios of the better and the worse step; both of the second pair are clipped"

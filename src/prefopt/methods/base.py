@@ -61,8 +61,8 @@ class Method:
         use_when: one or two sentences for somebody choosing.
         modality: the trait that a model must have (`Modality.traits`). "any" where the objective reads log-ratios alone,
             which every modality has; "text" where it reads tokens, lengths or the scale of a text's log-probability;
-            "image" where it reads denoising errors, reverse steps or an image judge's scores. It says nothing about
-            prompts.
+            "image" where it reads denoising errors, "text_to_image" where it draws or judges images of prompts alone. It
+            says nothing about rows.
         samples: what the method draws while training and compares: candidates of a reverse step, or whole
             trajectories. Its rows are prompts then, and comparisons otherwise.
         stages: how the method's several runs follow each other: "rounds" of training on answers that the policy wrote,

@@ -32,7 +32,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="d3po",
     title="Direct preference for denoising diffusion policy optimization",
-    modality="image",
+    modality="text_to_image",
     samples="trajectories",
     likelihood="transition",
     objective="step_dpo",

@@ -48,7 +48,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="gradspo",
     title="Gradient-guided stepwise preference optimization",
-    modality="image",
+    modality="text_to_image",
     samples="steps",
     likelihood="guided",
     objective="step_dpo",

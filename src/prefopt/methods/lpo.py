@@ -46,7 +46,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="lpo",
     title="Latent preference optimization",
-    modality="image",
+    modality="text_to_image",
     samples="steps",
     likelihood="transition",
     objective="step_dpo",

@@ -48,7 +48,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="lrm",
     title="Latent reward model",
-    modality="image",
+    modality="text_to_image",
     likelihood="reward",
     paper=Paper(
         title="Diffusion Model as a Noise-Aware Latent Reward Model for Step-Level Preference Optimization",

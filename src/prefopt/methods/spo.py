@@ -39,7 +39,7 @@ from prefopt.methods.base import Method, Paper
 METHOD = Method(
     name="spo",
     title="Step-by-step preference optimization",
-    modality="image",
+    modality="text_to_image",
     samples="steps",
     likelihood="transition",
     objective="step_dpo",

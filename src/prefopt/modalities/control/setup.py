@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from prefopt import methods
 from prefopt.comparisons import Encoded, Example
 from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
@@ -50,7 +49,6 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
     config, accelerator = context.config, context.accelerator
-    check_method(config.method)
     check_precision(config)
     if config.gradient_checkpointing == "auto":
         raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
@@ -111,16 +109,6 @@ def set_up(context: Context) -> Setup:
         save=lambda folder, state: write_control(folder, loaded, state),
     )
     return with_probe(context, setup, likelihood)
-
-
-def check_method(name: str) -> None:
-    """Raise ConfigError for methods that make their own images, or train judges: on control models they do not yet."""
-    method = methods.find(name)
-    if method is not None and "usual_scores" not in method.traits:
-        raise ConfigError(
-            f"{name} scores its own images, which is not possible with control images yet: take condition_po, diffusion_dpo, "
-            "or another method on given rows"
-        )
 
 
 def encode_data(

@@ -15,7 +15,7 @@ def claims(model: str) -> bool:
 MODALITY = Modality(
     name="image",
     noun="image",
-    traits=frozenset({"image", "denoising", "adapters"}),
+    traits=frozenset({"image", "text_to_image", "denoising", "adapters"}),
     model="the folder of a diffusers pipeline (with model_index.json)",
     claims=claims,
     package=__name__,
