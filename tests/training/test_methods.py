@@ -90,7 +90,9 @@ def start_by_hand(model_dir: Path, name: str) -> float:
     return float(objective.losses(sides, outcome, state).mean())
 
 
-@pytest.mark.parametrize("name", [n for n, m in methods.all_methods().items() if m.modality in ("any", "text")])
+@pytest.mark.parametrize(
+    "name", [n for n, m in methods.all_methods().items() if m.modality in ("any", "text")]
+)
 def test_method(name, tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS)
     result = train(name, tiny_model, data, tmp_path / "run")

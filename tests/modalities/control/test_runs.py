@@ -1,0 +1,107 @@
+"""Runs on control images: the method of conditions, what it leaves alone, and what plain diffusers makes of the result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from safetensors.torch import load_file
+
+import prefopt
+import tiny_pipelines
+from modalities.battery import control_rows
+from modalities.image.image_runs import QUIET, column
+from prefopt.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pipelines.tiny_control(tmp_path_factory.mktemp("control") / "sd")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return control_rows(tmp_path)
+
+
+def train(method: str, model: Path, data: Path, folder: Path, **options: Any) -> prefopt.TrainResult:
+    given = {
+        **QUIET,
+        "learning_rate": 1e-4,
+        "max_steps": 18,
+        "noise_epochs": 1,
+        "warmup_steps": 0,
+        "lr_scheduler_type": "constant",
+    }
+    return prefopt.train(method, model=model, data=data, output_dir=str(folder), **{**given, **options})
+
+
+@pytest.mark.parametrize("form", ["gated", "sigmoid"])
+def test_the_true_condition_comes_to_explain_the_image_better(form, model, data, own_cache, tmp_path):
+    given = {"form": form, "margin": 1.0, "diffusion_weight": 0.0, "learning_rate": 1e-3}  # both gates open
+    result = train("condition_po", model, data, tmp_path / "run", per_device_train_batch_size=6, **given)
+    delta = column(result, "condition_po/delta")
+    assert delta[-1] < delta[0] - 1e-4
+    assert column(result, "condition_po/weight")[0] == pytest.approx(0.5, abs=1e-3)
+    assert column(result, "rewards/margins")[0] == pytest.approx(0, abs=1e-3)
+
+
+def test_the_base_network_stays_and_plain_diffusers_draws(model, data, own_cache, tmp_path):
+    result = train(
+        "condition_po", model, data, tmp_path / "run", max_steps=3, sample_prompts=2, num_inference_steps=2
+    )
+    saved = result.model_dir
+    name = "diffusion_pytorch_model.safetensors"
+    before, after = (load_file(folder / "unet" / name) for folder in (model, saved))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    before, after = (load_file(folder / "controlnet" / name) for folder in (model, saved))
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    pipe = DiffusionPipeline.from_pretrained(saved, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    control = Image.new("RGB", (32, 32), (255, 0, 0))
+    drawn = pipe(
+        "a cat", image=control, num_inference_steps=2, generator=torch.Generator().manual_seed(0)
+    ).images[0]
+    assert drawn.size == (32, 32)
+    ours = result.load_model()
+    ours.set_progress_bar_config(disable=True)
+    again = ours(
+        "a cat", image=control, num_inference_steps=2, generator=torch.Generator().manual_seed(0)
+    ).images[0]
+    assert again.tobytes() == drawn.tobytes()
+    page = (result.output_dir / "report.html").read_text()
+    assert "What the model draws" in page
+    assert "image=Image.open" in page
+
+
+def test_losses_of_log_ratios_take_tied_conditions(model, data, own_cache, tmp_path):
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[0]["label"] = "tie"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = train("dpo_rk", model, data, tmp_path / "run", max_steps=2, beta=5000.0)
+    assert result.history[0]["train_rows_ties/share"] == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("lpo", "lpo trains image models, and"),
+        ("simpo", "simpo trains text models, and"),
+    ],
+)
+def test_methods_that_do_not_fit(method, told, model, data, own_cache, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        train(method, model, data, tmp_path / "run")
+
+
+def test_conditions_need_a_controlnet(pipelines, data, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"condition_po trains control models.*give the folder of a diffusers ControlNet"
+    ):
+        train("condition_po", pipelines("sd"), data, tmp_path / "run")
