@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +24,7 @@ from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.image.rows import load_image_comparisons
 from prefopt.modalities.image.store import CachedImages
 from prefopt.objectives.base import Sides
+from processes import kill_once_there, words
 
 # ---- every method
 
@@ -146,22 +143,8 @@ RESUMED = {
 
 def train_and_kill(method: str, model: Path, data: Path, folder: Path, checkpoint: str) -> None:
     """SIGKILL as soon as the checkpoint is there."""
-    arguments = [f"{k}={v}" for k, v in (QUIET | RESUMED).items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefopt", "train", method, f"model={model}", f"data={data}",
-         f"output_dir={folder}", *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    try:
-        while not (folder / "checkpoints" / checkpoint).exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+    given = {"model": model, "data": data, "output_dir": folder, **QUIET, **RESUMED}
+    kill_once_there(folder / "checkpoints" / checkpoint, "train", method, *words(given))
 
 
 def test_killed_and_resumed_is_bit_identical(sd, images_file, own_cache, tmp_path):
