@@ -93,10 +93,10 @@ def test_build_makes_pairs_that_train_reads(tiny_model, own_cache, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_compare_shares_one_reference_and_goes_on(tiny_model, rows_file, own_cache, tmp_path):
+def test_compare_goes_on(tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS * 2)
     given = ["--model", tiny_model, "--data", data, "max_steps=2", "sample_prompts=2", "sample_max_new_tokens=4",
-             "eval_size=2", "ties=drop", "--output", "out", "--workers", "1"]  # fmt: skip
+             "eval_size=2", "ties=drop", "--output", "out", "--workers", "2"]  # fmt: skip
     done = prefopt(tmp_path, "compare", "dpo,ipo", *given)
     assert done.returncode == 0, done.stderr
     assert "dpo" in done.stdout
