@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from cli.test_train import assert_plain_error, prefopt
 from conftest import ROWS
+from processes import assert_plain_error, fresh_prefopt, prefopt
 
 
 def candidates_file(folder):
@@ -26,7 +26,7 @@ def test_help_takes_less_than_a_second(tmp_path):
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        assert prefopt(tmp_path, "--help").returncode == 0
+        assert fresh_prefopt(tmp_path, "--help").returncode == 0
         times.append(time.perf_counter() - start)
     assert min(times) < 1.0  # half a second on an idle machine; this one may run other tests
 
@@ -35,7 +35,7 @@ def test_help_takes_less_than_a_second(tmp_path):
     "name", ["train", "check", "build", "compare", "reproduce", "methods", "demo", "report"]
 )
 def test_every_command_explains_itself(name, tmp_path):
-    done = prefopt(tmp_path, name, "--help")
+    done = fresh_prefopt(tmp_path, name, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: prefopt {name}") or f"prefopt {name}" in done.stdout
 
@@ -93,10 +93,10 @@ def test_build_makes_pairs_that_train_reads(tiny_model, own_cache, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_compare_shares_one_reference_and_goes_on(tiny_model, rows_file, own_cache, tmp_path):
+def test_compare_goes_on(tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS * 2)
     given = ["--model", tiny_model, "--data", data, "max_steps=2", "sample_prompts=2", "sample_max_new_tokens=4",
-             "eval_size=2", "ties=drop", "--output", "out", "--workers", "1"]  # fmt: skip
+             "eval_size=2", "ties=drop", "--output", "out", "--workers", "2"]  # fmt: skip
     done = prefopt(tmp_path, "compare", "dpo,ipo", *given)
     assert done.returncode == 0, done.stderr
     assert "dpo" in done.stdout

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from cli.test_train import assert_plain_error, prefopt
 from generation.fake_server import FakeServer
 from prefopt.worlds import get_world
+from processes import assert_plain_error, fresh_prefopt, prefopt
 
 SHORT = ["--max_new_tokens", "8", "--temperature", "1"]
 PROMPTS = get_world("text").prompts(6, "test")
@@ -52,7 +52,7 @@ def test_right_answers_beat_a_random_model(tiny_model, data, right, tmp_path):
         "--judge",
         "world:text",
     ]
-    done = prefopt(tmp_path, *command, *SHORT, "--output", out)
+    done = fresh_prefopt(tmp_path, *command, *SHORT, "--output", out)
     assert done.returncode == 0, done.stderr
     assert "length-controlled" in done.stdout
     assert "100.0 to 100.0" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,23 +12,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import ROWS
+from processes import assert_plain_error, prefopt
 
 SHORT = ["max_steps=2", "sample_prompts=0", "learning_rate=1e-3", "eval_size=2"]
-
-
-def prefopt(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "prefopt", *map(str, arguments)],
-        cwd=folder, capture_output=True, text=True, timeout=200,
-        env={**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-
-
-def assert_plain_error(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    assert done.returncode in (1, 2), done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr, done.stderr
 
 
 def generates(model: torch.nn.Module, folder: Path) -> bool:

@@ -88,9 +88,9 @@ def model(request):
     return made(request.param)
 
 
-def drawn(seed=0):
+def drawn():
     """Items on both sides of the switch; neighbours share a prompt."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     items = []
     for n in TOKENS:
         prompt = [rng.randrange(3, VOCABULARY) for _ in range(4)]
@@ -107,6 +107,11 @@ def by_hand(model, item):
     with torch.no_grad():
         logp = fresh(input_ids=torch.tensor([list(item.ids)])).logits.log_softmax(-1)[0]
     return float(sum(logp[t - 1, item.ids[t]] for t in range(item.start, len(item.ids))))
+
+
+@pytest.fixture(scope="module")
+def expected(model):
+    return torch.tensor([by_hand(model, item) for item in drawn()], dtype=torch.float64)
 
 
 def likelihood_of(tiny_model, ability=None):
@@ -126,13 +131,12 @@ def test_positions_reach_as_far_as_the_scaling(model):
 
 
 @pytest.mark.parametrize("densest", ["shared", "packed", "plain", None])
-def test_every_score_is_that_of_the_sequence_alone(model, tiny_model, densest):
+def test_every_score_is_that_of_the_sequence_alone(model, expected, tiny_model, densest):
     likelihood = likelihood_of(tiny_model)
     if densest is not None:
         ability = likelihood.adapt(model, densest)
         assert ability.sharing == densest, ability.reasons
     items = drawn()
-    expected = torch.tensor([by_hand(model, item) for item in items], dtype=torch.float64)
     orders = [
         list(range(len(items))),
         list(range(len(items)))[::-1],

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +17,7 @@ from modalities.battery import BATTERY, Row, install_vectors
 from prefopt import modalities
 from prefopt.cli.check import command as check
 from prefopt.config import ConfigError
-from training.test_processes import two_processes
+from processes import distributed, kill_once_there, words
 
 QUIET: dict[str, Any] = {
     "eval_size": 0, "sample_prompts": 2, "logging_steps": 1, "eval_steps": 20, "lr_scheduler_type": "constant",
@@ -47,10 +43,7 @@ class Tried:
         return prefopt.train("dpo", **options)
 
     def words(self, folder: str, **more: Any) -> list[str]:
-        return [
-            f"{k}={json.dumps(v) if isinstance(v, bool) else v}"
-            for k, v in self.options(folder, **more).items()
-        ]
+        return words(self.options(folder, **more))
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +111,7 @@ def test_page_card_and_record_are_drawn(tried, straight):
 
 def test_a_killed_run_goes_on_to_the_same_bits(tried, straight):
     folder = tried.place / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefopt", "train", "dpo", *tried.words("killed")],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    try:
-        while not (folder / "checkpoints" / "step-00000008").exists():
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+    kill_once_there(folder / "checkpoints" / "step-00000008", "train", "dpo", *tried.words("killed"))
     result = tried.train("killed", resume=True)
     assert weights(folder) == weights(straight.output_dir)
     assert column(result, "loss") == column(straight, "loss")
@@ -174,10 +154,8 @@ def test_adapters(tried):
 
 def test_two_processes_are_one(tried):
     one = tried.train("one", max_steps=3, sample_prompts=0, save_checkpoints=False)
-    words = tried.words(
-        "two", max_steps=3, sample_prompts=0, save_checkpoints=False, per_device_train_batch_size=1
-    )
-    two_processes("-m", "prefopt", "train", "dpo", *words)
+    given = {"max_steps": 3, "sample_prompts": 0, "save_checkpoints": False, "per_device_train_batch_size": 1}
+    distributed("-m", "prefopt", "train", "dpo", *tried.words("two", **given))
     lines = [json.loads(x) for x in (tried.place / "two" / "metrics.jsonl").read_text().splitlines()]
     assert [x["loss"] for x in lines if "loss" in x] == pytest.approx(column(one, "loss"), rel=1e-3)
 

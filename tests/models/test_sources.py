@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,8 @@ from conftest import ROWS, save_tiny_model
 from prefopt.modalities.image.models.pipelines import check_pipeline_source
 from prefopt.models.loading import LoraSettings, adapter_base, load_model, load_tokenizer
 from prefopt.models.sources import check_causal
+from processes import assert_plain_error
+from processes import prefopt as command
 
 SIZES: dict[str, Any] = {
     "vocab_size": 50, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -105,11 +105,8 @@ def test_a_model_that_sees_what_follows(kind, tiny_model, rows_file, own_cache, 
 
 def ask(*arguments: str) -> str:
     """The error of a command that fails as it should."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefopt", *arguments], text=True, capture_output=True, check=False
-    )
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
+    done = command(Path(), *arguments)
+    assert_plain_error(done)
     return done.stderr
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 import prefopt
 from conftest import ROWS, save_tiny_model
 from prefopt.models.loading import load_model
+from processes import assert_plain_error, words
+from processes import prefopt as command
 
 WEIGHTS = "model.safetensors"
 ADAPTER = "adapter_model.safetensors"
@@ -95,13 +95,8 @@ def test_a_reward_model_with_a_tied_head(tmp_path):
 def test_a_run_stops_in_one_sentence(key, tiny_model, rows_file, own_cache, tmp_path):
     folder = headless(tiny_model, tmp_path / "headless")
     given = {"model": tiny_model, "data": rows_file(ROWS), "output_dir": tmp_path / "run", key: folder}
-    command = [sys.executable, "-m", "prefopt", "train", "dpo", "max_steps=1"]
-    done = subprocess.run(
-        command + [f"{k}={v}" for k, v in given.items()], text=True, capture_output=True, check=False
-    )
-    assert done.returncode != 0
-    assert "lacks lm_head.weight" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = command(tmp_path, "train", "dpo", "max_steps=1", *words(given))
+    assert_plain_error(done, "lacks lm_head.weight")
     assert "LOAD REPORT" not in done.stderr
     assert not (tmp_path / "run" / "model").exists()
 

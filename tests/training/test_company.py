@@ -20,6 +20,7 @@ from modalities.image.image_runs import weights
 from prefopt.cli.main import main
 from prefopt.locking import FolderInUseError, FolderLock
 from prefopt.training.course import Course
+from processes import start, words
 from stages import staged_rig
 
 OPTIONS: dict[str, Any] = {
@@ -87,14 +88,10 @@ def test_two_at_once_one_wins(method, tiny_model, own_cache, tmp_path):
     """Both find no folder; the second to open it is refused. One finishes as if it had been alone."""
     data = staged_rig.write(tmp_path / "rows.jsonl", staged_rig.ROWS)
     options = OPTIONS if method == "dpo" else {**staged_rig.ROUNDS, "rounds": 1}
-    given = [sys.executable, "-m", "prefopt", "train", method, f"model={tiny_model}", f"data={data}",
-             *[f"{k}={v}" for k, v in options.items()]]  # fmt: skip
-    pair = [
-        subprocess.Popen([*given, f"output_dir={tmp_path / 'run'}"], stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    told = [process.communicate(timeout=200)[1] for process in pair]
-    codes = [process.returncode for process in pair]
+    given = ["-m", "prefopt", "train", method, *words({"model": tiny_model, "data": data, **options})]
+    pair = [start(*given, f"output_dir={tmp_path / 'run'}") for _ in range(2)]
+    done = [running.finish() for running in pair]
+    codes, told = [process.returncode for process in done], [process.stderr for process in done]
     assert sorted(codes) == [0, 1], told
     (refusal,) = (text for text, code in zip(told, codes, strict=True) if code)
     assert "Traceback" not in refusal
@@ -103,23 +100,20 @@ def test_two_at_once_one_wins(method, tiny_model, own_cache, tmp_path):
         or "another run has just written" in refusal
         or "already holds" in refusal
     )
-    assert subprocess.run([*given, f"output_dir={tmp_path / 'alone'}"], capture_output=True).returncode == 0
+    assert start(*given, f"output_dir={tmp_path / 'alone'}").finish().returncode == 0
     assert weights(tmp_path / "run") == weights(tmp_path / "alone")
 
 
 def test_a_killed_run_blocks_nobody(tiny_model, rows_file, own_cache, tmp_path):
     data, folder = rows_file(ROWS), tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefopt", "train", "dpo", f"model={tiny_model}", f"data={data}", f"output_dir={folder}",
-         *[f"{k}={v}" for k, v in {**OPTIONS, "max_steps": 4000}.items()]], stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    given = {"model": tiny_model, "data": data, "output_dir": folder, **OPTIONS, "max_steps": 4000}
+    process = start("-m", "prefopt", "train", "dpo", *words(given))
     while not (folder / "checkpoints" / "step-00000002").exists():
-        assert process.poll() is None
+        assert not process.ended, process.read("stderr")
         time.sleep(0.01)
     with pytest.raises(FolderInUseError, match=f"process {process.pid} "):
         train(tiny_model, data, folder, resume=True)
     process.kill()
-    process.wait()
     assert (folder / ".lock.json").exists()  # the note outlives it, the lock does not
     FolderLock(folder).look()
     train(tiny_model, data, folder, overwrite=True)
@@ -171,11 +165,10 @@ def test_two_runs_fill_one_cache(tiny_model, rows_file, tmp_path, monkeypatch):
     monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path / "alone-cache"))
     train(tiny_model, data, tmp_path / "alone")
     monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path / "cache"))
-    given = [sys.executable, "-m", "prefopt", "train", "dpo", f"model={tiny_model}", f"data={data}",
-             *[f"{k}={v}" for k, v in OPTIONS.items()]]  # fmt: skip
+    given = ["-m", "prefopt", "train", "dpo", *words({"model": tiny_model, "data": data, **OPTIONS})]
     runs = [tmp_path / name for name in ("one", "two")]
-    pair = [subprocess.Popen([*given, f"output_dir={run}"], stderr=subprocess.DEVNULL) for run in runs]
-    assert [process.wait(timeout=200) for process in pair] == [0, 0]
+    pair = [start(*given, f"output_dir={run}") for run in runs]
+    assert [running.finish().returncode for running in pair] == [0, 0]
     for run in runs:
         assert weights(run) == weights(tmp_path / "alone")
         assert (run / "metrics.jsonl").read_text() == (tmp_path / "alone" / "metrics.jsonl").read_text()

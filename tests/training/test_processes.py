@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 import prefopt
 from modalities.image.image_runs import QUIET, pair, train
 from prefopt.training import leaving
+from processes import distributed, free_port, start, words
 
 ROWS = [
     {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": " ".join(["", a, b, *[a] * extra])}
@@ -69,18 +69,12 @@ def final(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def arguments(model: Path, data: Path, folder: Path, **more: object) -> list[str]:
-    given = {**OPTIONS, "model": model, "data": data, "output_dir": folder, **more}
-    return [f"{k}={v}" for k, v in given.items()]
+    return words({**OPTIONS, "model": model, "data": data, "output_dir": folder, **more})
 
 
-def two_processes(*rest: str, count: int = 2) -> None:
+def launch(*rest: str, count: int = 2) -> None:
+    """As a user would; what else is tried here is forked, which spares three interpreters their imports."""
     # `accelerate launch --cpu --num_processes 2` without MPI starts one process; torch's launcher starts both, and
     # Accelerate finds them in the environment
     done = subprocess.run(
@@ -108,13 +102,13 @@ def assert_same_run(one: Path, other: Path) -> None:
         torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("method", ["dpo_rk", "bco"])
-def test_two_processes(method, tiny_model, rows_file, own_cache, tmp_path):
+@pytest.mark.parametrize(("method", "begin"), [("dpo_rk", launch), ("bco", distributed)])
+def test_two_processes(method, begin, tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS)
     more = {} if method == "dpo_rk" else {"ties": "drop"}
     alone = single(method, tiny_model, data, tmp_path / "alone", per_device_train_batch_size=4, **more)
-    two_processes("-m", "prefopt", "train", method,
-               *arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2, **more))  # fmt: skip
+    given = arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2, **more)
+    begin("-m", "prefopt", "train", method, *given)
     assert_same_run(alone, tmp_path / "two")
     assert manifest(tmp_path / "two")["machine"]["processes"] == 2
 
@@ -127,7 +121,7 @@ def test_three_processes_part_without_a_quarrel(tiny_model, rows_file, own_cache
         given = arguments(
             tiny_model, data, tmp_path / "three", per_device_train_batch_size=1, overwrite="true"
         )
-        two_processes("-m", "prefopt", "train", "dpo_rk", *given, count=3)
+        launch("-m", "prefopt", "train", "dpo_rk", *given, count=3)
     assert manifest(tmp_path / "three")["machine"]["processes"] == 3
 
 
@@ -168,13 +162,10 @@ dist.destroy_process_group()
 
 
 def test_nobody_is_through_before_all_are(tmp_path):
-    given = [sys.executable, "-c", THROUGH, str(tmp_path / "store")]
-    each = [
-        subprocess.Popen([*given, str(rank), str(0.5 * rank)], stdout=subprocess.PIPE, text=True)
-        for rank in range(3)
-    ]
-    times = [list(map(float, process.communicate(timeout=120)[0].split())) for process in each]
-    assert all(process.returncode == 0 for process in each)
+    each = [start("-c", THROUGH, tmp_path / "store", rank, 0.5 * rank) for rank in range(3)]
+    done = [running.finish() for running in each]
+    assert all(process.returncode == 0 for process in done)
+    times = [list(map(float, process.stdout.split())) for process in done]
     last = max(came for came, _ in times)
     assert all(left >= last for _, left in times)
 
@@ -186,7 +177,7 @@ def test_sharded(tiny_model, rows_file, own_cache, tmp_path):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     given = arguments(tiny_model, data, tmp_path / "two", per_device_train_batch_size=2)
-    two_processes(str(script), "dpo_rk", *given)
+    distributed(script, "dpo_rk", *given)
     assert_same_run(alone, tmp_path / "two")
     assert manifest(tmp_path / "two")["machine"]["processes"] == 2
 
@@ -200,7 +191,7 @@ def test_sharded_images_are_saved_whole(sd, images_file, own_cache, tmp_path):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     given |= {"output_dir": tmp_path / "two", "per_device_train_batch_size": 2}
-    two_processes(str(script), "diffusion_dpo", *[f"{k}={v}" for k, v in given.items()])
+    distributed(script, "diffusion_dpo", *words(given))
     assert manifest(tmp_path / "two")["machine"]["processes"] == 2
     name = "unet/diffusion_pytorch_model.safetensors"
     one, other = load_file(alone.model_dir / name), load_file(tmp_path / "two" / "model" / name)

@@ -6,10 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +17,7 @@ from prefopt.config import resolve
 from prefopt.likelihoods import forward
 from prefopt.runs.record import Record
 from prefopt.training.loop import Loop
+from processes import kill_once_there, words
 
 ROWS = [
     {"prompt": f"Sort: {a} {b}", "chosen": f" {b} {a}", "rejected": f" {a} {b} {a}"}
@@ -52,22 +49,8 @@ def train_and_kill(
     method: str, model: Path, data: Path, folder: Path, checkpoint: str, **more: object
 ) -> None:
     """SIGKILL as soon as the checkpoint is there."""
-    arguments = [f"{k}={v}" for k, v in {**OPTIONS, **more}.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "prefopt", "train", method, f"model={model}", f"data={data}",
-         f"output_dir={folder}", *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 120
-    try:
-        while not (folder / "checkpoints" / checkpoint).exists():
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
+    given = {"model": model, "data": data, "output_dir": folder, **OPTIONS, **more}
+    kill_once_there(folder / "checkpoints" / checkpoint, "train", method, *words(given))
 
 
 def weights(folder: Path) -> bytes:

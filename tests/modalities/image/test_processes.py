@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from safetensors.torch import load_file
 import prefopt
 from modalities.image.image_runs import QUIET, lines, pair, record
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
-from training.test_processes import two_processes
+from processes import distributed, words
 
 LRM: dict[str, Any] = {
     **QUIET, "num_inference_steps": 3, "feature_scale": 2, "max_steps": 3, "learning_rate": 1e-3, "bf16": False,
@@ -35,8 +34,7 @@ def alone(method: str, model: Path, data: Path, folder: Path, **options: Any) ->
 
 def together(method: str, model: Path, data: Path, folder: Path, **options: Any) -> Path:
     given = {"model": model, "data": data, "output_dir": folder, **options}
-    words = [f"{k}={json.dumps(v) if isinstance(v, bool) else v}" for k, v in given.items()]
-    two_processes("-m", "prefopt", "train", method, *words)
+    distributed("-m", "prefopt", "train", method, *words(given))
     assert record(folder, "manifest")["machine"]["processes"] == 2
     return folder
 

@@ -10,8 +10,6 @@ import torch
 import transformers
 
 import prefopt
-from cli.test_train import assert_plain_error
-from cli.test_train import prefopt as command
 from conftest import ROWS
 from generation.fake_server import FakeServer
 from prefopt.comparisons import Item
@@ -21,6 +19,8 @@ from prefopt.likelihoods.positions import positions_in
 from prefopt.models.loading import load_model
 from prefopt.models.positions import likelihood_for
 from prefopt.worlds.text.model import train_tokenizer
+from processes import assert_plain_error
+from processes import prefopt as command
 from stages.staged_rig import ROWS as STAGED_ROWS
 from stages.staged_rig import longest, write
 from stages.staged_rig import train as staged
