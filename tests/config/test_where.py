@@ -182,7 +182,8 @@ def test_defaults_are_never_refused(run):
 
 def test_a_stage_that_a_method_has_not():
     with pytest.raises(
-        ConfigError, match=r"^stage: stage=oracle belongs to compo, and ssapo has no such stage"
+        ConfigError,
+        match=r"^stage: stage=oracle belongs to compo, and ssapo has no such stage\. Leave it out$",
     ):
         check_keys(*config_of("ssapo", stage="oracle"))
 

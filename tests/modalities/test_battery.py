@@ -94,7 +94,7 @@ def test_it_starts_at_the_reference_and_learns(tried, straight):
     assert sum(losses[-epoch:]) < sum(losses[:epoch])
 
 
-def test_page_card_and_record_are_drawn(tried, straight):
+def test_page_card_and_record_are_drawn(tried, straight, monkeypatch):
     folder = straight.output_dir
     page, card = (folder / "report.html").read_text(), (folder / "README.md").read_text()
     assert "cannot be shown" not in page
@@ -105,8 +105,20 @@ def test_page_card_and_record_are_drawn(tried, straight):
     samples = json.loads((folder / "record" / "samples.json").read_text())
     assert [g["label"] for g in samples["prompts"][0]["generations"]] == ["before", "after"]
     code = card.partition("```python\n")[2].partition("```")[0]
-    compile(code, "card", "exec")
+    told = compile(code, "card", "exec")
+    if "prefopt" in code:  # no other library loads it
+        monkeypatch.chdir(folder.parent)
+        loaded: dict[str, Any] = {}
+        exec(told, loaded)
+        assert loaded["model"] is not None
     assert straight.load_model() is not None
+
+
+def test_rows_of_another_kind_are_refused_in_a_sentence(tried):
+    other = tried.place / "other.jsonl"
+    other.write_text('{"number": 1}\n' * 3)
+    with pytest.raises(ValueError, match=r"other\.jsonl.* number"):
+        prefopt.train("dpo", **tried.options("other", data=str(other)))
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tried, straight):

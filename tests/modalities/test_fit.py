@@ -48,6 +48,7 @@ def test_image_methods_train_the_picture_world(method):
             "world:picture",
             "lpo has scores of its own and cannot be a term of a sum: run it alone; given dpo+lpo",
         ),
+        ("dpo", "world:film", "no world is called 'film'; there are: picture, text"),
     ],
 )
 def test_what_does_not_fit_is_refused(method, model, message):

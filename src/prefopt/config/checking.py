@@ -101,6 +101,6 @@ def refusal(
 
 
 def nearest(name: str, known: Iterable[str], least: float = 0.6) -> str:
-    """`; did you mean X?` for the closest known name, if it is at least so close, or an empty string."""
-    close = difflib.get_close_matches(name, sorted(known), n=1, cutoff=least)
+    """`; did you mean X?` for the closest other name, if it is at least so close, or an empty string."""
+    close = difflib.get_close_matches(name, sorted({*known} - {name}), n=1, cutoff=least)
     return f"; did you mean {close[0]!r}?" if close else ""

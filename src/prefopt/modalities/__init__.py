@@ -6,10 +6,12 @@ says what it holds. Nothing imports one by name.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Collection
+import warnings
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 from prefopt.modalities.base import Modality
 from prefopt.worlds import world_modality
 
-__all__ = ["UNCLAIMED", "Modality", "all_modalities", "find", "of_model", "of_rows", "of_run"]
+__all__ = ["UNCLAIMED", "Modality", "all_modalities", "find", "first", "of_model", "of_rows", "of_run"]
 
 UNCLAIMED = "text"
 """What a model or a table is taken for that nobody claims, such as a hub id: its set-up says best what is missing."""
@@ -27,10 +29,30 @@ UNCLAIMED = "text"
 def all_modalities() -> dict[str, Modality]:
     """Every modality by name, those with more traits first."""
     packages = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg]
-    packages += sorted({point.value for point in entry_points(group="prefopt.modalities")})
     found = [importlib.import_module(package).MODALITY for package in packages]
+    for package in sorted({point.value for point in entry_points(group="prefopt.modalities")}):
+        with skipped_if_broken(package):
+            modality = importlib.import_module(package).MODALITY
+            if modality.name in (names := {known.name for known in found}):
+                raise ValueError(f"there is one called {modality.name!r} already, beside {', '.join(names)}")
+            found.append(modality)
     found.sort(key=lambda modality: (-len(modality.traits), modality.name))
     return {modality.name: modality for modality in found}
+
+
+@contextlib.contextmanager
+def skipped_if_broken(package: str) -> Iterator[None]:
+    """What somebody else's package gets wrong is told, and must not stop those who do not use it."""
+    try:
+        yield
+    except Exception as error:
+        if package.startswith(f"{__name__}."):
+            raise
+        warnings.warn(
+            f"the modality of the package {package} is left out, because it failed ({type(error).__name__}: {error}): "
+            "repair the package, or uninstall it",
+            stacklevel=3,
+        )
 
 
 def find(name: str) -> Modality:
@@ -51,14 +73,21 @@ def of_model(model: str) -> Modality:
     named = world_modality(model)
     if named is not None:
         return find(named)
-    claimed = (modality for modality in all_modalities().values() if modality.claims(model))
-    return next(claimed, find(UNCLAIMED))
+    return first(lambda modality: modality.claims(model))
 
 
 def of_rows(columns: Collection[str]) -> Modality:
     """The modality that rows with these columns belong to."""
-    taken = (modality for modality in all_modalities().values() if modality.part("check").takes(columns))
-    return next(taken, find(UNCLAIMED))
+    return first(lambda modality: modality.part("check").takes(columns))
+
+
+def first(is_its_own: Callable[[Modality], bool]) -> Modality:
+    """The first modality that says yes, those with more traits asked first; `UNCLAIMED` where none does."""
+    for modality in all_modalities().values():
+        with skipped_if_broken(modality.package):
+            if is_its_own(modality):
+                return modality
+    return find(UNCLAIMED)
 
 
 def of_run(folder: Path) -> Modality:

@@ -27,11 +27,14 @@ def kind_for(method: str, model: str) -> Modality:
     """The modality of a model, if a method, or every term of a sum, can train it.
 
     Raises:
-        ConfigError: a term is for models of another modality, or cannot be a term.
+        ConfigError: a term is for models of another modality, or cannot be a term; there is no world of that name.
     """
     from prefopt.objectives import registry
 
-    kind = of_model(model)
+    try:
+        kind = of_model(model)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     names = [name for _, name in registry.parse(method)]
     for name in names:
         term = methods.find(name)

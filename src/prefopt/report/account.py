@@ -165,9 +165,11 @@ class Account:
         """How to load the trained model."""
         name = json.dumps(str(run.of("manifest", "modality") or ""))
         code = [
+            "from pathlib import Path",
+            "",
             "from prefopt.modalities import find",
             "",
-            f'model = find({name}).part("saving").load_trained({json.dumps(run.folder.resolve().name)})',
+            f'model = find({name}).part("trained").load(Path({json.dumps(run.folder.resolve().name)}))',
         ]
         return Loading("prefopt", "\n".join(code), "It loads with prefopt.", "It loads with prefopt.")
 
@@ -228,11 +230,9 @@ def account_of(run: Run) -> Account:
 def modality_of(run: Run) -> modalities.Modality | None:
     """The run's modality, by its name in the manifest or else by the looks of the folder; None if it is not installed."""
     named = run.of("manifest", "modality")
-    known = modalities.all_modalities()
     if isinstance(named, str):
-        return known.get(named)
-    seen = (modality for modality in known.values() if account_in(modality).recognises(run))
-    return next(seen, known[modalities.UNCLAIMED])
+        return modalities.all_modalities().get(named)
+    return modalities.first(lambda modality: account_in(modality).recognises(run))
 
 
 def idle_keys(run: Run) -> frozenset[str]:
