@@ -9,7 +9,7 @@ import pytest
 
 from prefopt import modalities
 from prefopt.modalities import all_modalities, of_model, of_rows
-from prefopt.report.account import account_of
+from prefopt.report.account import Account, account_of
 from prefopt.report.load import read_run
 
 SOUND = """
@@ -72,3 +72,12 @@ def test_a_package_that_breaks_when_asked_is_passed_over(tmp_path, monkeypatch, 
 def test_what_is_wrong_in_the_house_is_not_passed_over():
     with pytest.raises(ZeroDivisionError), modalities.skipped_if_broken("prefopt.modalities.text"):
         raise ZeroDivisionError
+
+
+def test_a_run_whose_account_is_broken_has_the_plain_one(tmp_path, monkeypatch, fresh):
+    install(tmp_path, "no_report", SOUND.format(name="strange", claims="lambda model: False"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "run" / "record").mkdir(parents=True)
+    (tmp_path / "run" / "record" / "manifest.json").write_text('{"modality": "strange"}')
+    with pytest.warns(UserWarning, match="No module named 'no_report.report'"):
+        assert type(account_of(read_run(tmp_path / "run"))) is Account

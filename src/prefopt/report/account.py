@@ -222,9 +222,12 @@ def read(run_dir: str | Path) -> tuple[Run, Account]:
 
 
 def account_of(run: Run) -> Account:
-    """The account of the run's modality; of a modality that is not installed here, the one that fits any."""
+    """The account of the run's modality; of one that is not installed here, or broken, the account that fits any."""
     modality = modality_of(run)
-    return Account() if modality is None else account_in(modality)
+    if modality is not None:
+        with modalities.skipped_if_broken(modality.package):
+            return account_in(modality)
+    return Account()
 
 
 def modality_of(run: Run) -> modalities.Modality | None:
