@@ -23,13 +23,13 @@ from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.reward_model import steps_with_signal
 
 LRM: dict[str, Any] = {
-    **QUIET, "num_inference_steps": 4, "feature_scale": 2, "learning_rate": 1e-3, "max_steps": 24, "eval_size": 0.25,
-    "per_device_train_batch_size": 8, "save_checkpoints": True, "save_steps": 8, "save_total_limit": 3,
+    **QUIET, "num_inference_steps": 4, "feature_scale": 2, "learning_rate": 2e-3, "max_steps": 12, "eval_size": 0.25,
+    "per_device_train_batch_size": 8, "save_checkpoints": True, "save_steps": 4, "save_total_limit": 3,
 }  # fmt: skip
 ONLINE: dict[str, Any] = {
     **QUIET, "num_inference_steps": 4, "candidates": 4, "prompts_per_step": 4, "guidance_scale": 1,
     "threshold": 0.5, "threshold_rule": "quantile", "first_compared_step": 0, "per_device_train_batch_size": 12,
-    "beta": 50, "max_steps": 6,
+    "beta": 50, "max_steps": 4,
 }  # fmt: skip
 PROMPTS = [f"a thing number {n}" for n in range(4)]
 
@@ -103,7 +103,7 @@ def test_resumed_is_bit_identical(judged, sd3, pairs, tmp_path, own_cache):
     resumed = tmp_path / "run"
     shutil.copytree(judged[0], resumed)
     shutil.rmtree(resumed / "model")
-    for step in (16, 24):
+    for step in (8, 12):
         shutil.rmtree(resumed / "checkpoints" / f"step-{step:08d}")
     prefopt.train("lrm", model=str(sd3), data=str(pairs), output_dir=str(resumed), resume=True, **LRM)
     assert weights(resumed) == weights(judged[0])
@@ -123,7 +123,7 @@ def test_online_methods_obey_it(method, options, judged, sd3, tmp_path, own_cach
             method, model=str(sd3), data=str(prompts), output_dir=str(tmp_path / name), judge=f"lrm:{judged[0]}/model",
             **{**ONLINE, **options, **more},
         )  # fmt: skip
-        assert column(result, "collect/network_calls") == [3.0] * 6  # of 4 steps, the last has no density
+        assert column(result, "collect/network_calls") == [3.0] * 4  # of 4 steps, the last has no density
         return np.array(column(result, "collect/score"))
 
     # against the same rounds of a policy that stays as it is

@@ -117,7 +117,7 @@ LEARNING: dict[str, dict[str, Any]] = {
     "gradspo": {"learning_rate": 3e-3, "beta": 100, "max_steps": 8, "ema_decay": 0.5},
     # two steps and eight images: credit for whole trajectories is spread thinly
     "d3po": {
-        "learning_rate": 3e-3, "beta": 2, "max_steps": 6, "candidates": 8, "num_inference_steps": 2,
+        "learning_rate": 5e-3, "beta": 2, "max_steps": 4, "candidates": 8, "num_inference_steps": 2,
         "per_device_train_batch_size": 56,
     },
 }  # fmt: skip
