@@ -83,7 +83,7 @@ def test_a_second_run_is_refused_and_told_by_whom(other, tiny_model, rows_file, 
     train(tiny_model, data, folder, overwrite=True)  # a dead process's lock is none
 
 
-@pytest.mark.parametrize("method", ["dpo", pytest.param("spa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["dpo", "spa"])
 def test_two_at_once_one_wins(method, tiny_model, own_cache, tmp_path):
     """Both find no folder; the second to open it is refused. One finishes as if it had been alone."""
     data = staged_rig.write(tmp_path / "rows.jsonl", staged_rig.ROWS)

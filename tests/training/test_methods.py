@@ -36,7 +36,7 @@ FALLS = {"discopop"}
 
 
 def train(name: str, model: Path, data: Path, folder: Path, **options: Any) -> prefopt.TrainResult:
-    given = {**QUIET, "learning_rate": 1e-3, "max_steps": 20, **options}
+    given = {**QUIET, "learning_rate": 1e-3, "max_steps": 10, **options}
     found = methods.find(name)
     if found is not None and found.stages:  # several runs: this is about the one in which a loss is at work
         given["stage"] = "gradient"
@@ -101,7 +101,7 @@ def test_method(name, tiny_model, rows_file, own_cache, tmp_path):
     risen = watched[-1] - watched[0]
     assert (-risen if name in FALLS else risen) > 1e-3, watched
     losses = column(result, "loss")
-    assert len(losses) == 20
+    assert len(losses) == 10
     assert losses[-1] < losses[0]
     # dropping this to "close to the first logged loss" would let a wrong reference pass
     assert column(result, "train_rows_loss")[0] == pytest.approx(start_by_hand(tiny_model, name), rel=1e-5)

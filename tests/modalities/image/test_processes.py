@@ -49,8 +49,7 @@ def assert_same(one: Path, other: Path, name: str) -> None:
         assert (a[key] - b[key]).abs().mean() < 1e-4, key
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("family", ["sdxl", "sd3"])
+@pytest.mark.parametrize("family", [pytest.param("sdxl", marks=pytest.mark.slow), "sd3"])
 def test_a_judge(family, pipelines, images_file, own_cache, tmp_path):
     """Parameters that a score does not depend on would stop DistributedDataParallel."""
     model, data = pipelines(family), images_file([pair(n) for n in range(4)])
@@ -64,7 +63,6 @@ def test_a_judge(family, pipelines, images_file, own_cache, tmp_path):
     torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.slow
 def test_sampling_while_training(sd, images_file, own_cache, tmp_path):
     rows = images_file([pair(n) for n in range(4)])
     judge = alone("lrm", sd, rows, tmp_path / "judge", **{**LRM, "max_steps": 1}) / "model"
