@@ -24,6 +24,7 @@ from prefopt.files import write_whole, writing
 from prefopt.locking import FolderLock
 from prefopt.modalities.fit import kind_for
 from prefopt.runs.trackers import check_trackers
+from prefopt.worlds import world_of
 
 
 @dataclass(frozen=True)
@@ -121,10 +122,8 @@ def run_all(
 ) -> list[Result]:
     """The runs of a comparison; see `compare`."""
     threads = max(1, (os.cpu_count() or 1) // workers)
-    if jobs and str(common.get("model", "")).startswith("world:"):
-        from prefopt.worlds import world_of
-
-        world_of(str(common["model"])).model_dir()  # once, not once a worker
+    if jobs and (world := world_of(str(common.get("model", "")))) is not None:
+        world.model_dir()  # once, not once a worker
 
     from prefopt.runs.record import finished  # which loads torch
 

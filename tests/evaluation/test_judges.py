@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from generation.fake_server import FakeServer
+from prefopt.evaluation import contest
 from prefopt.evaluation.judges import Duel, ScorerJudge, ServerJudge, read_verdict
 from prefopt.worlds import get_world
 
@@ -95,3 +96,11 @@ def test_braces_in_answers_are_text(tmp_path):
     assert ("{second} {} \\1", "{prompt}") in seen
     with pytest.raises(ValueError, match=r"lacks \{second\}"):
         ServerJudge(server.url, "tiny", tmp_path / "k", instruction="{prompt} {first}")
+
+
+def test_any_world_of_texts_can_judge(monkeypatch):
+    monkeypatch.setattr(contest, "world_modality", {"world:verse": "text", "world:picture": "image"}.get)
+    monkeypatch.setattr(contest, "world_of", lambda name: f"the world {name}")
+    assert contest.text_world("world:verse") == "the world world:verse"
+    with pytest.raises(ValueError, match="world:picture cannot be used here: needed a world of texts"):
+        contest.text_world("world:picture")

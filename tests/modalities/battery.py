@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,18 +79,23 @@ def text_again(run: Path, start: Path, folder: Path) -> None:
 # -- images --------------------------------------------------------------------------------------------------
 
 
-def image_rows(folder: Path) -> Path:
-    """Pairs of noise, each under a prompt of its own."""
+def picture_rows(folder: Path, columns: Sequence[str]) -> Path:
+    """Rows of pictures of noise, each with a prompt of its own."""
     rows = []
     for n in range(6):
         row = {"prompt": f"picture {n}"}
-        for side, seed in (("chosen", 2 * n), ("rejected", 2 * n + 1)):
-            row[f"{side}_image"] = f"{n}-{side}.png"
-            (folder / row[f"{side}_image"]).write_bytes(png(picture(seed)))
+        for k, column in enumerate(columns):
+            row[column] = f"{n}-{column}.png"
+            (folder / row[column]).write_bytes(png(picture(len(columns) * n + k)))
         rows.append(row)
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path
+
+
+def image_rows(folder: Path) -> Path:
+    """Pairs of images."""
+    return picture_rows(folder, ("chosen_image", "rejected_image"))
 
 
 def image_again(run: Path, start: Path, folder: Path) -> None:
@@ -110,17 +115,8 @@ def image_again(run: Path, start: Path, folder: Path) -> None:
 
 
 def control_rows(folder: Path) -> Path:
-    """One image of noise, explained by two others, under a prompt of its own."""
-    rows = []
-    for n in range(6):
-        row = {"prompt": f"picture {n}"}
-        for k, column in enumerate(("image", "chosen_condition", "rejected_condition")):
-            row[column] = f"{n}-{column}.png"
-            (folder / row[column]).write_bytes(png(picture(3 * n + k)))
-        rows.append(row)
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
+    """One image, explained by two others."""
+    return picture_rows(folder, ("image", "chosen_condition", "rejected_condition"))
 
 
 def control_again(run: Path, start: Path, folder: Path) -> None:

@@ -81,3 +81,14 @@ def test_a_run_whose_account_is_broken_has_the_plain_one(tmp_path, monkeypatch, 
     (tmp_path / "run" / "record" / "manifest.json").write_text('{"modality": "strange"}')
     with pytest.warns(UserWarning, match="No module named 'no_report.report'"):
         assert type(account_of(read_run(tmp_path / "run"))) is Account
+
+
+def test_a_run_of_a_modality_that_is_not_installed(tmp_path):
+    """It is not taken for a run of the modality that its model looks like."""
+    (tmp_path / "record").mkdir()
+    (tmp_path / "record" / "manifest.json").write_text('{"modality": "smells"}')
+    (tmp_path / "config.yaml").write_text("model: world:text\n")
+    with pytest.raises(ValueError, match=r"there is no modality 'smells'; there are .*text"):
+        modalities.of_run(tmp_path)
+    (tmp_path / "record" / "manifest.json").write_text("{}")
+    assert modalities.of_run(tmp_path).name == "text"

@@ -17,7 +17,7 @@ from prefopt.sources.chat_text import messages_in
 from prefopt.sources.compression import content_suffix
 from prefopt.sources.files import SUFFIXES, load_rows
 from prefopt.sources.prompts import load_text_prompts
-from prefopt.worlds import WORLD_PREFIX, get_world
+from prefopt.worlds import WORLD_PREFIX, world_modality, world_of
 
 SERVER = "openai:"
 WORLD_PROMPTS = 200
@@ -58,9 +58,9 @@ def text_world(name: str) -> Any:
     Raises:
         ValueError: there is none, or it is none of texts.
     """
-    if name != "world:text":
-        raise ValueError(f"{name} cannot be used here: needed world:text, the bundled world of texts")
-    return get_world("text")
+    if world_modality(name) != "text":
+        raise ValueError(f"{name} cannot be used here: needed a world of texts, such as world:text")
+    return world_of(name)
 
 
 def parse_server(name: str) -> tuple[str, str]:

@@ -84,15 +84,19 @@ class DenoisingLikelihood(LatentLikelihood):
                 draws[drawn] = counted_noise(self.seed, item.example, item.epoch, self.store.shape)
             uniform.append(draws[drawn][0])
             noise.append(draws[drawn][1])
-            # another stream: both of a pair have the same prompt
-            dropped = item.epoch >= 0 and self.stream("prompt", item)[0] < self.prompt_dropout
-            prompts.append("" if dropped else item.prompt)
+            prompts.append("" if self.drops_prompt(item) else item.prompt)
         return DenoisingPlan(
             x0_NCHW=self.latents(items),
             noise_NCHW=torch.stack(noise),
             t_N=self.process.timesteps(torch.tensor(uniform), self.density),
             conditions=self.conditions(items, prompts),
         )
+
+    def drops_prompt(self, item: EncodedLatent) -> bool:
+        """Whether an item is trained on with the empty prompt: by a stream that both of a pair share."""
+        share = self.prompt_dropout
+        # one number: noise of a latent's shape takes as long as all else here
+        return share > 0 and item.epoch >= 0 and self.stream("prompt", item, (1,))[0] < share
 
     def score(self, model: nn.Module, plan: DenoisingPlan, extras: Collection[str] = ()) -> ItemScores:
         """(N, 1) minus the weighted mean squared error, in float32, with gradients."""

@@ -114,9 +114,15 @@ class LatentLikelihood:
         """Places of a latent."""
         return self.store.shape[1] * self.store.shape[2]
 
-    def stream(self, name: str, item: EncodedLatent) -> tuple[float, Tensor]:
-        """A uniform number and noise of their own for each name, of an item's row and epoch; see `counted_noise`."""
-        return counted_noise(self.seed, f"{name} of {item.example}", item.epoch, self.store.shape)
+    def stream(
+        self, name: str, item: EncodedLatent, shape: Sequence[int] | None = None
+    ) -> tuple[float, Tensor]:
+        """A uniform number and noise of their own for each name, of an item's row and epoch; see `counted_noise`.
+
+        Noise has the shape of a latent, unless another is given.
+        """
+        given = self.store.shape if shape is None else shape
+        return counted_noise(self.seed, f"{name} of {item.example}", item.epoch, given)
 
     def latents(self, items: Sequence[EncodedLatent]) -> Tensor:
         """(N, C, H, W) latents, of each item its own sample of the VAE's posterior."""

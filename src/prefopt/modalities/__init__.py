@@ -95,10 +95,12 @@ def of_run(folder: Path) -> Modality:
 
     Raises:
         ConfigError: the folder holds no run.
+        ValueError: of a modality that is not installed.
     """
     from prefopt.config import read_yaml
 
     try:
-        return find(json.loads((folder / "record" / "manifest.json").read_text("utf-8"))["modality"])
+        name = json.loads((folder / "record" / "manifest.json").read_text("utf-8"))["modality"]
     except (OSError, ValueError, KeyError):
         return of_model(str(read_yaml(folder / "config.yaml").get("model")))
+    return find(name)

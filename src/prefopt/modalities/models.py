@@ -1,4 +1,4 @@
-"""Which model a configuration means, and the adapters that it asks for: the same for every modality."""
+"""Which model a configuration means, its dtype, and the adapters that it asks for: the same for every modality."""
 
 from __future__ import annotations
 
@@ -22,8 +22,19 @@ def lora_settings(config: TrainConfig) -> LoraSettings | None:
     )
 
 
+def weight_dtype(config: TrainConfig) -> str:
+    """bf16 weights round away updates at usual learning rates: full fine-tuning keeps float32."""
+    return config.dtype if config.dtype != "auto" or config.use_peft else "float32"
+
+
+def folder_of(source: str) -> str:
+    """A model's source, a world replaced by the folder of its model."""
+    world = world_of(source)
+    return str(world.model_dir()) if world is not None else source
+
+
 def model_folder(source: str, accelerator: Any) -> str:
-    """A model source with worlds replaced by the folder of their pretrained model."""
+    """The same for the processes of a run, of which the first makes the world's model; folders are spelled out."""
     world = world_of(source)
     if world is None:
         return str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source

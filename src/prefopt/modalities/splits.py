@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,13 @@ def suit(
 
 
 def prompt_key(example: Example) -> str:
+    """A string that is equal for examples of equal conditions."""
+    return condition_key(example.items[0].condition)
+
+
+def condition_key(condition: Mapping[str, Any]) -> str:
     """A string that is equal for equal conditions."""
-    return json.dumps(dict(example.items[0].condition), sort_keys=True, default=named)
+    return json.dumps(dict(condition), sort_keys=True, default=named)
 
 
 def named(value: Any) -> str:

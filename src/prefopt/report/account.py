@@ -94,8 +94,6 @@ class Account:
     """Heading of the section that shows them."""
     samples_first: ClassVar[bool] = False
     """Whether they stand above the curves."""
-    better: ClassVar[str] = "better side"
-    """What wins a comparison: better answer, better image."""
     giveaway: ClassVar[str] = "something that has nothing to do with quality"
     """What may tell winners from losers too easily."""
     noisy_loss: ClassVar[bool] = False

@@ -223,7 +223,7 @@ def _read_metrics(path: Path, missing: list[str]) -> Metrics:
                 if value is None and bare in ("loss", "grad_norm"):
                     value = math.nan  # strict JSON has no NaN; elsewhere null means "not measured"
                 if is_number(value) and name not in ("step", "epoch"):
-                    # evaluations are drawn alike wherever their rows come from; `Run.held_out` says what to call them
+                    # evaluations are drawn alike wherever their rows come from; `Run.place` says what to call them
                     values.setdefault("eval" if split == TRAINING_ROWS else split, {}).setdefault(bare, {})[
                         step
                     ] = float(value)

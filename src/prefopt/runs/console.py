@@ -131,7 +131,7 @@ class Console:
         on = "" if split == "held-out" else ", on training rows"
         self.say(f"evaluation after step {step}{on}:  {numbers}")
 
-    def finished(self, folder: Path, metrics: Mapping[str, float]) -> None:
+    def finished(self, folder: Path) -> None:
         """Where things are."""
         self.say(f"model:  {folder / 'model'}")
         self.say(f"report: {folder / 'report.html'}")

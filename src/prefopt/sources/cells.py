@@ -32,6 +32,11 @@ def near(name: str, names: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def nearest(absent: Iterable[str], names: Sequence[str]) -> str:
+    """For each column that is absent, a clause naming the nearest that is there."""
+    return "".join(near(name, names).replace("did you mean", f"for {name}, did you mean") for name in absent)
+
+
 # -- numbers and labels --------------------------------------------------------------------------------------
 
 

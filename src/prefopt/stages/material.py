@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from prefopt.comparisons import Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import GO_ON
-from prefopt.modalities.splits import hold_out, load_judged, load_source, prompt_key, suit
+from prefopt.modalities.splits import condition_key, hold_out, load_judged, load_source, prompt_key, suit
 from prefopt.objectives.base import Objective
 from prefopt.sources.prompts import NamedPrompt, load_text_prompts
 from prefopt.sources.report import Dropped, write_dropped
@@ -96,7 +95,7 @@ def split_data(config: TrainConfig, objective: Objective, answers: Answers) -> P
     taken = {prompt_key(e) for e in (*seed.examples, *held)}
     fresh: dict[str, NamedPrompt] = {}
     for name, condition in prompts_of(config, later):
-        key = json.dumps(condition, sort_keys=True, default=str)  # as `prompt_key` makes it
+        key = condition_key(condition)
         if key not in taken:
             fresh.setdefault(key, (name, condition))
     prompts, dropped = answers.room_for_answers(config, list(fresh.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -48,13 +49,13 @@ def check_start_value(loop: Loop, record: Record) -> None:
         found = f"policy equals reference (largest log-ratio {worst:.1e}); loss {loss:.4f}"
         record.check("start value", "pass", found)
         return
-    if worst != worst:
+    if math.isnan(worst):
         record.check("start value", "fail", "scores are not numbers (NaN) before any step")
         raise StopRun(
             "the scores of policy or reference are not numbers (NaN) before any step: look for NaN in the weights of the "
             "model and of the reference, or set dtype=float32 and bf16=false"
         )
-    fails = full_precision and not worst <= START_TOLERANCE  # NaN is no small difference
+    fails = full_precision and worst > START_TOLERANCE
     found = f"policy and reference differ by {worst:.3g} before any step: dropout, dtype or a damaged cache"
     record.check("start value", "fail" if fails else "warn", found)
     if fails:

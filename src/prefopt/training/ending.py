@@ -36,7 +36,7 @@ def finish(record: Record, console: Console, **facts: Any) -> None:
     """
     record.manifest(status="finished", **facts)
     pages(record)
-    console.finished(record.folder, record.last_metrics())
+    console.finished(record.folder)
 
 
 def pages(record: Record) -> None:

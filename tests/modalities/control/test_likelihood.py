@@ -13,11 +13,12 @@ from PIL import Image
 
 import tiny_pipelines
 from modalities.image.image_runs import picture, png
+from prefopt.comparisons import Encoded
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.control.likelihood import ControlLikelihood, EncodedControl
 from prefopt.modalities.control.models import denoise_controlled, is_control_pipeline, load_control
 from prefopt.modalities.control.rows import load_control_comparisons
-from prefopt.modalities.control.setup import encode
+from prefopt.modalities.control.setup import encoded
 from prefopt.modalities.control.store import CachedControls, as_control
 from prefopt.modalities.image.pictures import ImageRef
 
@@ -42,17 +43,16 @@ def rig(folder, own_cache):
         store=store,
     )
 
-    def encoded(row):
+    def read(row):
         part = load_control_comparisons([row])
         items = [item for e in part.examples for item in e.items]
         store.add_images({i.sample.digest: i.sample for i in items})
         store.add_controls({i.condition["control"].digest: i.condition["control"] for i in items})
         store.add_prompts([i.condition["prompt"] for i in items])
-        ((example,), dropped) = encode(part, store, {})
-        assert not dropped
-        return example
+        (example,) = part.examples
+        return Encoded(example.id, tuple(encoded(store, i) for i in example.items), example.comparisons)
 
-    return loaded, likelihood, encoded
+    return loaded, likelihood, read
 
 
 def test_two_conditions_share_latent_noise_and_timestep(rig):

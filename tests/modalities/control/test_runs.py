@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
 
 import prefopt
 import tiny_pipelines
 from modalities.battery import control_rows
-from modalities.image.image_runs import QUIET, column
+from modalities.image.image_runs import QUIET, column, record, rotten
 from prefopt.config import ConfigError
+from prefopt.modalities.control.models import load_control
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,40 @@ def test_losses_of_log_ratios_take_tied_conditions(model, data, own_cache, tmp_p
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = train("dpo_rk", model, data, tmp_path / "run", max_steps=2, beta=5000.0)
     assert result.history[0]["train_rows_ties/share"] == pytest.approx(1 / 6)
+
+
+def test_a_control_image_with_damage_inside_loses_its_row_and_nothing_else(model, data, own_cache, tmp_path):
+    broken = data.parent / "0-chosen_condition.png"
+    broken.write_bytes(rotten(broken.read_bytes()))
+    details = []
+    for name in ("first", "again"):  # found now, and remembered
+        given = {"max_steps": 1, "sample_prompts": 6, "num_inference_steps": 2}
+        result = train("condition_po", model, data, tmp_path / name, **given)
+        (dropped,) = map(json.loads, (result.output_dir / "dropped.jsonl").read_text().splitlines())
+        assert (dropped["row"], dropped["reason"]) == (1, "broken_image")
+        details.append(dropped["detail"])
+        drawn = record(result.output_dir, "samples")["prompts"]
+        assert [sample["prompt"] for sample in drawn] == [f"picture {n}" for n in range(1, 6)]
+    assert "damaged" in details[0]
+    assert details[0] == details[1]
+
+
+def test_a_frozen_reference_shares_the_base_network(model):
+    policy = load_control(str(model))
+    reference = load_control(str(model), trainable=False)
+    own = reference.model.base
+    reference.share_base(policy)
+    assert reference.model.base is policy.pipe.unet is reference.pipe.unet
+    assert reference.model.base is not own
+    assert reference.model.controlnet is not policy.model.controlnet
+
+
+def test_a_base_network_distilled_to_take_guidance_is_refused(model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "distilled")
+    unet = UNet2DConditionModel.from_pretrained(folder / "unet")
+    type(unet).from_config(unet.config, time_cond_proj_dim=8).save_pretrained(folder / "unet")
+    with pytest.raises(ValueError, match="time_cond_proj_dim"):
+        load_control(str(folder))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from modalities.image import synthetic_run
 from prefopt.report import write_report
 from report import synthetic_run as text_run
 from report.html_page import Page
-from report.test_report import paths_of, series
+from report.test_report import edit, log, paths_of, read, series
 
 RECORDS = ("manifest", "data", "first_pair", "margins", "samples")
 OF_TEXTS = r"\b(tokens?|texts?|answers?|writes|log-prob\w*|logps?|nats|sequence|verifier|length gap)\b"
@@ -31,19 +31,6 @@ def offline(tmp_path: Path) -> Path:
 @pytest.fixture
 def online(tmp_path: Path) -> Path:
     return synthetic_run.write_image_run(tmp_path / "steps", online=True)
-
-
-def read(run: Path) -> Page:
-    return Page(write_report(run).read_text("utf-8"))
-
-
-def edit(run: Path, record: str, **changes: Any) -> None:
-    path = run / "record" / f"{record}.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-
-def log(run: Path, *lines: dict[str, Any]) -> None:
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def images(page: Page) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from prefopt.modalities.checking import Asked, Examined
 from prefopt.modalities.control.rows import takes_columns, to_control_comparisons
-from prefopt.modalities.image.check import print_images
+from prefopt.modalities.image.check import examine_pictures
 from prefopt.sources.files import Rows
 
 
@@ -21,15 +21,4 @@ def examine(rows: Rows, asked: Asked) -> Examined:
     Raises:
         ValueError: a model is given, or no row can be used.
     """
-    if asked.model is not None:
-        raise ValueError(f"{asked.source} holds images: --model counts the tokens of texts; leave it out")
-    comparisons = to_control_comparisons(rows, thorough=asked.thorough)
-    images = comparisons.report.own["images"]
-    return Examined(
-        comparisons=comparisons,
-        report=comparisons.report,
-        dropped=comparisons.dropped,
-        form="control images",
-        sides={"prompt": "caption"},
-        tables=lambda console: print_images(console, images),
-    )
+    return examine_pictures(rows, asked, to_control_comparisons, "control images")

@@ -14,27 +14,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from prefopt.modalities.image import LORA_FILE
 from prefopt.modalities.image.models.denoiser import (
-    ADAPTER,
     Conditions,
     Family,
     add_lora,
     check_conditions,
+    unet_arguments,
 )
 from prefopt.modalities.image.models.pipelines import (
     NETWORK,
     LoadedPipeline,
-    check_pipeline_source,
-    from_files,
     is_pipeline,
+    open_pipeline,
     quiet,
-    stored_dtype,
 )
-from prefopt.modalities.image.models.saving import copy_components, write_network
-from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
+from prefopt.modalities.image.models.saving import copy_components, scaled_lora, write_network
+from prefopt.models.loading import LoraSettings, disable_dropout
 
 FAMILIES: dict[str, Family] = {
     "StableDiffusionControlNetPipeline": "sd",
@@ -42,7 +40,6 @@ FAMILIES: dict[str, Family] = {
 }
 CONTROL = "controlnet"
 """The trained component."""
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 class ControlledNetwork(nn.Module):
@@ -61,6 +58,11 @@ class ControlledNetwork(nn.Module):
     def config(self) -> Any:
         """The base network's."""
         return self.base.config
+
+    def enable_gradient_checkpointing(self) -> None:
+        """In both: gradients pass through the base network too."""
+        for network in (self.base, self.controlnet):
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def forward(
         self,
@@ -92,7 +94,15 @@ class LoadedControl(LoadedPipeline):
         return self._network
 
     def __post_init__(self) -> None:
+        self._join()
+
+    def _join(self) -> None:
         self._network = ControlledNetwork(getattr(self.pipe, NETWORK[self.family]), self.pipe.controlnet)
+
+    def share_base(self, other: LoadedControl) -> None:
+        """Take the other's base network in place of an own copy: it is frozen in both."""
+        setattr(self.pipe, NETWORK[self.family], getattr(other.pipe, NETWORK[other.family]))
+        self._join()
 
 
 def is_control_pipeline(source: str) -> bool:
@@ -122,16 +132,9 @@ def load_control(
         FileNotFoundError, ValueError: no such pipeline, or one that cannot be trained here.
         OSError: weights that are not safetensors.
     """
-    from diffusers import ControlNetModel, DiffusionPipeline
+    from diffusers import ControlNetModel
 
-    family = check_pipeline_source(source, FAMILIES)
-    folder = Path(source).expanduser()
-    if not folder.is_dir():
-        folder = Path(DiffusionPipeline.download(source, use_safetensors=True))
-    kind = resolve_dtype(dtype)
-    if not isinstance(kind, torch.dtype):
-        kind = stored_dtype(folder / NETWORK[family])
-    pipe = from_files(folder, kind, {})
+    pipe, family, folder, kind = open_pipeline(source, dtype, FAMILIES)
     if not isinstance(pipe.controlnet, ControlNetModel):
         raise ValueError(
             f"{source} has several ControlNets or one of another class ({type(pipe.controlnet).__name__}): save a pipeline "
@@ -168,18 +171,11 @@ def denoise_controlled(
         )
     parameter = next(network.parameters())
     device, dtype = parameter.device, parameter.dtype
-    added = None
-    if family == "sdxl":
-        added = {
-            "text_embeds": given["pooled_prompt_embeds"].to(device, dtype),
-            "time_ids": given["time_ids"].to(device),
-        }
     output: Tensor = network(
         x_BCHW.to(device, dtype),
         t_B.to(device).expand(len(x_BCHW)),
-        encoder_hidden_states=given["prompt_embeds"].to(device, dtype),
+        **unet_arguments(family, given, device, dtype),
         control=given["control"].to(device, dtype),
-        added_cond_kwargs=added,
     )
     return output
 
@@ -206,11 +202,6 @@ def write_control(
         write_network(folder / CONTROL, loaded.pipe.controlnet, own)
         copy_components(folder, loaded, but=CONTROL)
         return
-    from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    config = loaded.pipe.controlnet.peft_config[ADAPTER]
-    state = get_peft_model_state_dict(loaded.pipe.controlnet, state_dict=own, adapter_name=ADAPTER)
-    scale = config.lora_alpha / config.r
-    state = {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
-    save_file(state, folder / LORA_FILE)
+    save_file(scaled_lora(loaded.pipe.controlnet, own), folder / LORA_FILE)

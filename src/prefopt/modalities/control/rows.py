@@ -173,9 +173,7 @@ def detect_form(rows: Rows) -> Form:
         needed |= dict(zip(("chosen_condition", "rejected_condition"), sides or (None, None), strict=True))
     absent = [name for name, column in needed.items() if column is None]
     rest = [name for name in rows.columns if name not in needed.values()]
-    hints = "".join(
-        cells.near(name, rest).replace("did you mean", f"for {name}, did you mean") for name in absent
-    )
+    hints = cells.nearest(absent, rest)
     raise ValueError(
         f"{rows.source} has the columns {', '.join(rows.columns)}; needed prompt, image, chosen_condition and "
         "rejected_condition (one image, two conditions), or prompt, chosen_image, rejected_image and condition (two images, "

@@ -25,6 +25,8 @@ class ControlSamples(ImageSamples):
         record: where pictures go.
     """
 
+    _store: CachedControls
+
     def __init__(
         self,
         config: TrainConfig,
@@ -36,9 +38,8 @@ class ControlSamples(ImageSamples):
     ) -> None:
         super().__init__(config, loaded, store, [c["prompt"] for c in conditions], scorer, record)
         self._keys = [c["control"].digest for c in conditions][: len(self.prompts)]
-        self._controls = store
 
     def conditions(self) -> Conditions:
         """Prompts and control images."""
         found = super().conditions()
-        return Conditions({**found.tensors, "control": self._controls.controls(self._keys)})
+        return Conditions({**found.tensors, "control": self._store.controls(self._keys)})

@@ -15,7 +15,7 @@ from torch import Tensor
 from prefopt.comparisons import UnusableItem
 from prefopt.modalities.image.models.pipelines import LoadedPipeline
 from prefopt.modalities.image.pictures import Crop, ImageRef, decode, geometry
-from prefopt.modalities.image.store import CachedImages, chunks
+from prefopt.modalities.image.store import CachedImages
 from prefopt.shards import ShardCache
 
 BATCH = 64
@@ -38,28 +38,13 @@ class CachedControls(CachedImages):
         Raises:
             UnusableItem: a file has gone since it was looked at.
         """
-        broken: dict[str, UnusableItem] = {}
 
-        def compute(batch: list[tuple[str, ImageRef]]) -> list[np.ndarray]:
-            found = []
-            for key, ref in batch:
-                try:
-                    found.append(as_control(ref, self.resolution, self.crop).ravel())
-                except UnusableItem as error:
-                    if error.reason == "missing_image":
-                        raise  # says nothing of the content, which is what the cache would remember
-                    broken[key] = error
-                    found.append(np.zeros(0, np.uint8))
-            return found
+        def read(ref: ImageRef) -> np.ndarray:
+            return as_control(ref, self.resolution, self.crop).ravel()
 
-        wanted = {key: (key, ref) for key, ref in refs.items()}
-        n = self._controls.fill(
-            wanted, compute, chunks(BATCH), shard_items=SHARD_ITEMS, label="Control images", **self.options
+        return self.fill(
+            self._controls, refs, read, list, batch=BATCH, shard_items=SHARD_ITEMS, label="Control images"
         )
-        for key, ref in refs.items():
-            if not len(self._controls[key]) and key not in broken:
-                broken[key] = UnusableItem(f"{ref.name} could not be decoded", "broken_image")
-        return n, broken
 
     def controls(self, keys: Sequence[str]) -> Tensor:
         """(N, 3, H, W) float32 in [0, 1]."""

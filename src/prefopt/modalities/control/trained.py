@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import read_yaml
-from prefopt.modalities.control.models import LORA_FILE, load_control
-from prefopt.worlds import world_of
+from prefopt.modalities.control.models import load_control
+from prefopt.modalities.image import LORA_FILE
+from prefopt.modalities.models import folder_of
 
 
 def load(run: Path) -> Any:
@@ -19,9 +20,8 @@ def load(run: Path) -> Any:
     folder = run / "model"
     if not (folder / LORA_FILE).is_file():
         return load_control(str(folder), trainable=False).pipe
-    source = str(read_yaml(run / "config.yaml")["model"])
-    world = world_of(source)
-    pipe = load_control(str(world.model_dir()) if world else source, trainable=False).pipe
+    source = folder_of(str(read_yaml(run / "config.yaml")["model"]))
+    pipe = load_control(source, trainable=False).pipe
     pipe.controlnet.load_lora_adapter(folder, weight_name=LORA_FILE, prefix=None)
     pipe.controlnet.requires_grad_(False)
     return pipe

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from prefopt.modalities.base import Modality
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
+"""What diffusers calls a file of adapters."""
+
 
 def claims(model: str) -> bool:
     """Whether a folder or hub id holds a pipeline of diffusers."""

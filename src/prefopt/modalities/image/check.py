@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from rich.console import Console
 
 from prefopt.modalities.checking import Asked, Examined
 from prefopt.modalities.image.rows import looks_like_images, to_image_comparisons
+from prefopt.sources.collecting import Comparisons
 from prefopt.sources.files import Rows
 
 
@@ -23,15 +24,20 @@ def examine(rows: Rows, asked: Asked) -> Examined:
     Raises:
         ValueError: a model is given, or no row can be used.
     """
+    return examine_pictures(rows, asked, to_image_comparisons, "images")
+
+
+def examine_pictures(rows: Rows, asked: Asked, read: Callable[..., Comparisons], form: str) -> Examined:
+    """Read rows of pictures with a modality's reader; see `examine`."""
     if asked.model is not None:
         raise ValueError(f"{asked.source} holds images: --model counts the tokens of texts; leave it out")
-    comparisons = to_image_comparisons(rows, thorough=asked.thorough)
+    comparisons = read(rows, thorough=asked.thorough)
     images = comparisons.report.own["images"]
     return Examined(
         comparisons=comparisons,
         report=comparisons.report,
         dropped=comparisons.dropped,
-        form="images",
+        form=form,
         sides={"prompt": "caption"},
         tables=lambda console: print_images(console, images),
     )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from prefopt.comparisons import Encoded, Example
-from prefopt.config import ConfigError, TrainConfig
+from prefopt.comparisons import Encoded, Example, Item, UnusableItem
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.denoising import DenoisingLikelihood
 from prefopt.likelihoods.latents import EncodedLatent
@@ -25,18 +25,20 @@ from prefopt.modalities.image.models.pipelines import (
     load_pipeline,
 )
 from prefopt.modalities.image.models.saving import write_trained
-from prefopt.modalities.image.pictures import ImageRef, geometry
+from prefopt.modalities.image.pictures import ImageRef, decode, geometry, to_pixels
 from prefopt.modalities.image.probe import with_probe
 from prefopt.modalities.image.rows import load_image_comparisons
 from prefopt.modalities.image.samples import ImageSamples, Scorer
 from prefopt.modalities.image.store import CachedImages
-from prefopt.modalities.models import lora_settings, model_folder
-from prefopt.modalities.probes import SampleProbe
+from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
+from prefopt.modalities.probes import SampleProbe, Samples
 from prefopt.modalities.splits import PreparedData, Split, digest, has_ties, merge_dropped, read
 from prefopt.sources.collecting import Comparisons
 from prefopt.sources.hints import recount
 from prefopt.sources.report import Dropped, count_reasons
 from prefopt.worlds import world_of
+
+Loaded = TypeVar("Loaded", bound=LoadedPipeline)
 
 
 def set_up(context: Context) -> Setup:
@@ -122,7 +124,62 @@ def encode_data(
     n_texts = store.add_prompts(list(texts)) if prompts else 0
     note = f"{n_images} images and {n_texts} prompts encoded now, the rest came from the cache"
     context.record.check("latent cache", "note", note)
-    (train, lost), (held_out, also_lost) = (encode(part, store, broken) for part in parts)
+    return settle(
+        context,
+        split,
+        report,
+        dropped,
+        likelihood,
+        broken,
+        pictures=lambda item: (item.sample,),
+        encoded=lambda item: EncodedLatent(
+            item.sample.digest, item.condition["prompt"], sizes_of(item.sample, store)
+        ),
+        shown=lambda item: to_pixels(decode(item.sample), store.resolution, store.crop).pixels_3HW / 2 + 0.5,
+    )
+
+
+def settle(
+    context: Context,
+    split: Split,
+    report: dict[str, Any],
+    dropped: list[Dropped],
+    likelihood: Likelihood,
+    broken: Mapping[str, UnusableItem],
+    *,
+    pictures: Callable[[Item], Sequence[ImageRef]],
+    encoded: Callable[[Item], EncodedLatent],
+    shown: Callable[[Item], Tensor],
+) -> PreparedData:
+    """Examples by the keys of what the caches hold, recorded; rows with a picture that cannot be decoded are dropped.
+
+    Args:
+        context: of the run.
+        split, report, dropped: from `read_rows`.
+        likelihood: for the data's fingerprint.
+        broken: what is wrong with pictures, by digest.
+        pictures: that an item consists of.
+        encoded: an item by its keys.
+        shown: the picture of an item that the report shows of the first pair, (3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: no row is left, or there are ties and nobody said what they mean.
+    """
+
+    def encode(part: Comparisons) -> tuple[list[Encoded[EncodedLatent]], list[Dropped]]:
+        kept: list[Encoded[EncodedLatent]] = []
+        lost: list[Dropped] = []
+        for example in part.examples:
+            digests = [ref.digest for item in example.items for ref in pictures(item)]
+            bad = next((broken[key] for key in digests if key in broken), None)
+            if bad is not None:
+                lost.append(Dropped(part.origins[example.id].row, example.id, bad.reason, str(bad)))
+                continue
+            items = tuple(encoded(item) for item in example.items)
+            kept.append(Encoded(example.id, items, example.comparisons))
+        return kept, lost
+
+    (train, lost), (held_out, also_lost) = encode(split.train), encode(split.held_out)
     if lost or also_lost:
         dropped = merge_dropped(dropped, lost, also_lost)
         report = account(split, train, dropped)
@@ -134,7 +191,7 @@ def encode_data(
     context.objective.check_data(has_ties(train))
     usable = {e.id for e in train}
     first = next(e for e in split.train.examples if e.id in usable)
-    context.record.json("first_pair", first_pair(context, first, store))
+    context.record.json("first_pair", first_pair(context, first, shown))
     fingerprint = digest([*train, *held_out], likelihood.key)
     why = split.not_held_out or (None if held_out else "no held-out image could be decoded")
     return PreparedData(train, held_out, split.prompts, report, dropped, fingerprint, why)
@@ -150,23 +207,52 @@ def finish(
     **more: Any,
 ) -> Setup:
     """What offline and online methods share, once their data and likelihood are known."""
-    config, accelerator = context.config, context.accelerator
-    prompts = prompts[: config.sample_prompts]
+    prompts = prompts[: context.config.sample_prompts]
     store.add_prompts(prompts)
+    return conclude(
+        context,
+        loaded,
+        likelihood,
+        data,
+        samples=lambda scorer: ImageSamples(context.config, loaded, store, prompts, scorer, context.record),
+        load=load_pipeline,
+        write=write_trained,
+        **more,
+    )
+
+
+def conclude(
+    context: Context,
+    loaded: Loaded,
+    likelihood: Any,
+    data: PreparedData,
+    *,
+    samples: Callable[[Scorer | None], Samples],
+    load: Callable[..., LoadedPipeline],
+    write: Callable[[Path, Loaded, Any], None],
+    **more: Any,
+) -> Setup:
+    """The set-up of a pipeline whose caches are filled; its encoders leave memory here.
+
+    Args:
+        context: of the run.
+        loaded: the policy's pipeline.
+        likelihood, data, more: see `Setup`.
+        samples: through the run, by what they are scored with.
+        load: a frozen pipeline to be the reference.
+        write: what was trained, into a folder.
+    """
+    config = context.config
     free(loaded, "vae", "text_encoders")
-    if config.gradient_checkpointing == "auto":
-        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
     if config.gradient_checkpointing:
         network: Any = loaded.model
         network.enable_gradient_checkpointing()
     scorer = find_scorer(context)
-    reference_source = config.model if config.reference_model is None else config.reference_model
+    source = config.model if config.reference_model is None else config.reference_model
 
     def load_reference() -> nn.Module:
-        other = load_pipeline(
-            model_folder(reference_source, accelerator), dtype=weight_dtype(config), trainable=False
-        )
-        return other.model
+        folder = model_folder(source, context.accelerator)
+        return load(folder, dtype=weight_dtype(config), trainable=False).model
 
     return Setup(
         policy=loaded,
@@ -178,19 +264,11 @@ def finish(
             loaded.model, optim=config.optim, reference_resident=resident
         ),
         probe=lambda reference: SampleProbe(
-            ImageSamples(config, loaded, store, prompts, scorer, context.record),
-            loaded.model,
-            accelerator,
-            context.record,
+            samples(scorer), loaded.model, context.accelerator, context.record
         ),
-        save=lambda folder, state: write_trained(folder, loaded, state),
+        save=lambda folder, state: write(folder, loaded, state),
         **more,
     )
-
-
-def weight_dtype(config: TrainConfig) -> str:
-    """bf16 weights round away updates at usual learning rates: full fine-tuning keeps float32."""
-    return config.dtype if config.dtype != "auto" or config.use_peft else "float32"
 
 
 def load_policy(context: Context, source: str) -> LoadedPipeline:
@@ -240,25 +318,6 @@ def find_scorer(context: Context) -> Scorer | None:
     return method
 
 
-def encode(
-    part: Comparisons, store: CachedImages, broken: dict[str, Any]
-) -> tuple[list[Encoded[EncodedLatent]], list[Dropped]]:
-    """Examples by the keys of what the store holds; rows with an image that cannot be decoded are dropped."""
-    found: list[Encoded[EncodedLatent]] = []
-    dropped: list[Dropped] = []
-    for example in part.examples:
-        bad = next((broken[k] for item in example.items if (k := item.sample.digest) in broken), None)
-        if bad is not None:
-            dropped.append(Dropped(part.origins[example.id].row, example.id, bad.reason, str(bad)))
-            continue
-        items = tuple(
-            EncodedLatent(i.sample.digest, i.condition["prompt"], sizes_of(i.sample, store))
-            for i in example.items
-        )
-        found.append(Encoded(example.id, items, example.comparisons))
-    return found, dropped
-
-
 def sizes_of(ref: ImageRef, store: CachedImages) -> tuple[int, int, int, int, int, int]:
     """Original height and width, crop top and left, target height and width."""
     _, (left, top) = geometry(ref.size, store.resolution, store.crop)
@@ -266,21 +325,13 @@ def sizes_of(ref: ImageRef, store: CachedImages) -> tuple[int, int, int, int, in
     return height, width, top, left, store.resolution, store.resolution
 
 
-def first_pair(context: Context, example: Example, store: CachedImages) -> dict[str, Any]:
-    """The first example as the model sees it: prompt, and images cropped to the run's resolution."""
-    from prefopt.modalities.image.pictures import decode, to_pixels
-
+def first_pair(context: Context, example: Example, shown: Callable[[Item], Tensor]) -> dict[str, Any]:
+    """The first example as the model sees it: prompt, and pictures cropped to the run's resolution."""
     edge = example.comparisons[0]
     ends = [("chosen", edge.first)] + ([] if edge.second is None else [("rejected", edge.second)])
     sides = []
     for name, index in ends:
         item = example.items[index]
-        pixels = to_pixels(decode(item.sample), store.resolution, store.crop).pixels_3HW
-        sides.append(
-            {
-                "name": name,
-                "prompt": item.condition["prompt"],
-                "image": context.record.picture(f"first-{name}", pixels / 2 + 0.5),
-            }
-        )
+        path = context.record.picture(f"first-{name}", shown(item))
+        sides.append({"name": name, "prompt": item.condition["prompt"], "image": path})
     return {"id": example.id, "outcome": list(edge.outcome), "sides": sides}

@@ -42,11 +42,11 @@ def set_up(context: Context) -> Setup:
     """Prompts first, then the pipeline, the judge and the sampler.
 
     Raises:
-        ConfigError, ValueError, OSError: see `image.set_up`; a schedule whose steps have no density.
+        ConfigError, ValueError, OSError: see `image.setup.set_up`; a schedule whose steps have no density.
     """
     config, accelerator = context.config, context.accelerator
     method = methods.find(config.method)
-    assert method is not None  # `image.set_up` found it
+    assert method is not None  # `image.setup.set_up` found it
     if config.reference == "cached":
         raise ConfigError(
             f"reference=cached is of no use to {config.method}: its states are new in every round. Leave reference out"

@@ -24,9 +24,9 @@ from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image.models.latent_reward import LatentRewardModel
 from prefopt.modalities.image.models.pipelines import check_pipeline_source, load_pipeline
-from prefopt.modalities.image.offline import encode_data, make_store, read_data, weight_dtype
+from prefopt.modalities.image.offline import encode_data, make_store, read_data
 from prefopt.modalities.image.online import stochastic
-from prefopt.modalities.models import model_folder
+from prefopt.modalities.models import model_folder, weight_dtype
 
 PROBED = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """Places along the judge's timesteps, cleanest first, at which held-out accuracy is logged."""
@@ -49,13 +49,11 @@ def set_up(context: Context) -> Setup:
     """Pairs first, then the pipeline's latents, then the judge made of its network.
 
     Raises:
-        ConfigError, ValueError, OSError: see `image.set_up`.
+        ConfigError, ValueError, OSError: see `image.setup.set_up`.
     """
     config, accelerator = context.config, context.accelerator
     if config.use_peft:
         raise ConfigError("use_peft is not possible for lrm: the whole judge is trained")
-    if config.gradient_checkpointing == "auto":
-        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source)
     split, report, dropped = read_data(context)

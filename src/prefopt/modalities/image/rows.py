@@ -190,9 +190,7 @@ def detect_form(rows: Rows) -> Form:
         needed |= {"chosen_image": chosen, "rejected_image": rejected}
     absent = [name for name, column in needed.items() if column is None]
     rest = [name for name in rows.columns if name not in needed.values()]
-    hints = "".join(
-        cells.near(name, rest).replace("did you mean", f"for {name}, did you mean") for name in absent
-    )
+    hints = cells.nearest(absent, rest)
     raise ValueError(
         f"{rows.source} has the columns {', '.join(rows.columns)}; needed a prompt (or caption) and chosen_image and "
         "rejected_image, or jpg_0, jpg_1 and label_0 (Pick-a-Pic), or image and label for single images; a folder of "

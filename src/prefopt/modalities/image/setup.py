@@ -18,7 +18,7 @@ def set_up(context: Context) -> Setup:
     """
     config = context.config
     method = methods.find(config.method)
-    check_precision(config)
+    check_settings(config)
     if method is not None and method.rows == "prompts":
         from prefopt.modalities.image.online import set_up as set_up_online
 
@@ -32,10 +32,12 @@ def set_up(context: Context) -> Setup:
     return set_up_offline(context)
 
 
-def check_precision(config: TrainConfig) -> None:
-    """Raise ConfigError for weights that no optimizer here can train."""
+def check_settings(config: TrainConfig) -> None:
+    """Raise ConfigError for settings that no diffusion model is trained with, before anything is read."""
     if config.dtype == "float16" and not config.use_peft:
         raise ConfigError(
             "dtype=float16 is not possible when all weights are trained: small gradients and Adam's epsilon round to 0, "
             "and the network diverges. Leave dtype out (float32, whatever the files hold), or set use_peft=true"
         )
+    if config.gradient_checkpointing == "auto":
+        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")

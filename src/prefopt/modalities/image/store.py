@@ -10,8 +10,8 @@ Legend: N items, C channels, H W latent height and width.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from prefopt.modalities.image.models.pipelines import LoadedPipeline, borrowed, 
 from prefopt.modalities.image.models.tensors import encode_images, encode_prompts, encode_unconditional
 from prefopt.modalities.image.pictures import Crop, ImageRef, decode, problem, to_pixels
 from prefopt.shards import ShardCache
+
+T = TypeVar("T")
 
 IMAGE_BATCH = 8
 PROMPT_BATCH = 32
@@ -61,39 +63,75 @@ class CachedImages:
         Raises:
             UnusableItem: a file has gone since it was looked at.
         """
+
+        def read(ref: ImageRef) -> Tensor:
+            return to_pixels(decode(ref), self.resolution, self.crop).pixels_3HW
+
+        def encode(pixels: list[Tensor]) -> np.ndarray:
+            mean_NCHW, std_NCHW = encode_images(self.loaded, torch.stack(pixels))
+            return torch.cat([mean_NCHW.flatten(1), std_NCHW.flatten(1)], 1).cpu().numpy()
+
+        with borrowed(self.loaded, "vae"):
+            return self.fill(
+                self._latents, refs, read, encode, batch=IMAGE_BATCH, shard_items=SHARD_ITEMS, label="Latents"
+            )
+
+    def fill(
+        self,
+        cache: ShardCache,
+        refs: Mapping[str, ImageRef],
+        read: Callable[[ImageRef], T],
+        encode: Callable[[list[T]], Iterable[np.ndarray]],
+        *,
+        batch: int,
+        shard_items: int,
+        label: str,
+    ) -> tuple[int, dict[str, UnusableItem]]:
+        """Put pictures that a cache lacks into it, and remember those that cannot be decoded as nothing.
+
+        Args:
+            cache: of vectors by content key.
+            refs: pictures by content key.
+            read: decodes one, or raises `UnusableItem`.
+            encode: a vector for each of those that were read.
+            batch: pictures at once.
+            shard_items: vectors a file.
+            label: for the progress bar.
+
+        Returns:
+            How many were computed, and what is wrong with those that cannot be decoded, now or in an earlier run.
+
+        Raises:
+            UnusableItem: a file has gone since it was looked at.
+        """
         broken: dict[str, UnusableItem] = {}
 
-        def compute(batch: list[tuple[str, ImageRef]]) -> list[np.ndarray]:
-            pixels: dict[int, Tensor] = {}
-            for n, (key, ref) in enumerate(batch):
+        def compute(items: list[tuple[str, ImageRef]]) -> list[np.ndarray]:
+            found: dict[int, T] = {}
+            for n, (key, ref) in enumerate(items):
                 try:
-                    pixels[n] = to_pixels(decode(ref), self.resolution, self.crop).pixels_3HW
+                    found[n] = read(ref)
                 except UnusableItem as error:
                     if error.reason == "missing_image":
                         raise  # says nothing of the content, which is what the cache would remember
                     broken[key] = error
-            vectors = [np.zeros(0, np.float16)] * len(batch)  # nothing: looked at, and of no use
-            if pixels:
-                mean_NCHW, std_NCHW = encode_images(self.loaded, torch.stack(list(pixels.values())))
-                both_ND = torch.cat([mean_NCHW.flatten(1), std_NCHW.flatten(1)], 1).cpu().numpy()
-                for n, vector in zip(pixels, both_ND, strict=True):
+            vectors = [np.zeros(0, cache.dtype)] * len(items)  # nothing: looked at, and of no use
+            if found:
+                for n, vector in zip(found, encode(list(found.values())), strict=True):
                     vectors[n] = vector
             return vectors
 
         wanted = {key: (key, ref) for key, ref in refs.items()}
-        with borrowed(self.loaded, "vae"):
-            n = self._latents.fill(
-                wanted, compute, chunks(IMAGE_BATCH), shard_items=SHARD_ITEMS, label="Latents", **self.options
-            )
+        computed = cache.fill(
+            wanted, compute, chunks(batch), shard_items=shard_items, label=label, **self.options
+        )
         for key, ref in refs.items():
-            if (
-                not len(self._latents[key]) and key not in broken
-            ):  # found by another process, or an earlier run
+            if not len(cache[key]) and key not in broken:  # found by another process, or an earlier run
                 broken[key] = problem(ref) or UnusableItem(
-                    f"{ref.name} could not be decoded in an earlier run; now it can: remove {self._latents.folder}",
+                    f"{ref.name} could not be decoded in an earlier run; now it can: remove {cache.folder}",
                     "broken_image",
                 )
-        return n, broken
+        return computed, broken
 
     def add_prompts(self, prompts: Sequence[str]) -> int:
         """Encode texts that the cache lacks; returns how many."""

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import read_yaml
+from prefopt.modalities.image import LORA_FILE
 from prefopt.modalities.image.models.latent_reward_files import is_judge
 from prefopt.modalities.image.models.pipelines import load_pipeline
-from prefopt.worlds import world_of
+from prefopt.modalities.models import folder_of
 
 
 def load(run: Path) -> Any:
@@ -18,12 +19,9 @@ def load(run: Path) -> Any:
         OSError: there is none, or the pipeline that its adapters belong to has gone.
     """
     folder = run / "model"
-    if (folder / "pytorch_lora_weights.safetensors").is_file() and not (
-        folder / "model_index.json"
-    ).is_file():
-        source = str(read_yaml(run / "config.yaml")["model"])
-        world = world_of(source)
-        loaded = load_pipeline(str(world.model_dir()) if world else source, trainable=False)
+    if (folder / LORA_FILE).is_file() and not (folder / "model_index.json").is_file():
+        source = folder_of(str(read_yaml(run / "config.yaml")["model"]))
+        loaded = load_pipeline(source, trainable=False)
         loaded.pipe.load_lora_weights(folder)
         loaded.denoiser.requires_grad_(False)
         return loaded.pipe

@@ -179,9 +179,7 @@ def detect_schema(rows: Rows) -> Schema:
         needed = ("prompt", "completion", "label")
     absent = [name for name in needed if name not in columns]
     rest = [name for name in columns if name not in COLUMNS["paired"]]
-    hints = "".join(
-        cells.near(name, rest).replace("did you mean", f"for {name}, did you mean") for name in absent
-    )
+    hints = cells.nearest(absent, rest)
     raise ValueError(
         f"{rows.source} has the columns {', '.join(columns)}; needed chosen and rejected, with prompt, for pairs, or "
         f"prompt, completion and label for single samples. Missing: {', '.join(absent)}{hints}"

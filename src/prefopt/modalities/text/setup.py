@@ -16,7 +16,7 @@ from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
-from prefopt.modalities.models import lora_settings, model_folder
+from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.probes import SampleProbe
 from prefopt.modalities.splits import PreparedData, digest, has_ties, merge_dropped, prompt_key, read
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
@@ -83,8 +83,7 @@ def set_up(context: Context) -> Setup:
         context.console.say(untold)
 
     lora = lora_settings(config)
-    # bf16 weights round away updates at usual learning rates, so full fine-tuning keeps float32 weights
-    dtype = config.dtype if config.dtype != "auto" or lora is not None else "float32"
+    dtype = weight_dtype(config)
     policy = load_model(
         source,
         dtype=dtype,

@@ -7,21 +7,15 @@ from typing import Any
 import torch
 
 from prefopt.config import TrainConfig
+from prefopt.modalities.models import folder_of, weight_dtype
 from prefopt.models.loading import load_model
 from prefopt.models.sources import check_causal
 from prefopt.models.tokenizers import check_reference
-from prefopt.worlds import world_of
 
 
 def source_folder(config: TrainConfig) -> str:
     """Folder or hub id of the reference: the starting model, or the one named."""
     return folder_of(config.reference_model or config.model)
-
-
-def folder_of(source: str) -> str:
-    """A model's source, a world replaced by the folder of its model."""
-    world = world_of(source)
-    return str(world.model_dir()) if world is not None else source
 
 
 def check_start(config: TrainConfig, tokenizer: Any) -> None:
@@ -34,11 +28,9 @@ def check_start(config: TrainConfig, tokenizer: Any) -> None:
 
 def loaded(config: TrainConfig, source: str) -> Any:
     """A frozen model on the device that training would use."""
-    # as a run loads it
-    dtype = "float32" if config.dtype == "auto" and not config.use_peft else config.dtype
     network: Any = load_model(
         source,
-        dtype=dtype,
+        dtype=weight_dtype(config),  # as a run loads it
         load_in_4bit=config.load_in_4bit,
         attn_implementation=config.attn_implementation,
         trainable=False,

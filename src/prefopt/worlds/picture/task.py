@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -35,7 +34,6 @@ SIZES = {"small": 2.4, "large": 3.8}
 
 ATTRIBUTES = {"shape": SHAPES, "colour": tuple(COLOURS), "place": tuple(PLACES), "size": tuple(SIZES)}
 """Values of each attribute; an attribute row holds one index for each, in this order."""
-N_CAPTIONS = math.prod(map(len, ATTRIBUTES.values()))
 
 GROUND = 0.12
 SATURATION = (0.3, 1.0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from prefopt.modalities.control.report.loading import loading
 from prefopt.modalities.image.report import ImageAccount
+from prefopt.modalities.image.report.loading import is_lora
 from prefopt.report.account import CardFront, Loading
 from prefopt.report.load import Run
+from prefopt.report.loading import read_json
 
 
 class ControlAccount(ImageAccount):
@@ -15,11 +15,7 @@ class ControlAccount(ImageAccount):
 
     def recognises(self, run: Run) -> bool:
         """Whether the saved pipeline has a ControlNet."""
-        try:
-            index = json.loads((run.folder / "model" / "model_index.json").read_text("utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(index, dict) and "controlnet" in index
+        return "controlnet" in read_json(run.folder / "model" / "model_index.json")
 
     def loading(self, run: Run) -> Loading:
         """See `loading.py`."""
@@ -27,7 +23,7 @@ class ControlAccount(ImageAccount):
 
     def front(self, run: Run) -> CardFront:
         """What the hub knows how to draw with."""
-        lora = ["lora"] if loading(run).adapter else []
+        lora = ["lora"] if is_lora(run) else []
         return CardFront("text-to-image", ["text-to-image", "diffusers", "controlnet", *lora])
 
 

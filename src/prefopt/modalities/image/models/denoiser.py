@@ -147,24 +147,31 @@ def denoise(
     parameter = next(denoiser.parameters())
     device, dtype = parameter.device, parameter.dtype
     x_BCHW, t_B = x_BCHW.to(device, dtype), t_B.to(device).expand(len(x_BCHW))
-    embeds_BSD = given["prompt_embeds"].to(device, dtype)
     if family == "sd3":
         return denoiser(
             hidden_states=x_BCHW,
             timestep=t_B,
-            encoder_hidden_states=embeds_BSD,
+            encoder_hidden_states=given["prompt_embeds"].to(device, dtype),
             pooled_projections=given["pooled_prompt_embeds"].to(device, dtype),
             return_dict=False,
         )[0]
+    return denoiser(x_BCHW, t_B, **unet_arguments(family, given, device, dtype), return_dict=False)[0]
+
+
+def unet_arguments(
+    family: Family, given: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Prompts and sizes under the names that a U-Net's `forward` has for them."""
     added = None
     if family == "sdxl":
         added = {
             "text_embeds": given["pooled_prompt_embeds"].to(device, dtype),
             "time_ids": given["time_ids"].to(device),
         }
-    return denoiser(
-        x_BCHW, t_B, encoder_hidden_states=embeds_BSD, added_cond_kwargs=added, return_dict=False
-    )[0]
+    return {
+        "encoder_hidden_states": given["prompt_embeds"].to(device, dtype),
+        "added_cond_kwargs": added,
+    }
 
 
 def check_conditions(family: Family, given: Mapping[str, Tensor], rows: int) -> None:

@@ -237,9 +237,34 @@ def load_pipeline(
         >>> loaded = load_pipeline("stable-diffusion-v1-5/stable-diffusion-v1-5")  # doctest: +SKIP
         >>> conditions = encode_prompts(loaded, ["a red cube"])                    # doctest: +SKIP
     """
+    pipe, family, folder, kind = open_pipeline(source, dtype)
+    loaded = LoadedPipeline(pipe, family, source, folder, _dtype=kind)
+    network: Any = loaded.denoiser
+    disable_dropout(network)
+    network.requires_grad_(trainable and lora is None)
+    if lora is not None and trainable:
+        loaded.adapter = add_lora(family, network, lora)
+    network.eval()  # dropout is the only thing train mode would switch on, and it is off
+    return loaded
+
+
+def open_pipeline(
+    source: str, dtype: str, families: Mapping[str, Family] = FAMILIES
+) -> tuple[Any, Family, Path, torch.dtype]:
+    """A pipeline as its files hold it, its family, its folder on this machine and its dtype.
+
+    Args:
+        source: folder saved by `save_pretrained`, or a hub id.
+        dtype: "auto" for that of the network's file, or a dtype's name.
+        families: by the class of the pipeline.
+
+    Raises:
+        FileNotFoundError, ValueError: no pipeline, or of a class that cannot be trained here.
+        OSError: weights that are not safetensors.
+    """
     from diffusers import DiffusionPipeline
 
-    family = check_pipeline_source(source)
+    family = check_pipeline_source(source, families)
     folder = Path(source).expanduser()
     if not folder.is_dir():
         folder = Path(DiffusionPipeline.download(source, use_safetensors=True))
@@ -247,19 +272,12 @@ def load_pipeline(
     if not isinstance(kind, torch.dtype):
         kind = stored_dtype(folder / NETWORK[family])
     pipe = from_files(folder, kind, {})
-    loaded = LoadedPipeline(pipe, family, source, folder, _dtype=kind)
-    network: Any = loaded.denoiser
-    if network.config.get("time_cond_proj_dim") is not None:
+    if getattr(pipe, NETWORK[family]).config.get("time_cond_proj_dim") is not None:
         raise ValueError(
             f"{source} was distilled to take the guidance scale as an input (time_cond_proj_dim); start from the "
             "model that it was distilled from"
         )
-    disable_dropout(network)
-    network.requires_grad_(trainable and lora is None)
-    if lora is not None and trainable:
-        loaded.adapter = add_lora(family, network, lora)
-    network.eval()  # dropout is the only thing train mode would switch on, and it is off
-    return loaded
+    return pipe, family, folder, kind
 
 
 def stored_dtype(folder: Path) -> torch.dtype:

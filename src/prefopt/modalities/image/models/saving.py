@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prefopt.modalities.image.models.denoiser import ADAPTER
 from prefopt.modalities.image.models.pipelines import NETWORK, LoadedPipeline, component_classes
 
 
@@ -39,18 +40,28 @@ def write_trained(
 
 def _write_lora(folder: Path, loaded: LoadedPipeline, state_dict: Mapping[str, Tensor] | None) -> None:
     from diffusers.utils import convert_state_dict_to_diffusers
-    from peft import get_peft_model_state_dict
 
-    network: Any = loaded.denoiser
-    config = network.peft_config[loaded.adapter]
-    state = get_peft_model_state_dict(network, state_dict=state_dict, adapter_name=loaded.adapter)
-    scale = config.lora_alpha / config.r
-    state = {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
+    state = scaled_lora(loaded.denoiser, state_dict)
     if loaded.family != "sd3":
         state = convert_state_dict_to_diffusers(state)
     loaded.pipe.save_lora_weights(
         folder, **{f"{NETWORK[loaded.family]}_lora_layers": state}, safe_serialization=True
     )
+
+
+def scaled_lora(network: Any, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """A network's adapters on the CPU, their scale alpha / r multiplied into them.
+
+    Args:
+        network: of diffusers, with adapters.
+        state_dict: of the network, where its parameters are sharded.
+    """
+    from peft import get_peft_model_state_dict
+
+    config = network.peft_config[ADAPTER]
+    state = get_peft_model_state_dict(network, state_dict=state_dict, adapter_name=ADAPTER)
+    scale = config.lora_alpha / config.r
+    return {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
 
 
 def write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:

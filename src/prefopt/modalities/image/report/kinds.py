@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from prefopt.modalities.image import LORA_FILE
 from prefopt.report.load import Run
 
 
@@ -16,5 +17,5 @@ def looks_like_images(run: Run) -> bool:
     """True where a folder without a manifest looks like a run on images."""
     model = run.folder / "model"
     return isinstance(run.data.get("images"), Mapping) or any(
-        (model / name).is_file() for name in ("model_index.json", "pytorch_lora_weights.safetensors")
+        (model / name).is_file() for name in ("model_index.json", LORA_FILE)
     )

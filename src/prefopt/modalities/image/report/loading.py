@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prefopt.modalities.image import LORA_FILE
 from prefopt.modalities.image.report.kinds import is_judge
 from prefopt.report.account import Loading
 from prefopt.report.format import finite
 from prefopt.report.load import Run
 from prefopt.report.loading import base_model, folder_name, is_adapter, read_json
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 def loading(run: Run) -> Loading:
@@ -49,10 +49,22 @@ def is_lora(run: Run) -> bool:
     return is_adapter(run) or is_adapter(run, LORA_FILE)
 
 
-def code(run: Run) -> str:
-    """Python that loads the pipeline and uses it."""
+def code(
+    run: Run,
+    load_lora: str = "pipe.load_lora_weights({folder})",
+    imports: Sequence[str] = (),
+    given: str = "",
+) -> str:
+    """Python that loads the pipeline and uses it.
+
+    Args:
+        run: the run.
+        load_lora: the line that puts adapters from `{folder}` on.
+        imports: further ones.
+        given: to the pipeline, beside the prompt.
+    """
     folder = folder_name(run)
-    imports = ["import torch", "from diffusers import DiffusionPipeline"]
+    imports = ["import torch", "from diffusers import DiffusionPipeline", *imports]
     adapter, base = is_lora(run), base_model(run)
     source, index = folder, run.folder / "model" / "model_index.json"
     if adapter:
@@ -64,7 +76,7 @@ def code(run: Run) -> str:
     absent = [f", {name}=None" for name, value in read_json(index).items() if _is_left_out(name, value)]
     load = [f"pipe = DiffusionPipeline.from_pretrained({source}{''.join(absent)})"]
     if adapter:
-        load.append(f"pipe.load_lora_weights({folder})")
+        load.append(load_lora.format(folder=folder))
     return "\n".join(
         [
             *imports,
@@ -72,7 +84,7 @@ def code(run: Run) -> str:
             *load,
             'pipe.to("cuda" if torch.cuda.is_available() else "cpu")',
             "",
-            f'image = pipe("Your prompt"{_sampling(run)}).images[0]',
+            f'image = pipe("Your prompt"{given}{_sampling(run)}).images[0]',
             'image.save("image.png")',
         ]
     )
