@@ -11,8 +11,8 @@ from prefopt.config import ConfigError, TrainConfig, resolve
 NEEDED = {"method": "dpo", "model": "m", "data": "d"}
 
 
-def kind_of(method: str, model: str):
-    return IMAGE if model == "pipe" else TEXT
+def kind_of(config: TrainConfig):
+    return IMAGE if config.model == "pipe" else TEXT
 
 
 def refused(**given: object) -> str:
@@ -92,8 +92,8 @@ def test_a_value_that_cannot_be_does_not_hide_a_misspelt_key():
 def test_what_comes_of_a_method_s_defaults_is_its_own_affair():
     """`lpo` brings keys of sampling with it; on a text model the method is refused, not its keys."""
 
-    def never(method: str, model: str):
-        raise ConfigError(f"{method} trains image models")
+    def never(config: TrainConfig):
+        raise ConfigError(f"{config.method} trains image models")
 
     with pytest.raises(ConfigError, match=r"^lpo trains image models$"):
         resolve(NEEDED, {"method": "lpo"}, kind_of=never)

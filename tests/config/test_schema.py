@@ -64,6 +64,7 @@ KEYS = [
     "text_projection",
     "shared_noise",
     "consistency",
+    "controlnet",
     "resolution",
     "crop",
     "prompt_dropout",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 
 from prefopt import methods
-from prefopt.config import ConfigError
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.modalities import find
 from prefopt.modalities.fit import fits, kind_for
+
+
+def given(method: str, model: str, **keys: str) -> TrainConfig:
+    return TrainConfig(method=method, model=model, data="d", **keys)
 
 
 @pytest.mark.parametrize(
@@ -20,12 +24,16 @@ def test_a_method_fits_models_that_have_what_it_trains(name, text, image):
 
 @pytest.mark.parametrize("method", ["dpo", "dpo+0.2*kto", "ssapo", "kto"])
 def test_text_methods_train_the_text_world(method):
-    assert kind_for(method, "world:text").name == "text"
+    assert kind_for(given(method, "world:text")).name == "text"
 
 
 @pytest.mark.parametrize("method", ["dpo", "dpo+0.5*mapo", "lpo", "lrm"])
 def test_image_methods_train_the_picture_world(method):
-    assert kind_for(method, "world:picture").name == "image"
+    assert kind_for(given(method, "world:picture")).name == "image"
+
+
+def test_a_controlnet_beside_a_base_pipeline_makes_it_a_control_model():
+    assert kind_for(given("condition_po", "world:picture", controlnet="new")).name == "control"
 
 
 @pytest.mark.parametrize(
@@ -53,5 +61,5 @@ def test_image_methods_train_the_picture_world(method):
 )
 def test_what_does_not_fit_is_refused(method, model, message):
     with pytest.raises(ConfigError) as error:
-        kind_for(method, model)
+        kind_for(given(method, model))
     assert str(error.value) == message

@@ -17,13 +17,13 @@ from prefopt.config.values import briefly
 
 
 def resolve(
-    *layers: Mapping[str, Any], kind_of: Callable[[str, str], Kind] | None = None
+    *layers: Mapping[str, Any], kind_of: Callable[[TrainConfig], Kind] | None = None
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """Merge layers (later wins) over the method's defaults into a configuration and objective hyper-parameters.
 
     Args:
         layers: keys and values.
-        kind_of: what a method trains, given the method and the model: `prefopt.modalities.fit.kind_for`. Without it, keys
+        kind_of: what a configuration trains: `prefopt.modalities.fit.kind_for`. Without it, keys
             that mean nothing in this run are left to the run to refuse.
 
     Returns:
@@ -57,7 +57,7 @@ def resolve(
             raise refusal(method, own, unknown, {}) from None
         raise
     if kind_of is not None:
-        check_keys(config, kind_of(method, config.model), unknown)
+        check_keys(config, kind_of(config), unknown)
     elif unknown:
         raise refusal(method, own, unknown, {})
     return config, rest

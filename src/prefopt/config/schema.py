@@ -6,6 +6,7 @@ from typing import get_args
 
 from pydantic import ConfigDict
 
+from prefopt.config.keys.control import ControlKeys
 from prefopt.config.keys.course import CourseKeys
 from prefopt.config.keys.data import DataKeys
 from prefopt.config.keys.denoising import DenoisingKeys
@@ -55,6 +56,7 @@ class TrainConfig(
     ScorerKeys,
     DenoisingKeys,
     ImageKeys,
+    ControlKeys,
     RewardModelKeys,
     SamplingKeys,
     JudgeKeys,

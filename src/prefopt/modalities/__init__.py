@@ -15,11 +15,22 @@ from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from prefopt.modalities.base import Modality
 from prefopt.worlds import world_modality
 
-__all__ = ["UNCLAIMED", "Modality", "all_modalities", "find", "first", "of_model", "of_rows", "of_run"]
+__all__ = [
+    "UNCLAIMED",
+    "Modality",
+    "all_modalities",
+    "find",
+    "first",
+    "of_config",
+    "of_model",
+    "of_rows",
+    "of_run",
+]
 
 UNCLAIMED = "text"
 """What a model or a table is taken for that nobody claims, such as a hub id: its set-up says best what is missing."""
@@ -65,6 +76,14 @@ def find(name: str) -> Modality:
     if name not in known:
         raise ValueError(f"there is no modality {name!r}; there are {', '.join(known)}")
     return known[name]
+
+
+def of_config(config: Any) -> Modality:
+    """The modality of what a configuration trains: that whose key it sets, or its model's."""
+    for modality in all_modalities().values():
+        if modality.key is not None and getattr(config, modality.key, None) is not None:
+            return modality
+    return of_model(config.model)
 
 
 @cache

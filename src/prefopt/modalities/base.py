@@ -47,6 +47,7 @@ class Modality:
         model: what a model of it is, for errors.
         claims: whether a folder or hub id holds such a model. The modality with more traits is asked first.
         package: `__name__` of the folder's `__init__.py`.
+        key: a key of the configuration that makes a model of another modality one of this, where there is one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Modality:
     model: str
     claims: Callable[[str], bool]
     package: str
+    key: str | None = None
 
     def part(self, name: str) -> Any:
         """One of the folder's modules.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prefopt import methods
-from prefopt.config import ConfigError
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.methods import Method
-from prefopt.modalities import all_modalities, of_model
+from prefopt.modalities import all_modalities, of_config
 from prefopt.modalities.base import Modality
 
 WELL_KNOWN = ("dpo", "ipo", "kto", "diffusion_dpo")
@@ -23,8 +23,8 @@ def least(trait: str) -> Modality:
     return min(having, key=lambda kind: (kind.name != trait, len(kind.traits)))
 
 
-def kind_for(method: str, model: str) -> Modality:
-    """The modality of a model, if a method, or every term of a sum, can train it.
+def kind_for(config: TrainConfig) -> Modality:
+    """The modality of what a configuration trains, if its method, or every term of a sum, can train it.
 
     Raises:
         ConfigError: a term is for models of another modality, or cannot be a term; there is no world of that name.
@@ -32,23 +32,25 @@ def kind_for(method: str, model: str) -> Modality:
     from prefopt.objectives import registry
 
     try:
-        kind = of_model(model)
+        kind = of_config(config)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    names = [name for _, name in registry.parse(method)]
+    names = [name for _, name in registry.parse(config.method)]
     for name in names:
         term = methods.find(name)
         if term is None:
             continue
         if not fits(term, kind):
             wanted = least(term.modality)
+            beside = "" if wanted.key is None else f" (or {wanted.key}=... beside this one)"
             known = [n for n in WELL_KNOWN if fits(methods.all_methods()[n], kind)][:3]
             raise ConfigError(
-                f"{name} trains {wanted.noun} models, and {model} is not one: give {wanted.model} as model, or take a "
+                f"{name} trains {wanted.noun} models, and {config.model} is not one: give {wanted.model} as model{beside}, "
+                f"or take a "
                 f"method for {kind.noun} models, such as {', '.join(known[:-1])} or {known[-1]}"
             )
         if len(names) > 1 and "usual_scores" not in term.traits:
             raise ConfigError(
-                f"{name} has scores of its own and cannot be a term of a sum: run it alone; given {method}"
+                f"{name} has scores of its own and cannot be a term of a sum: run it alone; given {config.method}"
             )
     return kind

@@ -37,7 +37,7 @@ def train(
     method = methods.find(config.method)
     if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)
-    modality = kind_for(config.method, config.model)
+    modality = kind_for(config)
     check_keys(config, modality)
     answers = answers_of(modality, config.model, method.name)
     if method.stages == "oracle":

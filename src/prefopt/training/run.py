@@ -85,7 +85,7 @@ def run(
         StopRun: training cannot go on; the folder keeps everything up to there.
     """
     objective = build_objective(config, hyper)
-    modality = kind_for(config.method, config.model)
+    modality = kind_for(config)
     check_keys(config, modality)
     check_trackers(config.report_to)
     folder = run_folder(config)

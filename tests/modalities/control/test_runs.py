@@ -141,3 +141,85 @@ def test_conditions_need_a_controlnet(pipelines, data, tmp_path):
         ConfigError, match=r"condition_po trains control models.*give the folder of a diffusers ControlNet"
     ):
         train("condition_po", pipelines("sd"), data, tmp_path / "run")
+
+
+# -- a ControlNet beside a base pipeline ---------------------------------------------------------------------
+
+
+def drawn_by(folder: Path) -> bytes:
+    pipe = DiffusionPipeline.from_pretrained(folder, safety_checker=None)
+    assert type(pipe).__name__.endswith("ControlNetPipeline")
+    pipe.set_progress_bar_config(disable=True)
+    control = Image.new("RGB", (32, 32), (255, 0, 0))
+    seed = torch.Generator().manual_seed(0)
+    return pipe("a cat", image=control, num_inference_steps=2, generator=seed).images[0].tobytes()
+
+
+@pytest.mark.parametrize("base", ["sd", "sdxl"])
+def test_a_base_pipeline_starts_a_controlnet_from_its_own_weights(base, pipelines, data, own_cache, tmp_path):
+    folder = pipelines(base)
+    fresh = load_control(str(folder), controlnet="new", seed=3)
+    base_net, net = fresh.pipe.unet.state_dict(), fresh.pipe.controlnet.state_dict()
+    shared = [name for name in net if name in base_net and name.startswith(("down_blocks", "mid_block"))]
+    assert len(shared) > 10
+    assert all(torch.equal(net[name], base_net[name]) for name in shared)
+    options = {"controlnet": "new", "form": "sigmoid", "max_steps": 2, "learning_rate": 1e-3}
+    result = train("condition_po", folder, data, tmp_path / "run", **options)
+    assert column(result, "condition_po/delta")[0] == pytest.approx(0, abs=1e-7)  # a new one is silent
+    before = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    after = load_file(result.model_dir / "unet" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert drawn_by(result.model_dir)
+
+
+def test_a_saved_controlnet_beside_its_base_is_the_pipeline_that_it_came_from(model, pipelines, tmp_path):
+    whole, beside = (
+        load_control(str(model)),
+        load_control(str(pipelines("sd")), controlnet=str(model / "controlnet")),
+    )
+    for name, tensor in whole.pipe.controlnet.state_dict().items():
+        assert torch.equal(tensor, beside.pipe.controlnet.state_dict()[name])
+    assert type(beside.pipe) is type(whole.pipe)
+    via_pipeline = load_control(str(pipelines("sd")), controlnet=str(model))
+    assert torch.equal(
+        via_pipeline.pipe.controlnet.conv_in.weight, whole.pipe.controlnet.conv_in.weight
+    )
+
+
+def test_adapters_of_a_controlnet_beside_a_base_load_again(model, pipelines, data, own_cache, tmp_path):
+    options = {"controlnet": str(model / "controlnet"), "use_peft": True, "max_steps": 1}
+    result = train("condition_po", pipelines("sd"), data, tmp_path / "run", **options)
+    assert result.load_model().controlnet.peft_config
+    page = (result.output_dir / "README.md").read_text()
+    assert f'ControlNetModel.from_pretrained("{model / "controlnet"}")' in page
+
+
+@pytest.mark.parametrize(
+    ("controlnet", "told"),
+    [
+        ("nowhere/at/all", "no model folder at nowhere/at/all"),
+        ("unet", "is UNet2DConditionModel: needed a ControlNetModel"),
+        ("wider", "cross_attention_dim = 64 and the base network 32: it was made for another base"),
+        ("coarser", "makes control images 8 times smaller, and the latents of this base are 4"),
+    ],
+)
+def test_a_controlnet_that_cannot_stand_beside_the_base(controlnet, told, model, pipelines, tmp_path):
+    from diffusers import ControlNetModel
+
+    base = pipelines("sd")
+    source = base / "unet" if controlnet == "unet" else controlnet
+    if controlnet in ("wider", "coarser"):
+        config = dict(ControlNetModel.load_config(model / "controlnet"))
+        if controlnet == "wider":
+            config["cross_attention_dim"] = 64
+        else:
+            config["conditioning_embedding_out_channels"] = (8, 8, 8, 16)
+        source = tmp_path / controlnet
+        ControlNetModel.from_config(config).save_pretrained(source)
+    with pytest.raises((ValueError, OSError), match=told):
+        load_control(str(base), controlnet=str(source))
+
+
+def test_new_adapters_of_a_new_controlnet_are_refused(pipelines, data, own_cache, tmp_path):
+    with pytest.raises(ValueError, match="controlnet=new and use_peft=true exclude each other"):
+        train("condition_po", pipelines("sd"), data, tmp_path / "run", controlnet="new", use_peft=True)

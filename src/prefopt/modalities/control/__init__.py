@@ -19,4 +19,5 @@ MODALITY = Modality(
     model="the folder of a diffusers ControlNet pipeline (with model_index.json)",
     claims=claims,
     package=__name__,
+    key="controlnet",
 )

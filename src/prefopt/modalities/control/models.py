@@ -9,6 +9,7 @@ Legend: B batch, C H W of the latents.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prefopt.modalities.control.beside import CONTROL, NEW, put_beside
 from prefopt.modalities.image import LORA_FILE
 from prefopt.modalities.image.models.denoiser import (
     Conditions,
@@ -38,8 +40,8 @@ FAMILIES: dict[str, Family] = {
     "StableDiffusionControlNetPipeline": "sd",
     "StableDiffusionXLControlNetPipeline": "sdxl",
 }
-CONTROL = "controlnet"
-"""The trained component."""
+BASES: dict[str, Family] = {"StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl"}
+"""Pipelines that a ControlNet can be put beside."""
 
 
 class ControlledNetwork(nn.Module):
@@ -117,13 +119,26 @@ def is_control_pipeline(source: str) -> bool:
     return CONTROL in index
 
 
+def families(controlnet: str | None) -> dict[str, Family]:
+    """Pipelines that can be trained, with a ControlNet beside them or with their own."""
+    return FAMILIES if controlnet is None else FAMILIES | BASES
+
+
 def load_control(
-    source: str, *, dtype: str = "auto", lora: LoraSettings | None = None, trainable: bool = True
+    source: str,
+    *,
+    controlnet: str | None = None,
+    seed: int = 0,
+    dtype: str = "auto",
+    lora: LoraSettings | None = None,
+    trainable: bool = True,
 ) -> LoadedControl:
     """Load a ControlNet pipeline; everything is frozen but its ControlNet, or the ControlNet's adapters.
 
     Args:
         source: folder saved by `save_pretrained`, or a hub id.
+        controlnet: in place of the pipeline's own: folder or hub id of a ControlNet, or "new"; see `beside.put_beside`.
+        seed: of a new one.
         dtype: of both networks and the text encoders: "auto" for that of the base network's file, or a dtype's name.
         lora: train new adapters of the ControlNet instead of its weights; they are float32.
         trainable: False freezes everything (references).
@@ -134,7 +149,14 @@ def load_control(
     """
     from diffusers import ControlNetModel
 
-    pipe, family, folder, kind = open_pipeline(source, dtype, FAMILIES)
+    if controlnet == NEW and lora is not None:
+        raise ValueError(
+            "controlnet=new and use_peft=true exclude each other: adapters would be saved without the network that they "
+            "belong to. Train a new ControlNet whole"
+        )
+    pipe, family, folder, kind = open_pipeline(source, dtype, families(controlnet))
+    if controlnet is not None:
+        pipe = put_beside(pipe, family, controlnet, dtype, seed)
     if not isinstance(pipe.controlnet, ControlNetModel):
         raise ValueError(
             f"{source} has several ControlNets or one of another class ({type(pipe.controlnet).__name__}): save a pipeline "
@@ -201,7 +223,16 @@ def write_control(
     if loaded.adapter is None:
         write_network(folder / CONTROL, loaded.pipe.controlnet, own)
         copy_components(folder, loaded, but=CONTROL)
+        name_control(folder, type(loaded.pipe).__name__)
         return
     from safetensors.torch import save_file
 
     save_file(scaled_lora(loaded.pipe.controlnet, own), folder / LORA_FILE)
+
+
+def name_control(folder: Path, pipeline: str) -> None:
+    """Say in a pipeline's index that it has a ControlNet: a base pipeline's does not."""
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text("utf-8"))
+    index |= {"_class_name": pipeline, CONTROL: ["diffusers", "ControlNetModel"]}
+    path.write_text(json.dumps(index, indent=2) + "\n", "utf-8")

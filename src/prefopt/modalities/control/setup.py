@@ -10,9 +10,9 @@ from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.control.likelihood import ControlLikelihood, EncodedControl
 from prefopt.modalities.control.models import (
-    FAMILIES,
     LoadedControl,
     denoise_controlled,
+    families,
     load_control,
     write_control,
 )
@@ -43,9 +43,15 @@ def set_up(context: Context) -> Setup:
     config, accelerator = context.config, context.accelerator
     check_settings(config)
     source = model_folder(config.model, accelerator)
-    check_pipeline_source(source, FAMILIES)
+    check_pipeline_source(source, families(config.controlnet))
     split, report, dropped = read_rows(context, load_control_comparisons)
-    loaded = load_control(source, dtype=weight_dtype(config), lora=lora_settings(config))
+    loaded = load_control(
+        source,
+        controlnet=config.controlnet,
+        seed=config.seed,
+        dtype=weight_dtype(config),
+        lora=lora_settings(config),
+    )
     loaded.to(accelerator.device)
     store = CachedControls(
         loaded, config.resolution or loaded.image_size, config.crop, **store_options(context)
@@ -68,8 +74,10 @@ def set_up(context: Context) -> Setup:
     store.add_prompts([condition["prompt"] for condition in asked])
 
     def load_frozen(source: str, **options: Any) -> LoadedControl:
-        other = load_control(source, **options)
-        if config.reference_model is None and accelerator.num_processes == 1:
+        if config.reference_model is not None:
+            return load_control(source, **options)
+        other = load_control(source, controlnet=config.controlnet, seed=config.seed, **options)
+        if accelerator.num_processes == 1:
             other.share_base(loaded)
         return other
 

@@ -20,8 +20,10 @@ def load(run: Path) -> Any:
     folder = run / "model"
     if not (folder / LORA_FILE).is_file():
         return load_control(str(folder), trainable=False).pipe
-    source = folder_of(str(read_yaml(run / "config.yaml")["model"]))
-    pipe = load_control(source, trainable=False).pipe
+    config = read_yaml(run / "config.yaml")
+    pipe = load_control(
+        folder_of(str(config["model"])), controlnet=config.get("controlnet"), trainable=False
+    ).pipe
     pipe.controlnet.load_lora_adapter(folder, weight_name=LORA_FILE, prefix=None)
     pipe.controlnet.requires_grad_(False)
     return pipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from prefopt.modalities.image import LORA_FILE
 from prefopt.modalities.image.report.loading import code as image_code
 from prefopt.modalities.image.report.loading import is_lora
@@ -29,9 +31,18 @@ def loading(run: Run) -> Loading:
 
 def code(run: Run) -> str:
     """Python that loads the pipeline and uses it."""
+    imports, beside = ["from PIL import Image"], {}
+    net = run.of("config", "controlnet")
+    if net and is_lora(run):  # the run started from a base pipeline and this
+        imports.append("from diffusers import ControlNetModel")
+        beside = {
+            "kind": "AutoPipelineForText2Image",
+            "beside": f", controlnet=ControlNetModel.from_pretrained({json.dumps(net)})",
+        }
     return image_code(
         run,
         load_lora=f'pipe.controlnet.load_lora_adapter({{folder}}, weight_name="{LORA_FILE}", prefix=None)',
-        imports=["from PIL import Image"],
+        imports=imports,
         given=', image=Image.open("control.png")',
+        **beside,
     )

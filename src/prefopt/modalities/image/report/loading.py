@@ -54,6 +54,8 @@ def code(
     load_lora: str = "pipe.load_lora_weights({folder})",
     imports: Sequence[str] = (),
     given: str = "",
+    kind: str = "DiffusionPipeline",
+    beside: str = "",
 ) -> str:
     """Python that loads the pipeline and uses it.
 
@@ -62,9 +64,11 @@ def code(
         load_lora: the line that puts adapters from `{folder}` on.
         imports: further ones.
         given: to the pipeline, beside the prompt.
+        kind: class that loads it.
+        beside: further arguments of its `from_pretrained`, where adapters are put on the model that the run started from.
     """
     folder = folder_name(run)
-    imports = ["import torch", "from diffusers import DiffusionPipeline", *imports]
+    imports = ["import torch", f"from diffusers import {kind}", *imports]
     adapter, base = is_lora(run), base_model(run)
     source, index = folder, run.folder / "model" / "model_index.json"
     if adapter:
@@ -74,7 +78,8 @@ def code(
         source = f"get_world({json.dumps(base.removeprefix('world:'))}).model_dir()"
     # diffusers takes a part that the folder lacks for an accident, unless told
     absent = [f", {name}=None" for name, value in read_json(index).items() if _is_left_out(name, value)]
-    load = [f"pipe = DiffusionPipeline.from_pretrained({source}{''.join(absent)})"]
+    more = beside if adapter else ""
+    load = [f"pipe = {kind}.from_pretrained({source}{more}{''.join(absent)})"]
     if adapter:
         load.append(load_lora.format(folder=folder))
     return "\n".join(
