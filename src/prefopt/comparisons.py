@@ -143,6 +143,8 @@ class Edges:
     """(E,) float32 each; NaN where an edge has no such column is not allowed: all edges carry the same names."""
     all_wins: bool
     """Known on the host at collation, so that the loop can skip outcome terms without a device read."""
+    singles: bool = False
+    """Whether no edge has another end than the baseline; known on the host too."""
 
     def to(self, device: torch.device) -> Edges:
         """The same edges on another device."""
@@ -153,6 +155,7 @@ class Edges:
             weight_E=self.weight_E.to(device, non_blocking=True),
             columns={name: t.to(device, non_blocking=True) for name, t in self.columns.items()},
             all_wins=self.all_wins,
+            singles=self.singles,
         )
 
     def __len__(self) -> int:
@@ -204,6 +207,7 @@ def collate(examples: Iterable[Encoded[EncodedT]]) -> Batch[EncodedT]:
             weight_E=torch.tensor([e.weight for *_, e in edges], dtype=torch.float32),
             columns={name: torch.tensor([float(e.columns[name]) for *_, e in edges]) for name in names},
             all_wins=all(e.outcome == WIN for *_, e in edges),
+            singles=all(e.second is None for *_, e in edges),
         ),
         ids=ids,
         example_of_item=example_of_item,

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from prefopt.comparisons import Encoded, Example
+from prefopt.comparisons import WIN, Encoded, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
 from prefopt.sources.columns import ColumnsAs
 from prefopt.sources.files import evaluation_split
-from prefopt.sources.hints import method_hints
+from prefopt.sources.hints import method_hints, recount
 from prefopt.sources.overlap import overlap_hints, rows_in_common
 from prefopt.sources.report import Dropped, Hint
 from prefopt.sources.ties import apply_ties_policy
@@ -88,7 +88,13 @@ def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparis
         why = "nothing is held out: every row of eval_data is also trained on"
     prompts = {prompt_key(e): dict(e.items[0].condition) for e in held_out.examples or train.examples}
     decided = objective.has_tie_term or config.ties is not None
-    hints += method_hints(everything.report, config.method, objective.has_tie_term, objective.unpaired)
+    hints += method_hints(
+        everything.report,
+        config.method,
+        objective.has_tie_term,
+        objective.unpaired,
+        objective.winner_alone,
+    )
     return Split(
         train=suit(train, objective, config),
         held_out=suit(held_out, objective, config, keep_ties=True) if held_out.examples else held_out,
@@ -172,16 +178,37 @@ def suit(
     singles = comparisons.examples and comparisons.examples[0].comparisons[0].second is None
     if objective.unpaired:
         return comparisons if singles else unpair(comparisons, config.ties)
+    if singles and objective.winner_alone:
+        return without_bad(comparisons, config)
     if singles:
         raise ConfigError(
-            f"{config.method} compares pairs, but {config.data} holds single labelled samples: use kto or bco, "
-            "or give rows with chosen and rejected"
+            f"{config.method} compares pairs, but {config.data} holds single labelled samples: use kto or bco (sft for good "
+            "ones alone), or give rows with chosen and rejected"
         )
     if objective.has_tie_term and config.ties is None:
         return comparisons
     if keep_ties and config.ties is not None and not objective.batch_coupled:
         return comparisons
     return apply_ties_policy(comparisons, config.ties)
+
+
+def without_bad(comparisons: Comparisons, config: TrainConfig) -> Comparisons:
+    """Single samples that are good, each: all that an objective can use which looks at winners alone.
+
+    Raises:
+        ConfigError: none is.
+    """
+    good = [e for e in comparisons.examples if e.comparisons[0].outcome == WIN]
+    if comparisons.examples and not good:
+        raise ConfigError(f"{config.method} learns from good samples, and {config.data} labels none as good")
+    bad = [
+        Dropped(comparisons.origins[e.id].row, e.id, "not_good", f"not labelled good, and {config.method} learns from good ones")
+        for e in comparisons.examples
+        if e.comparisons[0].outcome != WIN
+    ]
+    dropped = merge_dropped(comparisons.dropped, bad)
+    report = recount(comparisons.report, good, dropped)
+    return replace(comparisons, examples=good, dropped=dropped, report=report)
 
 
 def prompt_key(example: Example) -> str:

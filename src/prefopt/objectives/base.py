@@ -133,6 +133,8 @@ class Objective:
     has_tie_term: ClassVar[bool] = False
     unpaired: ClassVar[bool] = False
     """True where a row is one sample with a label instead of two samples (KTO, BCO)."""
+    winner_alone: ClassVar[bool] = False
+    """True where the loss reads the winner and nothing of the loser (SFT): single good samples will do as well as pairs."""
     batch_coupled: ClassVar[bool] = False
     """True where a row's loss depends on the other rows of the micro-batch (sorting, sampling); running
     statistics do not count, since they come in through the state."""
@@ -219,7 +221,8 @@ class Objective:
 
     def losses(self, sides: Sides, outcome_E3: Tensor | None, state: State) -> Tensor:
         """(E,) losses of prepared sides; the training loop's entry, free of checks and host reads."""
-        if outcome_E3 is None:
+        good_alone = self.winner_alone and sides.logp_l is None  # single good samples: there is no other side
+        if outcome_E3 is None or good_alone:
             return self.win_loss(sides, state)
         total_E = torch.zeros_like(sides.rho_w)
         terms = [(0, sides, self.win_loss), (1, sides.swapped(), self.win_loss)]

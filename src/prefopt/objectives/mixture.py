@@ -76,6 +76,11 @@ class Mixture(Objective):
         return self.terms[0][1].reward_scale
 
     @property
+    def winner_alone(self) -> bool:  # type: ignore[override]
+        """Whether no term looks at the loser."""
+        return all(objective.winner_alone for _, objective in self.terms)
+
+    @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """Union over terms; logp too where terms with and without a reference meet."""
         union = frozenset().union(*(objective.needs for _, objective in self.terms))

@@ -178,6 +178,7 @@ class SFT(Objective):
     """
 
     needs_reference: ClassVar[bool] = False
+    winner_alone: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"logp", "length"})
     average: Literal["sequence", "batch"] = "sequence"
 
@@ -194,9 +195,10 @@ class SFT(Objective):
         """Tokens of the winners, and winners."""
         if self.average == "sequence":
             return {}
+        assert sides.length_w is not None  # guaranteed by `needs`
+        if outcome_E3 is None or sides.length_l is None:
+            return {"tokens": sides.length_w.sum(), "count": torch.ones_like(sides.length_w).sum()}
         length_w, length_l = sides.both("length")
-        if outcome_E3 is None:
-            return {"tokens": length_w.sum(), "count": torch.ones_like(length_w).sum()}
         win, lose = outcome_E3[:, 0], outcome_E3[:, 1]
         return {"tokens": (win * length_w + lose * length_l).sum(), "count": (win + lose).sum()}
 

@@ -365,7 +365,9 @@ def marker_hints(examples: Sequence[Example], special: Collection[str] | None = 
     ]
 
 
-def method_hints(report: DataReport, method: str, has_tie_term: bool, unpaired: bool) -> list[Hint]:
+def method_hints(
+    report: DataReport, method: str, has_tie_term: bool, unpaired: bool, winner_alone: bool = False
+) -> list[Hint]:
     """Whether a method suits these comparisons.
 
     Args:
@@ -373,6 +375,7 @@ def method_hints(report: DataReport, method: str, has_tie_term: bool, unpaired: 
         method: its name, for the sentences.
         has_tie_term: whether its objective models ties.
         unpaired: whether its objective takes single labelled samples.
+        winner_alone: whether it takes single good ones as well as pairs.
     """
     counts = report.comparisons
     pairs = counts["wins"] + counts["ties"] + counts["soft"]
@@ -384,6 +387,8 @@ def method_hints(report: DataReport, method: str, has_tie_term: bool, unpaired: 
                 f"{method} takes single samples: each of the {pairs} pairs becomes one desirable and one undesirable",
             )
         ]
+    if singles and winner_alone:
+        return []
     if not unpaired and singles:
         return [
             Hint("warn", f"{method} compares pairs, but these are single labelled samples: use kto or bco")

@@ -86,7 +86,7 @@ def join(
     rho_NL = scores.logp_NL if reference_NL is None else scores.logp_NL - reference_NL
     rho_N, logp_N = rho_NL.sum(-1), scores.logp_N
     first, second = edges.first_E, edges.second_E
-    paired = not objective.unpaired
+    paired = not objective.unpaired and not edges.singles
 
     def ends(value_N: Tensor) -> tuple[Tensor, Tensor | None]:
         return value_N[first], value_N[second] if paired else None

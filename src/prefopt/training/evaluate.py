@@ -38,7 +38,7 @@ def evaluate(loop: Loop, examples: Sequence[Encoded[Any]]) -> tuple[dict[str, fl
             state = objective.next_state(state, objective.statistics(sides, outcome_E3))
         losses_E = objective.losses(sides, None if edges.all_wins else outcome_E3, state)
         add_comparison_metrics(found, objective, sides, outcome_E3, counted_E, losses_E, state)
-        if batch and not objective.unpaired:
+        if batch and not objective.unpaired and not edges.singles:
             m_E = objective.reward_scale * (sides.rho_w - sides.rho_l)
             signed = torch.where(outcome_E3[:, 1] > outcome_E3[:, 0], -m_E, m_E)
             for value, tie in zip(signed.tolist(), outcome_E3[:, 2].tolist(), strict=True):

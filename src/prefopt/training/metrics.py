@@ -93,7 +93,8 @@ def add_comparison_metrics(
     # an objective without a tie term has no loss for a whole tie (held-out ones are kept for their margins)
     judged = counted if objective.has_tie_term else counted & (win + lose > 0)
     into.add("loss", losses_E, judged)
-    if objective.unpaired:
+    single = objective.unpaired or (sides.logp_w is not None and sides.logp_l is None)
+    if single:
         reward_E = scale * sides.rho_w
         for name, side in (("chosen", win > 0.5), ("rejected", lose > 0.5)):
             into.add(f"rewards/{name}", reward_E, side & counted)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from modalities.image.image_runs import picture, png, rotten
-from prefopt.comparisons import TIE, WIN
-from prefopt.modalities.control.rows import load_control_comparisons, takes_columns
+from prefopt.comparisons import LOSE, TIE, WIN
+from prefopt.modalities.control.rows import load_conditions, load_control_comparisons, takes_columns
 
 IMAGE, TRUE, WRONG = (png(picture(n)) for n in range(3))
 ROW: dict[str, Any] = {
@@ -50,6 +50,37 @@ def test_two_images_under_one_condition():
     assert control == same
     assert first != second
     assert takes_columns(PAIR)
+
+
+def test_one_image_under_one_condition():
+    row = {"prompt": "a cat", "image": IMAGE, "conditioning_image": TRUE}
+    assert digests(row) == digests(ROW)[:1]
+    assert takes_columns(row)
+    liked, not_liked = load_control_comparisons([{**row, "label": good} for good in (True, False)]).examples
+    assert (liked.comparisons[0].outcome, not_liked.comparisons[0].outcome) == (WIN, LOSE)
+    assert liked.comparisons[0].second is None
+
+
+def test_true_conditions_of_rows_of_any_kind():
+    for row in (ROW, {"prompt": "a cat", "image": IMAGE, "condition": TRUE}):
+        (one,) = load_conditions([row]).found
+        assert (one.prompt, one.control.digest) == ("a cat", digests(ROW)[0][1])
+        assert one.image is not None
+        assert one.image.digest == digests(ROW)[0][0]
+    (bare,) = load_conditions([{"text": "a cat", "winner_canny": TRUE, "loser_canny": WRONG}]).found
+    assert bare.image is None
+
+
+def test_a_condition_of_another_image_is_dropped():
+    wide = {**ROW, "id": "wide", "chosen_condition": WIDE}
+    found = load_conditions([ROW, wide])
+    assert len(found.found) == 1
+    assert [(d.id, d.reason) for d in found.dropped] == [("wide", "wrong_shape")]
+
+
+def test_conditions_that_are_missing_are_named():
+    with pytest.raises(ValueError, match=r"Missing: condition.*did you mean"):
+        load_conditions([{"prompt": "a cat", "conditon": TRUE}])
 
 
 def test_outcomes():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 import prefopt
 import tiny_pipelines
-from modalities.battery import control_rows
+from modalities.battery import control_rows, picture_rows
 from modalities.image.image_runs import QUIET, column, record, rotten
 from prefopt.config import ConfigError
 from prefopt.modalities.control.models import load_control
@@ -223,3 +223,29 @@ def test_a_controlnet_that_cannot_stand_beside_the_base(controlnet, told, model,
 def test_new_adapters_of_a_new_controlnet_are_refused(pipelines, data, own_cache, tmp_path):
     with pytest.raises(ValueError, match="controlnet=new and use_peft=true exclude each other"):
         train("condition_po", pipelines("sd"), data, tmp_path / "run", controlnet="new", use_peft=True)
+
+
+# -- single images -------------------------------------------------------------------------------------------
+
+
+def test_single_images_under_conditions_train_a_controlnet_as_diffusers_does(pipelines, own_cache, tmp_path):
+    rows = picture_rows(tmp_path, ("image", "conditioning_image"))
+    result = train(
+        "sft", pipelines("sd"), rows, tmp_path / "run", controlnet="new", learning_rate=1e-3,
+        per_device_train_batch_size=6,
+    )  # fmt: skip
+    losses = column(result, "loss")
+    assert losses[-1] < losses[0]
+    assert "rewards/margins" not in result.metrics
+    assert column(result, "logps/chosen")[0] == pytest.approx(-losses[0])
+
+
+def test_single_images_that_are_not_good_are_left_out(model, own_cache, tmp_path):
+    rows = picture_rows(tmp_path, ("image", "condition"))
+    told = [json.loads(line) | {"label": n > 0} for n, line in enumerate(rows.read_text().splitlines())]
+    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
+    result = train("sft", model, rows, tmp_path / "run", max_steps=1)
+    (dropped,) = map(json.loads, (result.output_dir / "dropped.jsonl").read_text().splitlines())
+    assert (dropped["row"], dropped["reason"]) == (1, "not_good")
+    with pytest.raises(ConfigError, match=r"dpo compares pairs.*sft for good ones"):
+        train("dpo", model, rows, tmp_path / "pairs")

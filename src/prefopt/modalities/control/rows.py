@@ -2,6 +2,7 @@
 
     prompt, image, chosen_condition, rejected_condition     one image, explained by two conditions; the true one is chosen
     prompt, chosen_image, rejected_image, condition         two images under one condition
+    prompt, image, condition                                one image under one condition, desirable unless `label` is false
 
 Conditions may also be called winner and loser, or winner_KIND and loser_KIND (winner_canny), as released. They are images like
 any other: paths, bytes, Pillow images, what `datasets` stores. Further columns are those of image pairs.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -27,11 +29,22 @@ from prefopt.modalities.image.rows import (
     picture_columns,
 )
 from prefopt.sources import cells
-from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, judgement, trait_hints
+from prefopt.sources.collecting import (
+    Comparisons,
+    Parsed,
+    check_id,
+    collect,
+    column_hints,
+    judgement,
+    named,
+    nothing_usable,
+    trait_hints,
+)
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, load_rows
+from prefopt.sources.report import Dropped
 
-Kind = Literal["conditions", "images"]
+Kind = Literal["conditions", "images", "single"]
 CONDITION = ("condition", "condition_file_name", "conditioning_image", "conditioning_image_file_name")
 SIDES = (
     ("chosen_condition", "rejected_condition"),
@@ -46,8 +59,8 @@ class Form(NamedTuple):
 
     kind: Kind
     prompt: str
-    pictures: tuple[str, str, str]
-    """The shared one, the chosen one, the rejected one."""
+    pictures: tuple[str, ...]
+    """The shared one, the chosen one, the rejected one; of single images the condition and the image."""
 
 
 def load_control_comparisons(
@@ -87,6 +100,11 @@ def to_control_comparisons(rows: Rows, columns: Sequence[str] = (), thorough: bo
 
     def parse(number: int, row: Mapping[str, Any], traits: Counter[str]) -> Parsed:
         prompt = caption(row, form.prompt)
+        if form.kind == "single":
+            control, image = (pictures(number, row, name, thorough) for name in form.pictures)
+            check_shapes(form, (control, image))
+            good = row.get("label") is None or cells.as_flag(row["label"], "label")
+            return Parsed((Item({"prompt": prompt, "control": control}, image),), WIN if good else LOSE)
         outcome, scores = judgement(row, traits)
         shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
         what = "conditions" if form.kind == "conditions" else "images"
@@ -104,7 +122,7 @@ def to_control_comparisons(rows: Rows, columns: Sequence[str] = (), thorough: bo
         return Parsed(tuple(ends), outcome, *scores)
 
     examples, dropped, origins, traits = collect(rows, parse, columns)
-    known = (*COLUMNS["pair"], "score")
+    known = (*COLUMNS["single" if form.kind == "single" else "pair"], "score")
     notes = [
         *column_hints(rows, known, (*columns, *form.pictures, form.prompt)),
         *trait_hints(traits),
@@ -138,7 +156,8 @@ def takes_columns(columns: Collection[str]) -> bool:
     if sides_of(columns) is not None:
         return True
     pairs = any(name in columns for name in CHOSEN) and any(name in columns for name in REJECTED)
-    return pairs and any(name in columns for name in CONDITION)
+    single = any(name in columns for name in IMAGE)
+    return (pairs or single) and any(name in columns for name in CONDITION)
 
 
 def sides_of(columns: Collection[str]) -> tuple[str, str] | None:
@@ -165,6 +184,8 @@ def detect_form(rows: Rows) -> Form:
         return Form("conditions", first["prompt"], (first["image"], *sides))
     if first["prompt"] and first["condition"] and chosen and rejected:
         return Form("images", first["prompt"], (first["condition"], chosen, rejected))
+    if first["prompt"] and first["condition"] and first["image"] and not (chosen or rejected):
+        return Form("single", first["prompt"], (first["condition"], first["image"]))
     needed: dict[str, str | None] = {"prompt": first["prompt"]}
     if chosen or rejected or first["condition"]:
         needed |= {"chosen_image": chosen, "rejected_image": rejected, "condition": first["condition"]}
@@ -177,5 +198,87 @@ def detect_form(rows: Rows) -> Form:
     raise ValueError(
         f"{rows.source} has the columns {', '.join(rows.columns)}; needed prompt, image, chosen_condition and "
         "rejected_condition (one image, two conditions), or prompt, chosen_image, rejected_image and condition (two images, "
-        f"one condition). Missing: {', '.join(absent)}{hints}"
+        f"one condition), or prompt, image and condition (single images). Missing: {', '.join(absent)}{hints}"
     )
+
+
+# -- true conditions -----------------------------------------------------------------------------------------
+
+
+class Conditioned(NamedTuple):
+    """A prompt and its true condition: what one samples under."""
+
+    id: str
+    prompt: str
+    control: ImageRef
+    image: ImageRef | None
+    """The real image that the condition was found in, where the rows have it."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """True conditions, and the rows that gave none."""
+
+    found: list[Conditioned]
+    dropped: list[Dropped]
+    report: dict[str, Any]
+    columns: dict[str, str]
+    """What the columns of prompt, condition and image are called."""
+
+
+def load_conditions(
+    source: str | Path | list[dict[str, Any]] | Any,
+    *,
+    split: str = "train",
+    config_name: str | None = None,
+    columns_as: ColumnsAs = AS_THEY_ARE,
+    thorough: bool = False,
+) -> Conditions:
+    """Read prompts and their true conditions, of rows that may hold more (images, losing conditions).
+
+    Args:
+        source: file, folder, hub id, rows or `datasets.Dataset`, with `prompt` and `condition`, `chosen_condition`, `winner`
+            or `winner_KIND`; an `image` is the real one.
+        split: split to take.
+        config_name: configuration of a hub data set.
+        columns_as: columns to leave out or to call otherwise.
+        thorough: decode every picture to find damage in the middle of a file.
+
+    Raises:
+        OSError: the source cannot be found or read.
+        ValueError: it is corrupt, needed columns are missing, or no row can be used.
+    """
+    rows = columns_as.apply(load_rows(source, split, config_name))
+    sides = sides_of(rows.columns)
+    names = {
+        "prompt": next((n for n in PROMPT if n in rows.columns), None),
+        "condition": next((n for n in CONDITION if n in rows.columns), sides[0] if sides else None),
+        "image": next((n for n in IMAGE if n in rows.columns), None),
+    }
+    absent = [name for name in ("prompt", "condition") if names[name] is None]
+    if absent:
+        rest = [name for name in rows.columns if name not in names.values()]
+        raise ValueError(
+            f"{rows.source} has the columns {', '.join(rows.columns)}; needed prompt and condition (image too, where there is "
+            f"one). Missing: {', '.join(absent)}{cells.nearest(absent, rest)}"
+        )
+    there = {name: column for name, column in names.items() if column is not None}
+    rows, pictures = picture_columns(rows, [there[name] for name in ("condition", "image") if name in there])
+    found: list[Conditioned] = []
+    dropped: list[Dropped] = []
+    for number, row, name, state in named(rows):
+        try:
+            check_id(row, state)
+            prompt = caption(row, there["prompt"])
+            control = pictures(number, row, there["condition"], thorough)
+            image = pictures(number, row, there["image"], thorough) if "image" in there else None
+            if image is not None:
+                columns = (there["image"], there["condition"])
+                check_shapes(Form("conditions", there["prompt"], columns), (image, control))
+            found.append(Conditioned(name, prompt, control, image))
+        except UnusableItem as error:
+            dropped.append(Dropped(number, name, error.reason, str(error)))
+    if not found:
+        raise ValueError(nothing_usable(rows.source, rows.place, dropped))
+    report = {"source": rows.source, "rows": len(rows), "examples": len(found)}
+    return Conditions(found, dropped, report, there)
