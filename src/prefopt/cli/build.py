@@ -1,4 +1,4 @@
-"""`prefopt build`: make comparisons of scored, judged, verified or ranked candidates."""
+"""`prefopt build`: make comparisons of scored, judged, verified or ranked candidates, or of what a model draws."""
 
 from __future__ import annotations
 
@@ -13,9 +13,29 @@ if TYPE_CHECKING:
     from prefopt.sources.candidates import Mined
 
 
-@click.group("build")
+class Builders(click.Group):
+    """The rules below, and the builders that modalities bring in their module `build`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Rules first."""
+        return [*super().list_commands(ctx), *_of_modalities()]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A rule or a builder."""
+        return super().get_command(ctx, cmd_name) or _of_modalities().get(cmd_name)
+
+
+@functools.cache
+def _of_modalities() -> dict[str, click.Command]:
+    from prefopt.modalities import all_modalities
+
+    parts = (kind.part_or_none("build") for kind in all_modalities().values())
+    return {str(made.name): made for part in parts if part is not None for made in part.COMMANDS}
+
+
+@click.group("build", cls=Builders)
 def command() -> None:
-    """Make pairs, ties included, of candidates: one rule each.
+    """Make pairs, ties included, of candidates: one rule each; or of what a model draws.
 
     CANDIDATES holds rows {"prompt": ..., "candidates": [{"text": ..., "score": ...}, ...]} in a .jsonl, .json or
     .parquet file.

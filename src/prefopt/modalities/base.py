@@ -9,12 +9,15 @@ it is; the rest lies in modules that are imported when they are needed:
 | `trained` | `load(run) -> Any`: what a run left in its folder `model`, ready for inference |
 | `check` | `takes(columns) -> bool`: whether rows are its own; `examine(rows, asked) -> Examined` (`checking.py`): `prefopt check` |
 | `report` | `ACCOUNT`, a `prefopt.report.account.Account`: what page and card of a run show |
+| `build` | only where there is something to build comparisons with: `COMMANDS`, of `prefopt build` |
+| `evaluate` | only where models are judged otherwise than by answers to prompts: `COMMAND`, `prefopt evaluate` for its models |
 | `answers` | only where the policy can answer prompts: what methods of several runs ask of it |
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +68,12 @@ class Modality:
             ModuleNotFoundError: it has none of that name.
         """
         return importlib.import_module(f"{self.package}.{name}")
+
+    def part_or_none(self, name: str) -> Any | None:
+        """One of the modules that a folder need not have; None where it has not."""
+        if importlib.util.find_spec(f"{self.package}.{name}") is None:
+            return None
+        return self.part(name)
 
 
 class Probe(Protocol):

@@ -1,0 +1,266 @@
+"""The losing condition of an image: what the model makes of the true one.
+
+    x'  = a sample of the model under the prompt and the true condition c_w
+    c_l = what a detector sees in x'                                    (arXiv 2511.04753, as released)
+
+A natural hard negative: c_l is wrong where the model is. What has arrived stays in a journal, so that the same command
+goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefopt.comparisons import UnusableItem
+from prefopt.files import write_whole
+from prefopt.generation.journal import Journal
+from prefopt.modalities.control.detectors import Detector, Labels
+from prefopt.modalities.control.drawing import Artist, as_batch, as_levels
+from prefopt.modalities.control.rows import Conditioned, Conditions
+from prefopt.modalities.control.store import as_control
+from prefopt.modalities.image.pictures import ImageRef
+from prefopt.models.identity import fingerprint
+from prefopt.sources.progress import with_bar
+from prefopt.sources.report import Dropped
+
+PICTURES = "pictures"
+IGNORED = 255  # a class id for pixels that belong to none
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which losing conditions are worth training on, by their agreement with the true one, in [0, 1].
+
+    Attributes:
+        least: below it the model did not follow at all; None for no bound.
+        most: above it there is nothing to tell apart; None keeps all but what is identical.
+    """
+
+    least: float | None = None
+    most: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, bound in (("min_agreement", self.least), ("max_agreement", self.most)):
+            if bound is not None and not 0 <= bound <= 1:
+                raise ValueError(f"{name} is an agreement in [0, 1]; given {bound}")
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise ValueError(f"min_agreement is {self.least} and max_agreement {self.most}: nothing lies between")
+
+    def reason(self, agreement: float) -> tuple[str, str] | None:
+        """Why a row is left out: a short name and a sentence; None where it is kept."""
+        if agreement >= 1 - ROUNDING:
+            return "identical", "the detector sees the true condition in the sample: nothing to tell apart"
+        if self.least is not None and agreement < self.least:
+            return "disagrees", f"agreement {agreement:.3f} is below min_agreement {self.least}"
+        if self.most is not None and agreement > self.most:
+            return "agrees", f"agreement {agreement:.3f} is above max_agreement {self.most}"
+        return None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of a build.
+
+    Attributes:
+        path: of the rows.
+        kept: number of them.
+        dropped: rows that are not among them, with reasons.
+        drawn: how many samples were drawn now, the others having been there.
+    """
+
+    path: Path
+    kept: int
+    dropped: Counter[str]
+    drawn: int
+
+
+def build(
+    conditions: Conditions,
+    artist: Artist,
+    detector: Detector,
+    folder: Path,
+    *,
+    keep: Filter,
+    batch_size: int = 8,
+    provenance: Mapping[str, Any],
+) -> Built:
+    """Write rows of two conditions for each image: the true one, and what the model made of it.
+
+    Args:
+        conditions: prompts, true conditions and images.
+        artist: draws the samples.
+        detector: reads them.
+        folder: for rows.jsonl, dropped.jsonl, build.json, pictures and the journal.
+        keep: filter of rows.
+        batch_size: samples at a time.
+        provenance: what was asked for, for the record.
+
+    Raises:
+        ValueError: rows without images; a journal of other settings; no row is left.
+        OSError: something cannot be written; what is there stays.
+    """
+    if any(one.image is None for one in conditions.found):
+        raise ValueError(
+            f"{conditions.report['source']} has no images: a comparison of conditions needs the image that they belong to. "
+            "Add a column `image`"
+        )
+    header = {
+        "model": fingerprint(artist.loaded.model),
+        "detector": detector.name,
+        "drawing": asdict(artist.how),
+        "scheduler": type(artist.loaded.scheduler).__name__,
+    }
+    (folder / PICTURES).mkdir(parents=True, exist_ok=True)
+    with Journal(folder / "journal.jsonl", header) as journal:
+        there = {line["id"]: line for _, line in journal.lines}
+        missing = [one for one in conditions.found if key_of(one) not in there]
+        batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+        for batch in with_bar(batches, "drawing and detecting"):
+            lines = list(made(batch, artist, detector, folder))
+            journal.append(lines)
+            there |= {line["id"]: line for line in lines}
+    rows, dropped = [], list(conditions.dropped)
+    for number, one in enumerate(conditions.found, 1):
+        line = there[key_of(one)]
+        why = (line["reason"], line["detail"]) if "reason" in line else keep.reason(line["agreement"])
+        if why is None:
+            rows.append(row_of(one, line, artist, folder, detector))
+        else:
+            dropped.append(Dropped(number, one.id, *why))
+    counts = Counter(drop.reason for drop in dropped)
+    write_lines(folder / "dropped.jsonl", [asdict(drop) for drop in dropped])
+    told = {**provenance, **header, "kept": len(rows), "dropped": dict(counts), "filter": asdict(keep)}
+    write_whole(folder / "build.json", json.dumps(told, indent=1, default=str) + "\n")
+    if not rows:
+        raise ValueError(f"no row is left of {len(conditions.found)}: {dict(counts)}; see {folder / 'dropped.jsonl'}")
+    write_lines(folder / "rows.jsonl", rows)
+    return Built(folder / "rows.jsonl", len(rows), counts, len(missing))
+
+
+def made(
+    batch: Sequence[Conditioned], artist: Artist, detector: Detector, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """A line of the journal for each of a batch, its losing condition written."""
+    usable: list[Conditioned] = []
+    controls: list[np.ndarray[Any, Any]] = []
+    images: list[np.ndarray[Any, Any]] = []
+    for one in batch:
+        try:
+            assert one.image is not None  # `build` looked
+            sides = [as_control(ref, artist.how.resolution, artist.how.crop) for ref in (one.control, one.image)]
+        except UnusableItem as error:
+            yield {"id": key_of(one), "reason": error.reason, "detail": str(error)}
+        else:
+            usable.append(one)
+            controls.append(sides[0])
+            images.append(sides[1])
+    if not usable:
+        return
+    controls_BCHW = as_batch(controls)
+    samples_BCHW = artist.draw(usable, controls_BCHW)
+    true = true_labels(detector, usable, controls_BCHW, as_batch(images))
+    found = without_ignored(true, detector.detect(samples_BCHW))
+    agreement_B = detector.agreement(true, found)
+    drawn_BCHW = detector.draw(found)
+    for one, agreement, drawn_CHW in zip(usable, agreement_B.tolist(), drawn_BCHW, strict=True):
+        name = f"{PICTURES}/{key_of(one)}-rejected.png"
+        write_whole(folder / name, as_png(as_levels(drawn_CHW)))
+        yield {"id": key_of(one), "agreement": agreement, "rejected": name}
+
+
+def true_labels(
+    detector: Detector, rows: Sequence[Conditioned], controls_BCHW: Tensor, images_BCHW: Tensor
+) -> Labels:
+    """What true conditions say: read from them, or found in the real images where a drawing does not hold it (poses).
+
+    Raises:
+        ValueError: a condition that the detector cannot read, naming its row.
+    """
+    if detector.metric == "pose":
+        return detector.detect(images_BCHW)
+    try:
+        return detector.read(controls_BCHW)
+    except ValueError:
+        for one, control_CHW in zip(rows, controls_BCHW, strict=True):
+            try:
+                detector.read(control_CHW[None])
+            except ValueError as error:
+                raise ValueError(f"the condition of row {one.id}: {error}") from error
+        raise
+
+
+def without_ignored(true: Labels, found: Labels) -> Labels:
+    """What was found, nothing where the true class map says nothing."""
+    if isinstance(true, Tensor) and isinstance(found, Tensor) and true.dtype == torch.int64:
+        return torch.where(true == IGNORED, true, found)
+    return found
+
+
+def row_of(
+    one: Conditioned, line: Mapping[str, Any], artist: Artist, folder: Path, detector: Detector
+) -> dict[str, Any]:
+    """A row of the result, its pictures as paths from its folder.
+
+    Image and true condition stay where they are if they are square files, as the losing condition is; else what the model
+    sees of them is written.
+    """
+    assert one.image is not None  # `build` looked
+    pictures = {}
+    for column, ref in (("image", one.image), ("chosen_condition", one.control)):
+        if isinstance(ref.source, Path) and ref.size[0] == ref.size[1]:
+            pictures[column] = os.path.relpath(ref.source.resolve(), folder.resolve())
+            continue
+        name = f"{PICTURES}/{key_of(one)}-{column.removesuffix('_condition')}.png"
+        if not (folder / name).exists():
+            levels = as_control(ref, artist.how.resolution, artist.how.crop).transpose(1, 2, 0)
+            write_whole(folder / name, as_png(levels))
+        pictures[column] = name
+    return {
+        "id": one.id,
+        "prompt": one.prompt,
+        **pictures,
+        "rejected_condition": line["rejected"],
+        "score": line["agreement"],
+        "source": f"build conditions, {detector.name}",
+    }
+
+
+def key_of(one: Conditioned) -> str:
+    """What names a row's pictures: its id where a file can be called so, with a digest of its content."""
+    control, image = one.control, one.image
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in one.id)[:60]
+    content = f"{one.id}|{one.prompt}|{control.digest}|{image.digest if isinstance(image, ImageRef) else ''}"
+    return f"{plain}-{digest_of(content)}"
+
+
+def digest_of(text: str) -> str:
+    """Eight hexadecimal digits."""
+    import hashlib
+
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+
+
+def as_png(levels_HWC: np.ndarray[Any, Any]) -> bytes:
+    """A file of 8-bit pixels, without loss."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(levels_HWC)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows as JSON lines, whole or not at all."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

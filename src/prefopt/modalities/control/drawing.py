@@ -1,0 +1,107 @@
+"""Images under true conditions: what building and judging draw, each from a seed of its own.
+
+Legend: B images, H W in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefopt.modalities.control.models import LoadedControl
+from prefopt.modalities.control.rows import Conditioned
+from prefopt.modalities.control.store import as_control
+from prefopt.modalities.image.models.denoiser import Conditions
+from prefopt.modalities.image.models.pipelines import borrowed
+from prefopt.modalities.image.models.tensors import encode_prompts, encode_unconditional, generate_images
+from prefopt.modalities.image.pictures import Crop
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How images are drawn.
+
+    Attributes:
+        resolution: side in pixels.
+        crop: of control images, as of training.
+        num_inference_steps: of the pipeline's own scheduler.
+        guidance_scale: of classifier-free guidance; 1 is none.
+        seed: of all noise.
+    """
+
+    resolution: int
+    crop: Crop = "center"
+    num_inference_steps: int = 20
+    guidance_scale: float = 7.5
+    seed: int = 0
+
+
+@dataclass
+class Artist:
+    """Draws images under prompts and control images; each depends on its own condition, id and number alone, up to rounding.
+
+    Attributes:
+        loaded: the pipeline.
+        how: settings.
+    """
+
+    loaded: LoadedControl
+    how: Drawing
+    _unconditional: Conditions | None = field(default=None, init=False, repr=False)
+
+    def controls(self, wanted: Sequence[Conditioned]) -> Tensor:
+        """(B, 3, H, W) control images in [0, 1], as the model is given them.
+
+        Raises:
+            UnusableItem: one cannot be decoded.
+        """
+        return as_batch([as_control(one.control, self.how.resolution, self.how.crop) for one in wanted])
+
+    def draw(self, wanted: Sequence[Conditioned], controls_BCHW: Tensor, number: int = 0) -> Tensor:
+        """(B, 3, H, W) images in [0, 1], float32 on the CPU.
+
+        Args:
+            wanted: prompts, and ids that name the noise.
+            controls_BCHW: of `controls`.
+            number: of the sample under each condition.
+        """
+        loaded, how = self.loaded, self.how
+        with ExitStack() as stack:
+            stack.enter_context(borrowed(loaded, "text_encoders", "vae"))
+            if self._unconditional is None and how.guidance_scale > 1:
+                self._unconditional = encode_unconditional(loaded)
+            found = encode_prompts(loaded, [one.prompt for one in wanted])
+            return generate_images(
+                loaded,
+                Conditions({**found.tensors, "control": controls_BCHW}),
+                [seed_of(how.seed, one.id, number) for one in wanted],
+                num_inference_steps=how.num_inference_steps,
+                guidance_scale=how.guidance_scale,
+                height=how.resolution,
+                width=how.resolution,
+                batch_size=len(wanted),
+                unconditional=self._unconditional,
+            )
+
+
+def as_batch(levels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    """(B, 3, H, W) in [0, 1] of 8-bit pictures (3, H, W)."""
+    return torch.from_numpy(np.stack(levels)).float() / 255
+
+
+def as_levels(image_CHW: Tensor) -> np.ndarray[Any, Any]:
+    """(H, W, 3) 8-bit pixels of a picture in [0, 1]."""
+    return image_CHW.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+
+
+def seed_of(seed: int, name: str, number: int) -> int:
+    """A seed for one sample, the same in every process."""
+    digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
+    return int.from_bytes(digest[:7])
