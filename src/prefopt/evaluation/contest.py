@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from prefopt.evaluation.judges import Duel, Judge, ScorerJudge, ServerJudge
+from prefopt.evaluation.user_files import object_of
 from prefopt.generation.base import Generator, Prompt, Request, Settings, last_turn
 from prefopt.generation.journal import collect
 from prefopt.generation.server import ServerGenerator, check_server
@@ -243,23 +244,11 @@ def function_of(name: str) -> Callable[[str, str], float]:
         FileNotFoundError: no such file.
         ValueError: the file cannot be run, or has no such function.
     """
-    import importlib.util
-
-    file, _, function = name.rpartition(":")
-    path = Path(file).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}, which the judge {name} names")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    found = getattr(module, function, None)
+    found = object_of(name, "judge", "function")
     if not callable(found):
-        raise ValueError(f"{path} has no function {function!r}, which the judge {name} names")
+        raise ValueError(
+            f"{name} is a {type(found).__name__} and no function; needed a score of (prompt, answer)"
+        )
 
     def score(prompt: str, answer: str) -> float:
         try:
