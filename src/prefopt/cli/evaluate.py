@@ -11,7 +11,31 @@ from typing import Any
 import click
 
 
-@click.command("evaluate")
+class ByModality(click.Command):
+    """The command below for models that answer prompts; that of its modality for a MODEL of another one."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Look at MODEL, which comes first."""
+        if args and not args[0].startswith("-") and ":" not in args[0].removeprefix("world:"):
+            from prefopt.modalities import of_model
+
+            try:
+                part = of_model(args[0]).part_or_none("evaluate")
+            except ValueError as error:
+                raise click.ClickException(str(error)) from error
+            if part is not None:
+                context: click.Context = part.COMMAND.make_context(info_name, args, parent, **extra)
+                return context
+        return super().make_context(info_name, args, parent, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command that the context is of."""
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+@click.command("evaluate", cls=ByModality)
 @click.argument("model")
 @click.option("--baseline", required=True, metavar="MODEL_OR_FILE", help="What MODEL is compared with.")
 @click.option(
@@ -64,6 +88,8 @@ def command(
     MODEL and --baseline are each a folder or hub id of a language model, world:text, openai:MODEL@URL for a model behind
     a server, or a file of answers (.jsonl, .json, .csv, .parquet with `prompt` or `id`, and `answer`, `completion` or
     `chosen`). Answers and a server's verdicts are kept as they arrive: the same command again continues.
+
+    Models that draw under control images are measured otherwise: `prefopt evaluate MODEL --help` shows how.
 
     \b
         prefopt evaluate runs/mine/model --baseline world:text --data world:text --judge world:text

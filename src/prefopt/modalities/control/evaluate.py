@@ -1,0 +1,176 @@
+"""`prefopt evaluate` of a control model: how closely its images follow their conditions, and how good they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command("evaluate")
+@click.argument("model")
+@click.option("--controlnet", metavar="DIR", help="ControlNet beside a base pipeline, of MODEL.")
+@click.option("--baseline", metavar="DIR", help="ControlNet pipeline that MODEL is compared with.")
+@click.option(
+    "--data", required=True, metavar="FILE|world:NAME",
+    help="Rows of `prompt` and `condition`; `image`, the real one, for oracle and Frechet distance.",
+)  # fmt: skip
+@click.option("--split", default="test", show_default=True, help="Of a data set or world that has splits.")
+@click.option(
+    "--detector", required=True, metavar="NAME",
+    help="What reads conditions from images: canny, segmentation:DIR, depth:DIR, pose:DETECTOR:DIR, world:NAME, FILE.py:NAME. "
+    "Take another than trained with.",
+)  # fmt: skip
+@click.option(
+    "--features", metavar="DIR|pixels", help="Vision model of transformers for a Frechet distance to the real images."
+)
+@click.option("--scorer", metavar="NAME", help="How well images fit their prompts: clip:DIR, pickscore:DIR, ...")
+@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Of each condition.")
+@click.option("--limit", type=click.IntRange(min=2), help="Take only the first so many rows.")
+@click.option(
+    "--num_inference_steps", "--num-inference-steps", type=click.IntRange(min=1), default=20, show_default=True
+)
+@click.option(
+    "--guidance_scale", "--guidance-scale", type=click.FloatRange(min=1), default=7.5, show_default=True
+)
+@click.option("--resolution", type=click.IntRange(min=8), help="[default: what the model was made for]")
+@click.option(
+    "--crop", type=click.Choice(["center", "none"]), default="center", show_default=True, help="As in training."
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True, help="Of the samples.")
+@click.option("--batch_size", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/evaluation"), show_default=True,
+    help="Folder for evaluation.json and the samples.",
+)  # fmt: skip
+def evaluate(**given: Any) -> None:
+    """Draw under the true conditions of rows, and measure how closely the images follow them.
+
+    Model and baseline draw from the same noise. Samples stay in the output folder: the same command again continues.
+
+    \b
+        prefopt evaluate runs/mine/model --baseline runs/start/model --data test.jsonl --detector canny
+    """
+    from prefopt.locking import FolderLock
+
+    try:
+        with FolderLock(given["output"], "evaluation", "give another --output"):
+            told = run(given)
+    except (ValueError, OSError) as error:
+        if "PREFOPT_DEBUG" in os.environ:
+            raise
+        raise click.ClickException(str(error)) from error
+    show(told)
+    click.echo(f"wrote {given['output'] / 'evaluation.json'} and samples beside it")
+
+
+COMMAND = evaluate
+
+
+def run(given: dict[str, Any]) -> dict[str, Any]:
+    """Data and names first, then one model after the other."""
+    from prefopt.files import write_whole
+    from prefopt.modalities.control import judging
+    from prefopt.modalities.control.build import device
+    from prefopt.modalities.control.detectors import find
+    from prefopt.modalities.control.drawing import Artist, Drawing
+    from prefopt.modalities.control.features import get_features
+    from prefopt.modalities.control.models import families, load_control
+    from prefopt.modalities.control.rows import load_conditions
+    from prefopt.modalities.image.models.pipelines import check_pipeline_source
+    from prefopt.modalities.image.scorers import get_scorer
+    from prefopt.modalities.models import folder_of
+
+    place = device()
+    detector = find(given["detector"], device=place)
+    match = None if given["scorer"] is None else get_scorer(given["scorer"], device=place)
+    found = load_conditions(rows_of(given), split=given["split"])
+    if given["limit"] is not None:
+        found = replace(found, found=found.found[: given["limit"]])
+    wanted = {"model": (given["model"], given["controlnet"])}
+    if given["baseline"] is not None:
+        wanted["baseline"] = (given["baseline"], None)
+    for source, beside in wanted.values():
+        check_pipeline_source(folder_of(source), families(beside))
+    measures = judging.Measures(
+        features=None if given["features"] is None else get_features(given["features"], place),
+        feature_name=given["features"],
+        match=None if match is None else match.score,
+        match_name=given["scorer"],
+    )
+    sides: dict[str, dict[str, Any]] = {}
+    data = oracle = None
+    drawing: Drawing | None = None
+    for side, (source, beside) in wanted.items():
+        loaded = load_control(folder_of(source), controlnet=beside, seed=given["seed"], trainable=False)
+        loaded.to(place)
+        if drawing is None:
+            drawing = Drawing(
+                resolution=given["resolution"] or loaded.image_size,
+                crop=given["crop"],
+                num_inference_steps=given["num_inference_steps"],
+                guidance_scale=given["guidance_scale"],
+                seed=given["seed"],
+            )
+            data = judging.usable(found.found, drawing, found.dropped)
+            true = judging.true_of(detector, data)
+            if data.images:
+                oracle = judging.judged(data, true, [data.images], detector, replace(measures, features=None))
+        assert data is not None
+        folder = given["output"] / "samples" / side
+        groups = [
+            judging.samples(Artist(loaded, drawing), data, folder, number, given["batch_size"])
+            for number in range(given["samples"])
+        ]
+        sides[side] = judging.judged(data, true, groups, detector, measures)
+    assert data is not None
+    assert drawing is not None
+    told = {
+        "settings": {**{k: str(v) if isinstance(v, Path) else v for k, v in given.items()}, **asdict(drawing)},
+        "n": len(data.wanted),
+        "dropped": [asdict(drop) for drop in data.dropped],
+        **judging.summary(sides, detector, oracle),
+    }
+    write_whole(given["output"] / "evaluation.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    return told
+
+
+def rows_of(given: dict[str, Any]) -> Any:
+    """A file as it is, or the rows of a world."""
+    from prefopt.worlds import world_of, world_prompts
+
+    world = world_of(given["data"])
+    if world is None:
+        return given["data"]
+    split = "train" if given["split"] == "train" else "test"
+    return world.comparisons(given["limit"] or world_prompts(given["data"], split), split=split)
+
+
+def show(told: dict[str, Any]) -> None:
+    """A table: what is measured, of model, baseline and real images."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    sides = [side for side in ("model", "baseline", "oracle") if side in told]
+    table = Table("", *("real images" if side == "oracle" else side for side in sides), title_justify="left")
+    table.title = f"{told['n']} conditions, {told['settings']['samples']} sample(s) each, read by {told['detector']}"
+    for name in told["model"]:
+        if name != "agreement":
+            table.add_row(name, *(f"{told[side][name]:.4f}" if name in told[side] else "" for side in sides))
+    means = [told[side]["agreement"] for side in sides]
+    table.add_row("agreement", *(f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in means))
+    console.print(table)
+    if (gain := told.get("agreement_gain")) is not None:
+        console.print(
+            f"agreement, model minus baseline: {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] "
+            "(95 % over conditions)"
+        )
+    if (reduced := told.get("error_rate_reduction")) is not None:
+        console.print(f"error rate ({told['metric']}) reduced by {reduced:.1%}")
+    if told["dropped"]:
+        console.print(f"[cyan]note:[/] {len(told['dropped'])} rows left out, see evaluation.json")

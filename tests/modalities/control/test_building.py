@@ -1,0 +1,181 @@
+"""`prefopt build conditions`: what the model makes of true conditions becomes the losing ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from diffusers import DiffusionPipeline
+from PIL import Image
+
+import prefopt
+import tiny_pipelines
+from modalities.battery import picture_rows
+from modalities.image.image_runs import QUIET, picture, png, record, rotten
+from prefopt.cli.main import main
+from prefopt.modalities.control.building import Filter
+from prefopt.modalities.control.detectors import find
+from prefopt.modalities.control.drawing import seed_of
+
+DETECTOR = "canny_torch"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_pipelines.tiny_control(tmp_path_factory.mktemp("control") / "sd")
+
+
+def edge_rows(folder: Path) -> Path:
+    """Pictures of noise, and their edges."""
+    rows = picture_rows(folder, ("image", "condition"))
+    detector = find(DETECTOR)
+    for path in folder.glob("*-image.png"):
+        levels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+        drawn = detector.draw(detector.detect(levels[None].float() / 255))[0]
+        edges = Image.fromarray(drawn.mul(255).byte().permute(1, 2, 0).numpy())
+        edges.save(folder / path.name.replace("image", "condition"))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return edge_rows(tmp_path_factory.mktemp("rows"))
+
+
+def build(data: Path, model: Path, output: Path, *options: str) -> Any:
+    given = ["--model", str(model), "--detector", DETECTOR, "-o", str(output), "--num_inference_steps", "2"]
+    return CliRunner().invoke(main, ["build", "conditions", str(data), *given, *options])
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def built(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("built") / "pairs"
+    done = build(data, model, output, "--batch_size", "4")
+    assert done.exit_code == 0, done.output
+    assert "6 comparisons of conditions" in done.output
+    return output
+
+
+def test_the_losing_condition_is_what_the_detector_sees_in_plain_diffusers_sample(built, model, data):
+    pipe = DiffusionPipeline.from_pretrained(model, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    row = rows_of(built)[4]
+    true = Image.open(built / row["chosen_condition"]).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+    drawn = pipe(
+        row["prompt"], image=true, num_inference_steps=2, guidance_scale=7.5, output_type="pt", height=32, width=32,
+        generator=torch.Generator().manual_seed(seed_of(0, row["id"], 0)),
+    ).images  # fmt: skip
+    detector = find(DETECTOR)
+    found = detector.detect(drawn.float())
+    expected = detector.draw(found)[0].mul(255).round().byte().permute(1, 2, 0).numpy()
+    stored = np.array(Image.open(built / row["rejected_condition"]))
+    assert (stored != expected).mean() < 0.01
+    controls = torch.from_numpy(np.array(true)).permute(2, 0, 1)[None].float() / 255
+    assert row["score"] == pytest.approx(float(detector.agreement(detector.read(controls), found)), abs=0.02)
+
+
+def test_rows_say_where_they_come_from_and_train(built, model, own_cache, tmp_path):
+    told = json.loads((built / "build.json").read_text())
+    assert told["detector"].startswith(DETECTOR)
+    assert told["kept"] == 6
+    assert {row["source"] for row in rows_of(built)} == {f"build conditions, {told['detector']}"}
+    result = prefopt.train(
+        "condition_po", model=model, data=built / "rows.jsonl", output_dir=str(tmp_path / "run"), max_steps=1, **QUIET
+    )
+    assert record(result.output_dir, "manifest")["data"]["examples"] == 6
+
+
+def test_what_is_there_is_not_drawn_again(built, data, model, tmp_path):
+    before = {path.name: path.read_bytes() for path in sorted((built / "pictures").iterdir())}
+    output = tmp_path / "pairs"
+    assert build(data, model, output, "--limit", "3").exit_code == 0
+    journal = output / "journal.jsonl"
+    lines = journal.read_text().splitlines()
+    assert len(lines) == 4
+    journal.write_text("\n".join(lines[:3]) + "\n" + lines[3][:20])  # killed while it wrote
+    again = build(data, model, output, "--batch_size", "1")
+    assert again.exit_code == 0, again.output
+    kept = journal.read_text().splitlines()
+    assert kept[:3] == lines[:3]
+    assert rows_of(output) == rows_of(built)
+    for path in (output / "pictures").iterdir():
+        other = np.array(Image.open(built / "pictures" / path.name)).astype(int)
+        assert (np.array(Image.open(path)).astype(int) != other).mean() < 0.01, path
+    assert len(before) == len(list((output / "pictures").iterdir()))
+    once_more = build(data, model, output)
+    assert "(6 were there already)" in once_more.output
+
+
+def test_another_setting_is_another_folder(built, data, model):
+    done = build(data, model, built, "--guidance_scale", "2")
+    assert done.exit_code == 1
+    assert "was begun with drawing" in done.output
+
+
+def test_the_filter_leaves_rows_out_and_says_so(built, data, model):
+    done = build(data, model, built, "--max_agreement", "0.0")
+    assert done.exit_code == 1
+    assert "no row is left of 6" in done.output
+    dropped = [json.loads(line) for line in (built / "dropped.jsonl").read_text().splitlines()]
+    assert {drop["reason"] for drop in dropped} == {"agrees"}
+    assert build(data, model, built).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("agreement", "reason"), [(1.0, "identical"), (0.95, "agrees"), (0.5, None), (0.1, "disagrees")]
+)
+def test_agreement_decides(agreement, reason):
+    why = Filter(least=0.2, most=0.9).reason(agreement)
+    assert (why and why[0]) == reason
+
+
+def test_pictures_that_cannot_be_decoded_lose_their_row(model, tmp_path):
+    rows = edge_rows(tmp_path)
+    broken = tmp_path / "1-image.png"
+    broken.write_bytes(rotten(broken.read_bytes()))
+    (tmp_path / "2-condition.png").write_bytes(png(Image.new("RGB", (80, 40))))
+    done = build(rows, model, tmp_path / "pairs")
+    assert "4 comparisons of conditions; 1 wrong_shape; 1 broken_image" in done.output
+
+
+def test_images_in_the_rows_are_written_beside_them(model, tmp_path):
+    table = tmp_path / "rows.parquet"
+    import datasets
+
+    pictures = {"image": [picture(0), picture(1)], "condition": [picture(n).convert("L") for n in range(2)]}
+    datasets.Dataset.from_dict({"prompt": ["a", "b"], **pictures}).to_parquet(table)
+    output = tmp_path / "pairs"
+    assert build(table, model, output).exit_code == 0
+    for row in rows_of(output):
+        sizes = {Image.open(output / row[k]).size for k in ("image", "chosen_condition", "rejected_condition")}
+        assert sizes == {(32, 32)}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--detector", "hed"], "the detector hed is not here"),
+        (["--model", "nowhere/at/all"], "no pipeline folder at nowhere/at/all"),
+        (["--min_agreement", "2"], "min_agreement is an agreement in [0, 1]; given 2"),
+    ],
+)
+def test_what_cannot_be_done_is_told_before_anything_is_drawn(options, told, data, model, tmp_path):
+    done = build(data, model, tmp_path / "pairs", *options)
+    assert done.exit_code == 1
+    assert told in done.output
+    assert not (tmp_path / "pairs" / "rows.jsonl").exists()
+
+
+def test_rows_without_images_are_refused(model, tmp_path):
+    rows = picture_rows(tmp_path, ("condition",))  # looked at before any condition is read
+    done = build(rows, model, tmp_path / "pairs")
+    assert "has no images: a comparison of conditions needs the image" in done.output
