@@ -31,11 +31,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edge_rows(folder: Path) -> Path:
-    """Pictures of noise, and their edges."""
+    """Pictures of noise at the model's size, and their edges."""
     rows = picture_rows(folder, ("image", "condition"))
     detector = find(DETECTOR)
     for path in folder.glob("*-image.png"):
-        levels = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+        image = Image.open(path).convert("RGB").resize((32, 32))
+        image.save(path)
+        levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
         drawn = detector.draw(detector.detect(levels[None].float() / 255))[0]
         edges = Image.fromarray(drawn.mul(255).byte().permute(1, 2, 0).numpy())
         edges.save(folder / path.name.replace("image", "condition"))
@@ -69,7 +71,7 @@ def test_the_losing_condition_is_what_the_detector_sees_in_plain_diffusers_sampl
     pipe = DiffusionPipeline.from_pretrained(model, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     row = rows_of(built)[4]
-    true = Image.open(built / row["chosen_condition"]).convert("RGB").resize((32, 32), Image.Resampling.BILINEAR)
+    true = Image.open(built / row["chosen_condition"]).convert("RGB")
     drawn = pipe(
         row["prompt"], image=true, num_inference_steps=2, guidance_scale=7.5, output_type="pt", height=32, width=32,
         generator=torch.Generator().manual_seed(seed_of(0, row["id"], 0)),
