@@ -47,6 +47,9 @@ def set_up(context: Context) -> Setup:
     split, report, dropped = read_rows(context, load_control_comparisons)
     loaded = load_control(source, dtype=weight_dtype(config), lora=lora_settings(config))
     loaded.to(accelerator.device)
+    with accelerator.autocast():
+        why = loaded.denoiser.adapt()
+    context.record.check("shared states", "note" if why else "pass", loaded.denoiser.account)
     store = CachedControls(
         loaded, config.resolution or loaded.image_size, config.crop, **store_options(context)
     )
@@ -71,6 +74,9 @@ def set_up(context: Context) -> Setup:
         other = load_control(source, **options)
         if config.reference_model is None and accelerator.num_processes == 1:
             other.share_base(loaded)
+        else:
+            with accelerator.autocast():
+                other.denoiser.to(accelerator.device).adapt()
         return other
 
     setup = conclude(
