@@ -4,6 +4,7 @@
     folder = tiny_sdxl(tmp_path / "xl")    # StableDiffusionXLPipeline: two text encoders, size conditioning
     folder = tiny_sd3(tmp_path / "sd3")    # StableDiffusion3Pipeline: MMDiT, flow matching, no T5 unless asked
     folder = tiny_control(tmp_path / "c")  # StableDiffusionControlNetPipeline on the weights of tiny_sd
+    folder = tiny_control_xl(tmp_path / "x")  # StableDiffusionXLControlNetPipeline
 
 Each function fills `folder` as `save_pretrained` does and returns it. Weights depend on `seed` alone. Defaults are those
 of the released pipelines where they matter: betas, offsets, VAE scaling, 77 tokens, the first encoder's width beside
@@ -17,6 +18,13 @@ from typing import Any
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 WIDTH = 32  # of every text encoder
+XL: dict[str, Any] = {
+    "cross_attention_dim": 2 * WIDTH,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": WIDTH + 6 * 8,
+}
+"""Of SDXL's U-Net."""
 VOCABULARY = 514  # 256 bytes, the same at a word's end, start, end
 
 
@@ -62,24 +70,58 @@ def tiny_control(folder: Path, *, seed: int = 0) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = unet(cross_attention_dim=WIDTH)
-        controlnet = diffusers.ControlNetModel.from_unet(
-            network, conditioning_embedding_out_channels=(8, 8, 16), conditioning_channels=3
-        )
-        zero = [p for p in controlnet.parameters() if not p.any()]
-        for parameter in zero:  # the layers that a fresh ControlNet begins silent with
-            torch.nn.init.normal_(parameter, std=0.05)
         pipeline = diffusers.StableDiffusionControlNetPipeline(
             vae=vae(scaling_factor=0.18215),
             text_encoder=clip(),
             tokenizer=clip_tokenizer(),
             unet=network,
-            controlnet=controlnet,
+            controlnet=controlnet_of(network),
             scheduler=scheduler_of("ddim", "epsilon"),
             safety_checker=None,
             feature_extractor=None,
             requires_safety_checker=False,
         )
     return save(pipeline, folder)
+
+
+def tiny_control_xl(folder: Path, *, seed: int = 0) -> Path:
+    """StableDiffusionXLControlNetPipeline, 32 px; its ControlNet already does something.
+
+    Args:
+        folder: where to save; created.
+        seed: of the weights.
+    """
+    import diffusers
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = unet(**XL)
+        pipeline = diffusers.StableDiffusionXLControlNetPipeline(
+            vae=vae(scaling_factor=0.13025),
+            text_encoder=clip(),
+            text_encoder_2=clip(projection=True),
+            tokenizer=clip_tokenizer(),
+            tokenizer_2=clip_tokenizer(pad="!"),
+            unet=network,
+            controlnet=controlnet_of(network),
+            scheduler=scheduler_of("euler", "epsilon"),
+            add_watermarker=False,
+        )
+    return save(pipeline, folder)
+
+
+def controlnet_of(network: Any) -> Any:
+    """A ControlNet with a network's weights; the layers that a fresh one begins silent with are not."""
+    import diffusers
+    import torch
+
+    controlnet = diffusers.ControlNetModel.from_unet(
+        network, conditioning_embedding_out_channels=(8, 8, 16), conditioning_channels=3
+    )
+    for parameter in [p for p in controlnet.parameters() if not p.any()]:
+        torch.nn.init.normal_(parameter, std=0.05)
+    return controlnet
 
 
 def tiny_sdxl(
@@ -104,12 +146,7 @@ def tiny_sdxl(
             text_encoder_2=clip(projection=True),
             tokenizer=clip_tokenizer(),
             tokenizer_2=clip_tokenizer(pad="!"),
-            unet=unet(
-                cross_attention_dim=2 * WIDTH,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=WIDTH + 6 * 8,
-            ),
+            unet=unet(**XL),
             scheduler=scheduler_of(scheduler, "epsilon"),
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             add_watermarker=False,

@@ -38,11 +38,11 @@ class DenoisingPlan:
 
     def to(self, device: torch.device) -> DenoisingPlan:
         """The same plan on another device."""
-        return DenoisingPlan(
-            self.x0_NCHW.to(device, non_blocking=True),
-            self.noise_NCHW.to(device, non_blocking=True),
-            self.t_N,
-            {name: value.to(device, non_blocking=True) for name, value in self.conditions.items()},
+        return replace(
+            self,
+            x0_NCHW=self.x0_NCHW.to(device, non_blocking=True),
+            noise_NCHW=self.noise_NCHW.to(device, non_blocking=True),
+            conditions={k: value.to(device, non_blocking=True) for k, value in self.conditions.items()},
         )
 
     def at(self, t: int) -> DenoisingPlan:
@@ -77,20 +77,23 @@ class DenoisingLikelihood(LatentLikelihood):
     def plan(self, items: Sequence[EncodedLatent]) -> DenoisingPlan:
         """Look up latents and prompts, and draw noise and timesteps."""
         draws: dict[tuple[str, int], tuple[float, Tensor]] = {}
-        noise, uniform, prompts = [], [], []
+        noise, uniform = [], []
         for item in items:
             drawn = (item.example, item.epoch)
             if drawn not in draws:
                 draws[drawn] = counted_noise(self.seed, item.example, item.epoch, self.store.shape)
             uniform.append(draws[drawn][0])
             noise.append(draws[drawn][1])
-            prompts.append("" if self.drops_prompt(item) else item.prompt)
         return DenoisingPlan(
             x0_NCHW=self.latents(items),
             noise_NCHW=torch.stack(noise),
             t_N=self.process.timesteps(torch.tensor(uniform), self.density),
-            conditions=self.conditions(items, prompts),
+            conditions=self.conditions(items, [self.prompt_of(item) for item in items]),
         )
+
+    def prompt_of(self, item: EncodedLatent) -> str:
+        """What an item is scored under: its prompt, or the empty one."""
+        return "" if self.drops_prompt(item) else item.prompt
 
     def drops_prompt(self, item: EncodedLatent) -> bool:
         """Whether an item is trained on with the empty prompt: by a stream that both of a pair share."""
@@ -102,7 +105,11 @@ class DenoisingLikelihood(LatentLikelihood):
         """(N, 1) minus the weighted mean squared error, in float32, with gradients."""
         x_NCHW = self.process.add_noise(plan.x0_NCHW, plan.noise_NCHW, plan.t_N)
         target_NCHW = self.process.target(plan.x0_NCHW, plan.noise_NCHW, plan.t_N)
-        output_NCHW = self.network(model, x_NCHW, self.process.model_timestep(plan.t_N), plan.conditions)
+        output_NCHW = self.output(model, x_NCHW, plan)
         error_N = (output_NCHW.float() - target_NCHW).square().flatten(1).mean(1)
         weight_N = self.process.weight(plan.t_N, self.weight).to(error_N.device)
         return one_part(-(weight_N * error_N))
+
+    def output(self, model: nn.Module, x_NCHW: Tensor, plan: DenoisingPlan) -> Tensor:
+        """The network's, of noised latents."""
+        return self.network(model, x_NCHW, self.process.model_timestep(plan.t_N), plan.conditions)

@@ -107,8 +107,9 @@ class LatentLikelihood:
         text = repr((item.latent, item.sizes, item.example, item.slot, item.epoch, item.prompt))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def family(self, item: EncodedLatent) -> None:
-        """Nothing is gained by scoring some items together rather than others."""
+    def family(self, item: EncodedLatent) -> Any:
+        """None: nothing is gained by scoring some items together rather than others."""
+        return None
 
     def width(self, item: EncodedLatent) -> int:
         """Places of a latent."""

@@ -202,7 +202,12 @@ def without_bad(comparisons: Comparisons, config: TrainConfig) -> Comparisons:
     if comparisons.examples and not good:
         raise ConfigError(f"{config.method} learns from good samples, and {config.data} labels none as good")
     bad = [
-        Dropped(comparisons.origins[e.id].row, e.id, "not_good", f"not labelled good, and {config.method} learns from good ones")
+        Dropped(
+            comparisons.origins[e.id].row,
+            e.id,
+            "not_good",
+            f"not labelled good, and {config.method} learns from good ones",
+        )
         for e in comparisons.examples
         if e.comparisons[0].outcome != WIN
     ]

@@ -91,7 +91,12 @@ def test_rows_say_where_they_come_from_and_train(built, model, own_cache, tmp_pa
     assert told["kept"] == 6
     assert {row["source"] for row in rows_of(built)} == {f"build conditions, {told['detector']}"}
     result = prefopt.train(
-        "condition_po", model=model, data=built / "rows.jsonl", output_dir=str(tmp_path / "run"), max_steps=1, **QUIET
+        "condition_po",
+        model=model,
+        data=built / "rows.jsonl",
+        output_dir=str(tmp_path / "run"),
+        max_steps=1,
+        **QUIET,
     )
     assert record(result.output_dir, "manifest")["data"]["examples"] == 6
 
@@ -158,7 +163,9 @@ def test_images_in_the_rows_are_written_beside_them(model, tmp_path):
     output = tmp_path / "pairs"
     assert build(table, model, output).exit_code == 0
     for row in rows_of(output):
-        sizes = {Image.open(output / row[k]).size for k in ("image", "chosen_condition", "rejected_condition")}
+        sizes = {
+            Image.open(output / row[k]).size for k in ("image", "chosen_condition", "rejected_condition")
+        }
         assert sizes == {(32, 32)}
 
 

@@ -34,7 +34,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(model: Path, data: Path, output: Path, *options: str) -> Any:
-    given = [str(model), "--data", str(data), "--detector", DETECTOR, "--output", str(output), "--split", "train"]
+    given = [
+        str(model),
+        "--data",
+        str(data),
+        "--detector",
+        DETECTOR,
+        "--output",
+        str(output),
+        "--split",
+        "train",
+    ]
     return CliRunner().invoke(main, ["evaluate", *given, "--num_inference_steps", "2", *options])
 
 
@@ -46,7 +56,9 @@ def levels_of(paths: list[Path]) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def evaluated(models, data, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     output = tmp_path_factory.mktemp("evaluated") / "out"
-    done = evaluate(models[0], data, output, "--baseline", str(models[1]), "--samples", "2", "--features", "pixels")
+    done = evaluate(
+        models[0], data, output, "--baseline", str(models[1]), "--samples", "2", "--features", "pixels"
+    )
     assert done.exit_code == 0, done.output
     assert "agreement, model minus baseline" in done.output
     return output, json.loads((output / "evaluation.json").read_text())
@@ -84,7 +96,9 @@ def test_real_images_are_the_oracle(evaluated):
 def test_the_same_command_again_draws_nothing(evaluated, models, data):
     output, told = evaluated
     times = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
-    done = evaluate(models[0], data, output, "--baseline", str(models[1]), "--samples", "2", "--features", "pixels")
+    done = evaluate(
+        models[0], data, output, "--baseline", str(models[1]), "--samples", "2", "--features", "pixels"
+    )
     assert done.exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*.png")} == times
     assert json.loads((output / "evaluation.json").read_text()) == told

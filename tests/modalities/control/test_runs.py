@@ -181,9 +181,7 @@ def test_a_saved_controlnet_beside_its_base_is_the_pipeline_that_it_came_from(mo
         assert torch.equal(tensor, beside.pipe.controlnet.state_dict()[name])
     assert type(beside.pipe) is type(whole.pipe)
     via_pipeline = load_control(str(pipelines("sd")), controlnet=str(model))
-    assert torch.equal(
-        via_pipeline.pipe.controlnet.conv_in.weight, whole.pipe.controlnet.conv_in.weight
-    )
+    assert torch.equal(via_pipeline.pipe.controlnet.conv_in.weight, whole.pipe.controlnet.conv_in.weight)
 
 
 def test_adapters_of_a_controlnet_beside_a_base_load_again(model, pipelines, data, own_cache, tmp_path):

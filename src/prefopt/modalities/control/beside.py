@@ -20,7 +20,13 @@ CONTROL = "controlnet"
 """The trained component of a pipeline."""
 HINT_CHANNELS = (16, 32, 96, 256)
 """Of diffusers' own scripts: the layers that bring a control image down to the latents' size."""
-ALIKE = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_dim", "addition_embed_type")
+ALIKE = (
+    "in_channels",
+    "block_out_channels",
+    "layers_per_block",
+    "cross_attention_dim",
+    "addition_embed_type",
+)
 """Settings that a ControlNet and its base network must share."""
 
 

@@ -10,7 +10,9 @@ import click
 
 @click.command("conditions")
 @click.argument("data")
-@click.option("--model", required=True, metavar="DIR", help="ControlNet pipeline, or a base with --controlnet.")
+@click.option(
+    "--model", required=True, metavar="DIR", help="ControlNet pipeline, or a base with --controlnet."
+)
 @click.option("--controlnet", metavar="DIR", help="ControlNet beside a base pipeline.")
 @click.option(
     "--detector", required=True, metavar="NAME",
@@ -31,9 +33,15 @@ import click
 )
 @click.option("--resolution", type=click.IntRange(min=8), help="[default: what the model was made for]")
 @click.option(
-    "--crop", type=click.Choice(["center", "none"]), default="center", show_default=True, help="As in training."
+    "--crop",
+    type=click.Choice(["center", "none"]),
+    default="center",
+    show_default=True,
+    help="As in training.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the samples.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the samples."
+)
 @click.option(
     "--batch_size", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
     help="Samples at a time.",

@@ -56,7 +56,9 @@ class Filter:
             if bound is not None and not 0 <= bound <= 1:
                 raise ValueError(f"{name} is an agreement in [0, 1]; given {bound}")
         if self.least is not None and self.most is not None and self.least > self.most:
-            raise ValueError(f"min_agreement is {self.least} and max_agreement {self.most}: nothing lies between")
+            raise ValueError(
+                f"min_agreement is {self.least} and max_agreement {self.most}: nothing lies between"
+            )
 
     def reason(self, agreement: float) -> tuple[str, str] | None:
         """Why a row is left out: a short name and a sentence; None where it is kept."""
@@ -144,7 +146,9 @@ def build(
     told = {**provenance, **header, "kept": len(rows), "dropped": dict(counts), "filter": asdict(keep)}
     write_whole(folder / "build.json", json.dumps(told, indent=1, default=str) + "\n")
     if not rows:
-        raise ValueError(f"no row is left of {len(conditions.found)}: {dict(counts)}; see {folder / 'dropped.jsonl'}")
+        raise ValueError(
+            f"no row is left of {len(conditions.found)}: {dict(counts)}; see {folder / 'dropped.jsonl'}"
+        )
     write_lines(folder / "rows.jsonl", rows)
     return Built(folder / "rows.jsonl", len(rows), counts, len(missing))
 
@@ -159,7 +163,9 @@ def made(
     for one in batch:
         try:
             assert one.image is not None  # `build` looked
-            sides = [as_control(ref, artist.how.resolution, artist.how.crop) for ref in (one.control, one.image)]
+            sides = [
+                as_control(ref, artist.how.resolution, artist.how.crop) for ref in (one.control, one.image)
+            ]
         except UnusableItem as error:
             yield {"id": key_of(one), "reason": error.reason, "detail": str(error)}
         else:

@@ -26,22 +26,38 @@ import click
     "Take another than trained with.",
 )  # fmt: skip
 @click.option(
-    "--features", metavar="DIR|pixels", help="Vision model of transformers for a Frechet distance to the real images."
+    "--features",
+    metavar="DIR|pixels",
+    help="Vision model of transformers for a Frechet distance to the real images.",
 )
-@click.option("--scorer", metavar="NAME", help="How well images fit their prompts: clip:DIR, pickscore:DIR, ...")
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Of each condition.")
+@click.option(
+    "--scorer", metavar="NAME", help="How well images fit their prompts: clip:DIR, pickscore:DIR, ..."
+)
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Of each condition."
+)
 @click.option("--limit", type=click.IntRange(min=2), help="Take only the first so many rows.")
 @click.option(
-    "--num_inference_steps", "--num-inference-steps", type=click.IntRange(min=1), default=20, show_default=True
+    "--num_inference_steps",
+    "--num-inference-steps",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
 )
 @click.option(
     "--guidance_scale", "--guidance-scale", type=click.FloatRange(min=1), default=7.5, show_default=True
 )
 @click.option("--resolution", type=click.IntRange(min=8), help="[default: what the model was made for]")
 @click.option(
-    "--crop", type=click.Choice(["center", "none"]), default="center", show_default=True, help="As in training."
+    "--crop",
+    type=click.Choice(["center", "none"]),
+    default="center",
+    show_default=True,
+    help="As in training.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True, help="Of the samples.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True, help="Of the samples."
+)
 @click.option("--batch_size", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/evaluation"), show_default=True,
@@ -130,7 +146,10 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     assert data is not None
     assert drawing is not None
     told = {
-        "settings": {**{k: str(v) if isinstance(v, Path) else v for k, v in given.items()}, **asdict(drawing)},
+        "settings": {
+            **{k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
+            **asdict(drawing),
+        },
         "n": len(data.wanted),
         "dropped": [asdict(drop) for drop in data.dropped],
         **judging.summary(sides, detector, oracle),
@@ -158,7 +177,9 @@ def show(told: dict[str, Any]) -> None:
     console = Console(highlight=False)
     sides = [side for side in ("model", "baseline", "oracle") if side in told]
     table = Table("", *("real images" if side == "oracle" else side for side in sides), title_justify="left")
-    table.title = f"{told['n']} conditions, {told['settings']['samples']} sample(s) each, read by {told['detector']}"
+    table.title = (
+        f"{told['n']} conditions, {told['settings']['samples']} sample(s) each, read by {told['detector']}"
+    )
     for name in told["model"]:
         if name != "agreement":
             table.add_row(name, *(f"{told[side][name]:.4f}" if name in told[side] else "" for side in sides))

@@ -87,7 +87,9 @@ def usable(found: Sequence[Conditioned], how: Any, known: Sequence[Dropped]) -> 
     return kept
 
 
-def samples(artist: Artist, data: Usable, folder: Path, number: int, batch_size: int) -> list[np.ndarray[Any, Any]]:
+def samples(
+    artist: Artist, data: Usable, folder: Path, number: int, batch_size: int
+) -> list[np.ndarray[Any, Any]]:
     """One sample a condition, (3, H, W) 8-bit, those in the folder not drawn again.
 
     Raises:
@@ -117,7 +119,9 @@ def samples(artist: Artist, data: Usable, folder: Path, number: int, batch_size:
     return [np.array(Image.open(folder / name).convert("RGB")).transpose(2, 0, 1) for name in names]
 
 
-def detected(detector: Detector, pictures: Sequence[np.ndarray[Any, Any]], batch_size: int = 32) -> list[Labels]:
+def detected(
+    detector: Detector, pictures: Sequence[np.ndarray[Any, Any]], batch_size: int = 32
+) -> list[Labels]:
     """Labels of pictures, in batches."""
     batches = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
     return [detector.detect(as_batch(batch)) for batch in with_bar(batches, "detecting")]
@@ -149,8 +153,7 @@ def judged(
     agreement_GB: list[list[float]] = []
     for pictures in groups:
         labels = [
-            without_ignored(a, b)
-            for a, b in zip(true, detected(detector, pictures, batch_size), strict=True)
+            without_ignored(a, b) for a, b in zip(true, detected(detector, pictures, batch_size), strict=True)
         ]
         one = fidelity(detector.metric, joined(true), joined(labels))
         agreement_GB.append(
@@ -220,7 +223,10 @@ def summary(
         "detector": detector.name,
         "metric": name,
         "higher_is_better": higher,
-        **{side: {k: v for k, v in found.items() if k != "agreement_of_each"} for side, found in sides.items()},
+        **{
+            side: {k: v for k, v in found.items() if k != "agreement_of_each"}
+            for side, found in sides.items()
+        },
     }
     if oracle is not None:
         told["oracle"] = {k: v for k, v in oracle.items() if k != "agreement_of_each"}

@@ -13,11 +13,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from prefopt.modalities.control.beside import CONTROL, NEW, put_beside
+from prefopt.modalities.control.network import ControlledNetwork, States
 from prefopt.modalities.image import LORA_FILE
 from prefopt.modalities.image.models.denoiser import (
     Conditions,
@@ -44,54 +45,12 @@ BASES: dict[str, Family] = {"StableDiffusionPipeline": "sd", "StableDiffusionXLP
 """Pipelines that a ControlNet can be put beside."""
 
 
-class ControlledNetwork(nn.Module):
-    """A base network and the ControlNet that steers it, called as the base network is, with `control` beside.
-
-    Args:
-        base: frozen; its weights get no gradient, though gradients pass through its upper half.
-        controlnet: trained.
-    """
-
-    def __init__(self, base: nn.Module, controlnet: nn.Module) -> None:
-        super().__init__()
-        self.base, self.controlnet = base, controlnet
-
-    @property
-    def config(self) -> Any:
-        """The base network's."""
-        return self.base.config
-
-    def enable_gradient_checkpointing(self) -> None:
-        """In both: gradients pass through the base network too."""
-        for network in (self.base, self.controlnet):
-            network.enable_gradient_checkpointing()  # type: ignore[operator]
-
-    def forward(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        control: Tensor,
-        added_cond_kwargs: Mapping[str, Tensor] | None = None,
-    ) -> Tensor:
-        """The base network's output under a control image, (B, 3, H, W) in [0, 1]."""
-        down, mid = self.controlnet(
-            sample, timestep, encoder_hidden_states=encoder_hidden_states, controlnet_cond=control,
-            added_cond_kwargs=added_cond_kwargs, return_dict=False,
-        )  # fmt: skip
-        output: Tensor = self.base(
-            sample, timestep, encoder_hidden_states=encoder_hidden_states, added_cond_kwargs=added_cond_kwargs,
-            down_block_additional_residuals=down, mid_block_additional_residual=mid, return_dict=False,
-        )[0]  # fmt: skip
-        return output
-
-
 @dataclass
 class LoadedControl(LoadedPipeline):
     """A ControlNet pipeline with its ControlNet ready to train."""
 
     @property
-    def denoiser(self) -> nn.Module:
+    def denoiser(self) -> ControlledNetwork:
         """Base network and ControlNet as one."""
         return self._network
 
@@ -105,6 +64,7 @@ class LoadedControl(LoadedPipeline):
         """Take the other's base network in place of an own copy: it is frozen in both."""
         setattr(self.pipe, NETWORK[self.family], getattr(other.pipe, NETWORK[other.family]))
         self._join()
+        self.denoiser.plain_because = other.denoiser.plain_because
 
 
 def is_control_pipeline(source: str) -> bool:
@@ -179,8 +139,17 @@ def denoise_controlled(
     x_BCHW: Tensor,
     t_B: Tensor,
     conditions: Conditions | Mapping[str, Tensor],
+    states: States | None = None,
 ) -> Tensor:
     """The network's output under prompts and control images, B C H W; see `image.models.denoiser.denoise`.
+
+    Args:
+        family: of the base network.
+        network: a `ControlledNetwork`, possibly wrapped for several devices.
+        x_BCHW: noisy latents.
+        t_B: timesteps.
+        conditions: B rows, with `control`.
+        states: which rows differ in their control images alone.
 
     Raises:
         ValueError: a condition is missing, or has another number of rows.
@@ -198,6 +167,8 @@ def denoise_controlled(
         t_B.to(device).expand(len(x_BCHW)),
         **unet_arguments(family, given, device, dtype),
         control=given["control"].to(device, dtype),
+        # the halves call parts of the base network, and what is sharded is gathered for whole modules
+        states=None if isinstance(parameter, DTensor) else states,
     )
     return output
 

@@ -53,6 +53,9 @@ def set_up(context: Context) -> Setup:
         lora=lora_settings(config),
     )
     loaded.to(accelerator.device)
+    with accelerator.autocast():
+        why = loaded.denoiser.adapt()
+    context.record.check("shared states", "note" if why else "pass", loaded.denoiser.account)
     store = CachedControls(
         loaded, config.resolution or loaded.image_size, config.crop, **store_options(context)
     )
@@ -74,11 +77,15 @@ def set_up(context: Context) -> Setup:
     store.add_prompts([condition["prompt"] for condition in asked])
 
     def load_frozen(source: str, **options: Any) -> LoadedControl:
-        if config.reference_model is not None:
-            return load_control(source, **options)
-        other = load_control(source, controlnet=config.controlnet, seed=config.seed, **options)
-        if accelerator.num_processes == 1:
+        same = config.reference_model is None
+        other = load_control(
+            source, controlnet=config.controlnet if same else None, seed=config.seed, **options
+        )
+        if same and accelerator.num_processes == 1:
             other.share_base(loaded)
+        else:
+            with accelerator.autocast():
+                other.denoiser.to(accelerator.device).adapt()
         return other
 
     setup = conclude(
