@@ -9,7 +9,9 @@ import pytest
 
 from prefopt.metrics.control import error_rate_reduction
 
-GOLDEN = {c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())}
+GOLDEN = {
+    c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())
+}
 
 
 def test_golden_value():
@@ -20,7 +22,12 @@ def test_golden_value():
 
 @pytest.mark.parametrize(
     ("method", "baseline", "oracle", "percent"),
-    [(44.81, 43.64, 55.07, 10.2), (87.98, 72.53, 92.54, 77.2), (27.49, 28.32, 0, 2.9), (0.8201, 0.8097, 1, 5.5)],
+    [
+        (44.81, 43.64, 55.07, 10.2),
+        (87.98, 72.53, 92.54, 77.2),
+        (27.49, 28.32, 0, 2.9),
+        (0.8201, 0.8097, 1, 5.5),
+    ],
 )
 def test_claims_of_the_paper(method, baseline, oracle, percent):
     assert 100 * error_rate_reduction(method, baseline, oracle) == pytest.approx(percent, abs=0.06)

@@ -11,7 +11,9 @@ from torchmetrics.functional.classification import binary_f1_score
 
 from prefopt.metrics.edges import edge_counts, edge_f1, edge_scores, scores_of
 
-GOLDEN = {c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())}
+GOLDEN = {
+    c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())
+}
 
 
 def test_golden_values():

@@ -12,7 +12,9 @@ from scipy.linalg import sqrtm
 
 from prefopt.metrics.frechet import frechet_distance, frechet_of_moments
 
-GOLDEN = {c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())}
+GOLDEN = {
+    c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())
+}
 
 
 def features(seed: int, count: int, width: int = 6, shift: float = 0.0) -> torch.Tensor:
@@ -31,7 +33,9 @@ def plain(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def test_golden_values():
     case = GOLDEN["metric_frechet"]
-    given = [torch.tensor(case["inputs"][k], dtype=torch.float64) for k in ("mean_1", "cov_1", "mean_2", "cov_2")]
+    given = [
+        torch.tensor(case["inputs"][k], dtype=torch.float64) for k in ("mean_1", "cov_1", "mean_2", "cov_2")
+    ]
     assert frechet_of_moments(*given) == pytest.approx(case["expected"]["distance"], abs=1e-10)
 
 

@@ -24,7 +24,9 @@ from prefopt.metrics.pose import (
     pose_hit_rate,
 )
 
-GOLDEN = {c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())}
+GOLDEN = {
+    c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())
+}
 NOBODY = torch.zeros(0, 17, 3)
 
 
@@ -64,11 +66,20 @@ def pycocotools_ap(true, found, areas, scores) -> float:
     for i, (persons, score) in enumerate(zip(found, scores, strict=True)):
         for person, s in zip(persons, score, strict=True):
             results.append(
-                {"image_id": i + 1, "category_id": 1, "score": float(s), "keypoints": person.flatten().tolist()}
+                {
+                    "image_id": i + 1,
+                    "category_id": 1,
+                    "score": float(s),
+                    "keypoints": person.flatten().tolist(),
+                }
             )
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "person"}]}
+        coco.dataset = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": 1, "name": "person"}],
+        }
         coco.createIndex()
         judged = COCOeval(coco, coco.loadRes(results), "keypoints")
         judged.params.areaRng, judged.params.areaRngLbl = [[0, 1e10]], ["all"]
@@ -83,13 +94,16 @@ def test_golden_similarity():
     given, expected = case["inputs"], case["expected"]
     seen = torch.tensor(given["visible"], dtype=torch.float64)[:, None]
     true, found = (
-        torch.cat([torch.tensor(given[key], dtype=torch.float64), seen], -1)[None] for key in ("gt_xy", "pred_xy")
+        torch.cat([torch.tensor(given[key], dtype=torch.float64), seen], -1)[None]
+        for key in ("gt_xy", "pred_xy")
     )
     area = torch.tensor([given["area"]])
     assert pytest.approx(given["sigmas"]) == COCO_SIGMAS
     oks = keypoint_similarity(true, found, area)
     assert oks.item() == pytest.approx(expected["oks"], abs=1e-8)  # the area is single precision here
-    oks = keypoint_similarity(true, found, area.new_tensor([given["area"]], dtype=torch.float64), given["sigmas"])
+    oks = keypoint_similarity(
+        true, found, area.new_tensor([given["area"]], dtype=torch.float64), given["sigmas"]
+    )
     assert oks.item() == pytest.approx(expected["oks"], abs=1e-10)
     assert [oks.item() >= t for t in THRESHOLDS] == expected["per_threshold_hit"]
     assert keypoint_ap([true], [found], [area]) == pytest.approx(sum(expected["per_threshold_hit"]) / 10)
@@ -134,7 +148,11 @@ def test_nobody_is_found_or_there():
         with pytest.raises(ValueError, match="as many of each"):
             score([one], [])
     # someone of whom nothing is seen does not count
-    assert keypoint_ap([torch.cat([one, one * 0])], [one]) == 1 == pose_hit_rate([torch.cat([one, one * 0])], [one])
+    assert (
+        keypoint_ap([torch.cat([one, one * 0])], [one])
+        == 1
+        == pose_hit_rate([torch.cat([one, one * 0])], [one])
+    )
 
 
 def test_the_hit_rate_of_the_release_forgives_what_is_missed():

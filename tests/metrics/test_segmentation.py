@@ -11,10 +11,14 @@ from torchmetrics.classification import MulticlassJaccardIndex
 
 from prefopt.metrics.segmentation import Confusion, image_iou
 
-GOLDEN = {c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())}
+GOLDEN = {
+    c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())
+}
 
 
-def maps(seed: int, classes: int = 5, ignored: float = 0.1, shape: tuple[int, ...] = (4, 9, 7)) -> torch.Tensor:
+def maps(
+    seed: int, classes: int = 5, ignored: float = 0.1, shape: tuple[int, ...] = (4, 9, 7)
+) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(classes, shape, generator=generator)
     return ids.masked_fill(torch.rand(shape, generator=generator) < ignored, 255)
@@ -51,7 +55,10 @@ def test_classes_that_are_nowhere_do_not_count():
 
 
 def test_the_iou_of_a_set_is_not_the_mean_of_its_images():
-    true, found = torch.tensor([[[0, 0, 0, 1]], [[1, 1, 1, 1]]]), torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]])
+    true, found = (
+        torch.tensor([[[0, 0, 0, 1]], [[1, 1, 1, 1]]]),
+        torch.tensor([[[0, 0, 0, 0]], [[1, 1, 1, 1]]]),
+    )
     confusion = Confusion(2)
     confusion.add(true, found)
     assert confusion.mean_iou() == pytest.approx((3 / 4 + 4 / 5) / 2)

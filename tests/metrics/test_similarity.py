@@ -14,7 +14,9 @@ from torchmetrics.functional.image import (
 
 from prefopt.metrics.similarity import LEAST_SIDE, depth_rmse, multi_scale_ssim, ssim, structural_similarity
 
-GOLDEN = {c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())}
+GOLDEN = {
+    c["name"]: c for c in json.loads((Path(__file__).parents[1] / "data/condition_po.json").read_text())
+}
 
 
 def maps(height: int, width: int, noise: float = 0.2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -64,7 +64,13 @@ def upernet(folder: Path) -> Path:
 
 def _swin() -> Any:
     return transformers.SwinConfig(
-        image_size=32, patch_size=4, embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=2, out_features=STAGES
+        image_size=32,
+        patch_size=4,
+        embed_dim=8,
+        depths=[1] * 4,
+        num_heads=[1] * 4,
+        window_size=2,
+        out_features=STAGES,
     )
 
 
@@ -74,8 +80,18 @@ def mask2former(folder: Path) -> Path:
         encoder_feedforward_dim=32, encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=32,
         num_queries=6,
     )  # fmt: skip
+
+    def make() -> Any:
+        model = transformers.Mask2FormerForUniversalSegmentation(config)
+        with torch.no_grad():
+            # queries that are of different classes, and masks with edges
+            model.class_predictor.weight.mul_(8)
+            for p in model.model.transformer_module.decoder.mask_predictor.mask_embedder.parameters():
+                p.mul_(8)
+        return model
+
     processor = Mask2FormerImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 200})
-    return save(lambda: transformers.Mask2FormerForUniversalSegmentation(config), processor, folder)
+    return save(make, processor, folder, scale=1)
 
 
 def maskformer(folder: Path) -> Path:
@@ -84,7 +100,11 @@ def maskformer(folder: Path) -> Path:
         encoder_attention_heads=2, decoder_attention_heads=2, num_queries=6,
     )  # fmt: skip
     config = transformers.MaskFormerConfig(
-        backbone_config=_swin(), decoder_config=decoder, num_labels=CLASSES, fpn_feature_size=32, mask_feature_size=32
+        backbone_config=_swin(),
+        decoder_config=decoder,
+        num_labels=CLASSES,
+        fpn_feature_size=32,
+        mask_feature_size=32,
     )
     processor = MaskFormerImageProcessorPil(size={"shortest_edge": 40, "longest_edge": 200})
     return save(lambda: transformers.MaskFormerForInstanceSegmentation(config), processor, folder)
@@ -114,19 +134,30 @@ def depth_anything(folder: Path) -> Path:
     return save(lambda: transformers.DepthAnythingForDepthEstimation(config), processor, folder)
 
 
-def yolos(folder: Path, labels: tuple[str, ...] = ("cat", "person")) -> Path:
+def yolos(folder: Path, labels: tuple[str, ...] = ("person", "cat")) -> Path:
     config = transformers.YolosConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=[32, 32],
         patch_size=8, num_detection_tokens=6, id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
     )  # fmt: skip
+
+    def make() -> Any:
+        model = transformers.YolosForObjectDetection(config)
+        with torch.no_grad():  # zeros, with which all tokens would find the same
+            model.vit.embeddings.detection_tokens.normal_()
+        return model
+
     processor = YolosImageProcessorPil(size={"shortest_edge": 32, "longest_edge": 64})
-    return save(lambda: transformers.YolosForObjectDetection(config), processor, folder, scale=8)
+    return save(make, processor, folder, scale=8)
 
 
 def rt_detr(folder: Path) -> Path:
     backbone = transformers.RTDetrResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, layer_type="basic", out_features=STAGES[1:]
+        embedding_size=8,
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1] * 4,
+        layer_type="basic",
+        out_features=STAGES[1:],
     )
     config = transformers.RTDetrConfig(
         backbone_config=backbone, encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], encoder_layers=1,
