@@ -70,7 +70,7 @@ def _counts(true_BHW: Tensor, found_BHW: Tensor) -> Tensor:
             f"edges of the shapes {tuple(true_BHW.shape)} and {tuple(found_BHW.shape)}: needed (B, H, W) twice"
         )
     true, found = true_BHW > 0.5, found_BHW > 0.5
-    sets = (true & found, true & ~found, ~true & found)
+    sets = (true & found, ~true & found, true & ~found)
     return torch.stack([pixels.sum((1, 2)) for pixels in sets], -1)
 
 
