@@ -125,28 +125,41 @@ class TorchCanny(_Edges):
 
 
 def thin_edges(images_BCHW: Tensor) -> Tensor:
-    """(B, H, W) size of the gradient where it is greatest across the edge, elsewhere 0."""
+    """(B, H, W) size of the gradient where it is greatest across the edge, elsewhere 0; of images in [0, 1].
+
+    Grey and blur are rounded to levels of 255, as OpenCV does, so that rounding of sums decides nowhere which of two equal
+    neighbours is the edge. Gradients pass as if there were no rounding.
+    """
     if min(images_BCHW.shape[2:]) < 3:
         raise ValueError(
             f"images of {images_BCHW.shape[2]} x {images_BCHW.shape[3]} pixels have no edges: needed 3 or more a side"
         )
     share_C11 = images_BCHW.new_tensor(GREY)[:, None, None]
-    grey_B1HW = (images_BCHW * share_C11).sum(1, keepdim=True)
-    window_5 = torch.softmax(-(torch.arange(-2.0, 3.0, device=grey_B1HW.device) ** 2) / 2, 0).to(grey_B1HW)
-    grey_B1HW = F.conv2d(
-        F.pad(grey_B1HW, (2, 2, 2, 2), mode="reflect"), torch.outer(window_5, window_5)[None, None]
-    )
+    grey_B1HW = _levels((255 * images_BCHW * share_C11).sum(1, keepdim=True))
+    window_5 = torch.softmax(-(torch.arange(-2.0, 3.0, device=grey_B1HW.device) ** 2) / 2, 0)
+    blur_1155 = torch.outer(window_5, window_5)[None, None]
+    grey_B1HW = _levels(F.conv2d(F.pad(grey_B1HW, (2, 2, 2, 2), mode="reflect"), blur_1155))
     smooth_3, step_3 = grey_B1HW.new_tensor([1.0, 2.0, 1.0]), grey_B1HW.new_tensor([-1.0, 0.0, 1.0])
     kernels = torch.stack([torch.outer(smooth_3, step_3), torch.outer(step_3, smooth_3)])[:, None]
     x_BHW, y_BHW = F.conv2d(F.pad(grey_B1HW, (1, 1, 1, 1), mode="replicate"), kernels).unbind(1)
-    # the root of 0 has no finite gradient
     square_BHW = x_BHW.square() + y_BHW.square()
-    size_BHW = torch.where(square_BHW > 0, square_BHW.clamp(min=1e-20).sqrt(), 0.0)
-    return size_BHW * _maxima(size_BHW.detach(), x_BHW.detach(), y_BHW.detach())
+    # the root of 0 has no finite gradient
+    size_BHW = torch.where(square_BHW > 0, square_BHW.clamp(min=1e-6).sqrt(), 0.0)
+    return size_BHW / 255 * _maxima(square_BHW.detach(), x_BHW.detach(), y_BHW.detach())
+
+
+def _levels(x: Tensor) -> Tensor:
+    """Rounded; the gradient of what comes in."""
+    return x.detach().round() + (
+        x - x.detach()
+    )  # in this order, for whole numbers without an error of rounding
 
 
 def _maxima(size_BHW: Tensor, x_BHW: Tensor, y_BHW: Tensor) -> Tensor:
-    """Where the gradient is greater than before and behind, in the nearest of four directions; of two equals the later counts."""
+    """Where the gradient is greater than on both sides, in the nearest of four directions.
+
+    Of two equals in a row or column the first counts, and on a diagonal neither, as in OpenCV.
+    """
     around = F.pad(size_BHW, (1, 1, 1, 1))
     height, width = size_BHW.shape[1:]
 

@@ -147,7 +147,8 @@ class Pose:
         people = processor.post_process_pose_estimation(outputs, boxes=boxes)[0]
         xy_NK2 = torch.stack([person["keypoints"] for person in people]).float()
         sure_NK1 = torch.stack([person["scores"] for person in people]).float().view(-1, KEYPOINTS, 1)
-        people_NK3 = torch.cat([xy_NK2, sure_NK1], -1) * (sure_NK1 > LEAST_KEYPOINT)
+        people_NK3 = torch.cat([xy_NK2, sure_NK1], -1)
+        people_NK3 = torch.where(sure_NK1 > LEAST_KEYPOINT, people_NK3, 0.0)
         return people_NK3[(people_NK3[..., 2] > 0).any(-1)]
 
 

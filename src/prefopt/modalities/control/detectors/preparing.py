@@ -125,4 +125,4 @@ def image_processor(source: str) -> Any:
 
 def _bytes(x_BCHW: Tensor) -> Tensor:
     """Rounded and cut as bytes are; the gradient of what comes in."""
-    return x_BCHW + (x_BCHW.round().clamp(0, 255) - x_BCHW).detach()
+    return x_BCHW.detach().round().clamp(0, 255) + (x_BCHW - x_BCHW.detach())

@@ -20,7 +20,7 @@ LIMBS = (
     *((1, 0), (0, 14), (14, 16), (0, 15), (15, 17)),  # head
 )
 COLOURS = tuple(
-    tuple(int(255 * level) for level in colorsys.hsv_to_rgb(n / 18, 1, 1)) for n in range(len(OPENPOSE))
+    tuple(round(255 * level) for level in colorsys.hsv_to_rgb(n / 18, 1, 1)) for n in range(len(OPENPOSE))
 )
 LIMB_LIGHT = 0.6
 """Limbs are darker than keypoints by this factor."""
