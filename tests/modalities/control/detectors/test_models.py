@@ -14,6 +14,7 @@ from torch import Tensor
 from modalities.control.detectors import tiny_detectors as tiny
 from modalities.control.detectors.tiny_detectors import CLASSES, images
 from prefopt.modalities.control.detectors import find, require_loss
+from prefopt.modalities.control.detectors.maps import stretched
 from prefopt.modalities.control.detectors.preparing import Preparation
 
 SEGMENTATION = ["segformer", "upernet", "mask2former", "maskformer"]
@@ -179,6 +180,18 @@ def test_depth_of_flat_maps_is_nothing(folders, monkeypatch):
     assert x.grad.isfinite().all()
 
 
+def test_each_map_is_stretched_by_itself():
+    maps = torch.stack([torch.linspace(3, 5, 6).view(2, 3), torch.full((2, 3), 4.0), torch.zeros(2, 3)])
+    maps.requires_grad_()
+    stretched_maps = stretched(maps)
+    stretched_maps.square().sum().backward()
+    torch.testing.assert_close(stretched_maps[0].flatten(), torch.linspace(0, 1, 6))
+    assert not stretched_maps[1:].any()
+    assert maps.grad is not None
+    assert maps.grad.isfinite().all()
+    assert not maps.grad[1:].any()
+
+
 def test_the_loss_of_depth_does_not_depend_on_the_labels_scale(detectors):
     detector = detectors["dpt"]
     label = detector.detect(images())
@@ -214,6 +227,12 @@ def beit_processor(**values: Any) -> Any:
     return BeitImageProcessorPil(**values)
 
 
+def glpn_processor() -> Any:
+    from transformers.models.glpn.image_processing_pil_glpn import GLPNImageProcessorPil
+
+    return GLPNImageProcessorPil()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -235,6 +254,7 @@ def test_preprocessing_that_is_not_known_is_refused(tmp_path, values, message):
 @pytest.mark.parametrize(
     "made",
     [
+        glpn_processor(),
         segformer_processor(resample=3, image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.4, 0.3]),
         segformer_processor(do_resize=False),
         segformer_processor(do_normalize=False),
@@ -246,7 +266,7 @@ def test_preprocessing_that_is_not_known_is_refused(tmp_path, values, message):
 def test_preprocessing_is_that_of_the_processor(tmp_path, made):
     made.save_pretrained(tmp_path)
     prepare = Preparation(str(tmp_path))
-    std = torch.tensor(made.image_std if made.do_normalize else [1.0] * 3)[:, None, None]
+    std = torch.tensor(made.image_std if getattr(made, "do_normalize", False) else [1.0] * 3)[:, None, None]
     for size in ((48, 64), (70, 44)):
         given = images(2, *size)
         expected = made(arrays(given), return_tensors="pt")["pixel_values"]

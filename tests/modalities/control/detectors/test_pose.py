@@ -89,6 +89,16 @@ def test_only_people_count(tmp_path, folders):
         find(f"pose:{tiny.yolos(tmp_path / 'cats', labels=('cat', 'dog'))}:{folders['vitpose']}")
 
 
+def test_people_without_a_keypoint_are_dropped(folders, monkeypatch):
+    detector = find(f"pose:{folders['rt_detr']}:{folders['vitpose']}")
+    sure = sorted(float(person[:, 2].max()) for people in detector.detect(images()) for person in people)
+    middle = sure[len(sure) // 2]
+    monkeypatch.setattr("prefopt.modalities.control.detectors.pose.LEAST_KEYPOINT", middle)
+    found = detector.detect(images())
+    assert 0 < sum(map(len, found)) == sum(value > middle for value in sure) < len(sure)
+    assert all((people[..., 2] > 0).any(-1).all() for people in found)
+
+
 def test_experts_are_asked_as_for_coco(tmp_path, folders):
     plus = tiny.vitpose(tmp_path / "plus", experts=3)
     assert sum(map(len, find(f"pose:{folders['rt_detr']}:{plus}").detect(images()))) > 0

@@ -149,10 +149,8 @@ def thin_edges(images_BCHW: Tensor) -> Tensor:
 
 
 def _levels(x: Tensor) -> Tensor:
-    """Rounded; the gradient of what comes in."""
-    return x.detach().round() + (
-        x - x.detach()
-    )  # in this order, for whole numbers without an error of rounding
+    """Rounded, to numbers that are exactly whole; the gradient of what comes in."""
+    return x.detach().round() + (x - x.detach())
 
 
 def _maxima(size_BHW: Tensor, x_BHW: Tensor, y_BHW: Tensor) -> Tensor:

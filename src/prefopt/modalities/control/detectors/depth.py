@@ -21,8 +21,8 @@ from prefopt.modalities.control.detectors.models import config_of, exactly, froz
 from prefopt.modalities.control.detectors.preparing import Preparation
 from prefopt.modalities.image.scorers import check_images
 
-KINDS = ("depth_anything", "dpt", "glpn", "zoedepth")
-"""Types of models that need nothing but the image."""
+KINDS = ("depth_anything", "dpt", "glpn")
+"""Types of models that need nothing but the image, and give a map of it without borders."""
 
 
 class Depth:
@@ -49,7 +49,7 @@ class Depth:
         check_images(images_BCHW)
         if not len(images_BCHW):
             return torch.zeros(0, *images_BCHW.shape[2:], device=images_BCHW.device)
-        return in_pieces(self._depth, images_BCHW)
+        return in_pieces(self._depth, images_BCHW, self.device)
 
     def draw(self, labels: Labels) -> Tensor:
         """Grey pictures."""
@@ -67,7 +67,7 @@ class Depth:
         """(B,) mean squared difference of depth and label, each divided by its greatest value."""
         labels_BHW = as_maps(labels)
         check_same(images_BCHW, labels_BHW)
-        with exactly(images_BCHW.device):
+        with exactly(self.device):
             depth_BHW = self._depth(images_BCHW).to(images_BCHW.device)  # its greatest value is 1 already
             label_BHW = labels_BHW.to(depth_BHW)
             most_B11 = label_BHW.amax((1, 2), keepdim=True)

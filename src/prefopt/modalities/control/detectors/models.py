@@ -66,14 +66,14 @@ def frozen(kind: Any, place: str, device: str) -> Any:
     return model.eval().requires_grad_(False).to(device)
 
 
-def in_pieces(function: Callable[[Tensor], Tensor], images_BCHW: Tensor) -> Tensor:
-    """`function` of a batch, some images at a time, without gradients, on the images' device."""
-    with torch.no_grad(), exactly(images_BCHW.device):
+def in_pieces(function: Callable[[Tensor], Tensor], images_BCHW: Tensor, device: str) -> Tensor:
+    """`function`, a model's on `device`, of some images at a time: without gradients, the results where the images are."""
+    with torch.no_grad(), exactly(device):
         return torch.cat(
             [function(images_bCHW).to(images_BCHW.device) for images_bCHW in images_BCHW.split(BATCH)]
         )
 
 
-def exactly(device: torch.device) -> torch.autocast:
-    """Within it, nothing is computed in half precision, whatever surrounds it."""
-    return torch.autocast(device.type, enabled=False)
+def exactly(device: str) -> torch.autocast:
+    """Within it, nothing is computed in half precision on a device, whatever surrounds it."""
+    return torch.autocast(torch.device(device).type, enabled=False)

@@ -71,7 +71,7 @@ class Pose:
         size = (images_BCHW.shape[2], images_BCHW.shape[3])
         levels_BHWC = (images_BCHW.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         found = []
-        with exactly(torch.device(self.device)):
+        with exactly(self.device):
             for start in range(0, len(levels_BHWC), BATCH):
                 some = levels_BHWC[start : start + BATCH]
                 for image, boxes_N4 in zip(some, self._boxes(some), strict=True):

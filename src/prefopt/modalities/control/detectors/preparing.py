@@ -64,7 +64,7 @@ class Preparation:
             top, left = (x_BCHW.shape[2] - height) // 2, (x_BCHW.shape[3] - width) // 2
             x_BCHW = x_BCHW[:, :, max(top, 0) : top + height, max(left, 0) : left + width]
         x_BCHW = x_BCHW / 255
-        if processor.do_normalize:
+        if getattr(processor, "do_normalize", False):
             mean_C11, std_C11 = (
                 torch.tensor(values, dtype=torch.float32, device=x_BCHW.device)[:, None, None]
                 for values in (processor.image_mean, processor.image_std)
@@ -92,7 +92,7 @@ class Preparation:
         levels_HWC = (image_1CHW[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         theirs = torch.as_tensor(np.asarray(self.processor(levels_HWC)["pixel_values"][0])).float()
         ours = self._prepared(image_1CHW, resized)[0].cpu()
-        std = self.processor.image_std if self.processor.do_normalize else [1.0] * 3
+        std = self.processor.image_std if getattr(self.processor, "do_normalize", False) else [1.0] * 3
         gap = None
         if theirs.shape == ours.shape:
             gap = ((theirs - ours) * torch.tensor(std)[:, None, None] * 255).abs().max().item()

@@ -66,7 +66,7 @@ class Segmentation:
         check_images(images_BCHW)
         if not len(images_BCHW):
             return torch.zeros(0, *images_BCHW.shape[2:], dtype=torch.int64, device=images_BCHW.device)
-        return in_pieces(lambda some: self._log_shares(some).argmax(1), images_BCHW)
+        return in_pieces(lambda some: self._log_shares(some).argmax(1), images_BCHW, self.device)
 
     def draw(self, labels: Labels) -> Tensor:
         """Each class in its colour."""
@@ -84,7 +84,7 @@ class Segmentation:
         """(B,) mean cross-entropy over the pixels that have a label; 0 where none has."""
         labels_BHW = _class_maps(labels)
         check_same(images_BCHW, labels_BHW)
-        with exactly(images_BCHW.device):
+        with exactly(self.device):
             shares_BKHW = self._log_shares(images_BCHW)
             wanted_BHW = labels_BHW.to(shares_BKHW.device, torch.int64)
             outside = wanted_BHW[
