@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,40 @@ def test_beside_a_diffusion_term(case):
     preference = loss.preference(s).mean()
     close(preference, expected["preference_loss"])
     close(inputs["diffusion_weight"] * inputs["diffusion_loss"] + preference, expected["total_loss"])
-    close(loss.win_loss(s, {}).mean(), (preference + inputs["diffusion_weight"] * l_w.mean()).item())
+    n = len(l_w)
+    own = replace(
+        s,
+        logp_own_w=torch.full((n,), -inputs["diffusion_loss"], dtype=torch.float64),
+        logp_own_l=torch.zeros(n).double(),
+    )
+    close(loss.win_loss(own, {}).mean(), expected["total_loss"])
+    shared = loss.replace(diffusion_draw="pair").win_loss(s, {}).mean()
+    close(shared, (preference + inputs["diffusion_weight"] * l_w.mean()).item())
+
+
+@of_kind("consistency_aggregate")
+@pytest.mark.parametrize("name", ["controlnet_pp", "condition_po"])
+def test_the_mean_over_what_a_detector_saw(case, name):
+    inputs, expected = case["inputs"], case["expected"]
+    t, reward = torch.tensor(inputs["timesteps"]), torch.tensor(inputs["reward_loss"], dtype=torch.float64)
+    seen = ((t >= inputs["t_min"]) & (t <= inputs["t_max"])).double()
+    assert seen.tolist() == expected["mask"]
+    nothing = torch.zeros_like(reward)
+    s = Sides(rho_w=nothing, rho_l=nothing, logp_w=nothing, logp_l=nothing, consistency_w=reward * seen,
+              consistency_l=nothing, seen_w=seen, seen_l=nothing)  # fmt: skip
+    loss = objectives.get(name, consistency_weight=1.0)
+    state = loss.next_state(loss.initial_state(), loss.statistics(s, None))
+    close(loss.consistency(s, state).mean(), expected["value"])
+    # the same comparisons in two halves, under the state of both
+    halves = [loss.consistency(half(s, part), state) for part in (slice(0, 3), slice(3, None))]
+    close(torch.cat(halves).mean(), expected["value"])
+
+
+def half(s: Sides, rows: slice) -> Sides:
+    given = {
+        name: value[rows] for name in s.__dataclass_fields__ if isinstance(value := getattr(s, name), Tensor)
+    }
+    return replace(s, **given)
 
 
 @of_kind("gradient_equivalence")

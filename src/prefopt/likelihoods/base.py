@@ -29,6 +29,12 @@ class ItemScores:
     """(N,) sum over completion tokens of the entropy of pi, nats; only when asked for."""
     top1_N: Tensor | None = None
     """(N,) completion tokens that were the likeliest ones; only when asked for."""
+    logp_own_N: Tensor | None = None
+    """(N,) score under noise of the item's own, 0 of items that nobody asked it of; only when asked for."""
+    consistency_N: Tensor | None = None
+    """(N,) a detector's loss on the one-step estimate, 0 where it is not taken; only when asked for."""
+    seen_N: Tensor | None = None
+    """(N,) 1 where it is taken."""
     auxiliary: Tensor | None = None
     """A loss of the model's own, weighed, that is added to the objective's (balance of experts)."""
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,13 @@ class DenoisingPlan:
     def at(self, t: int) -> DenoisingPlan:
         """The same images and noise at one given timestep for all."""
         return replace(self, t_N=torch.full_like(self.t_N, t))
+
+
+class Predicted(NamedTuple):
+    """What a network makes of noised latents."""
+
+    x_NCHW: Tensor
+    output_NCHW: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +94,13 @@ class DenoisingLikelihood(LatentLikelihood):
         return DenoisingPlan(
             x0_NCHW=self.latents(items),
             noise_NCHW=torch.stack(noise),
-            t_N=self.process.timesteps(torch.tensor(uniform), self.density),
+            t_N=self.timesteps(torch.tensor(uniform)),
             conditions=self.conditions(items, [self.prompt_of(item) for item in items]),
         )
+
+    def timesteps(self, uniform_N: Tensor) -> Tensor:
+        """(N,) train timesteps of numbers in [0, 1)."""
+        return self.process.timesteps(uniform_N, self.density)
 
     def prompt_of(self, item: EncodedLatent) -> str:
         """What an item is scored under: its prompt, or the empty one."""
@@ -103,12 +114,19 @@ class DenoisingLikelihood(LatentLikelihood):
 
     def score(self, model: nn.Module, plan: DenoisingPlan, extras: Collection[str] = ()) -> ItemScores:
         """(N, 1) minus the weighted mean squared error, in float32, with gradients."""
+        return one_part(self.of_output(plan, self.predict(model, plan).output_NCHW))
+
+    def predict(self, model: nn.Module, plan: DenoisingPlan) -> Predicted:
+        """The network's output of the plan's noised latents."""
         x_NCHW = self.process.add_noise(plan.x0_NCHW, plan.noise_NCHW, plan.t_N)
+        return Predicted(x_NCHW, self.output(model, x_NCHW, plan))
+
+    def of_output(self, plan: DenoisingPlan, output_NCHW: Tensor) -> Tensor:
+        """(N,) scores of an output."""
         target_NCHW = self.process.target(plan.x0_NCHW, plan.noise_NCHW, plan.t_N)
-        output_NCHW = self.output(model, x_NCHW, plan)
         error_N = (output_NCHW.float() - target_NCHW).square().flatten(1).mean(1)
         weight_N = self.process.weight(plan.t_N, self.weight).to(error_N.device)
-        return one_part(-(weight_N * error_N))
+        return -(weight_N * error_N)
 
     def output(self, model: nn.Module, x_NCHW: Tensor, plan: DenoisingPlan) -> Tensor:
         """The network's, of noised latents."""

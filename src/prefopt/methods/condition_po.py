@@ -10,8 +10,11 @@ Delta = l(c_w) - l(c_l)          l(c) = mean over latent elements of (eps - eps_
 u     = (beta/2) (Delta - Delta_ref)
 gated     (1-s) w max(0, Delta + margin) + s (1-w) max(0, margin - Delta)      w = sigma(u), no gradient
 sigmoid   -(1-s) log sigma(-u) - s log sigma(u)                                divided by beta/2
-loss      = one of these + diffusion_weight l(c_w)
+loss      = one of these + diffusion_weight l'(c_w)
 ```
+
+l' is the error of the true condition under noise and a timestep of its own (`diffusion_draw: own`, as released; `prompt_dropout` and
+`condition_dropout` apply to it), or the pair's (`pair`: a third less to compute, the same expectation).
 
 `form: gated` is the released default, `form: sigmoid` what the derivation leads to. While |Delta| is below the margin their
 gradients are the same; beyond it the gate closes, and the example is left alone.
@@ -19,7 +22,9 @@ gradients are the same; beyond it the gate closes, and the example is left alone
 ## Where the losing condition comes from
 
 From the model itself: sample an image under the true condition, and detect the condition of what came out. What the model
-made of c_w is a natural hard negative. A row holds `prompt`, `image`, `chosen_condition` and `rejected_condition`.
+made of c_w is a natural hard negative. A row holds `prompt`, `image`, `chosen_condition` and `rejected_condition`;
+`prefopt build conditions` makes such rows of `prompt`, `image` and `condition`. With `losing_condition: online` they are made
+anew for every step, by the model as it is.
 
 ## How to read the logs
 
@@ -31,7 +36,8 @@ made of c_w is a natural hard negative. A row holds `prompt`, `image`, `chosen_c
 ## Relations
 
 On pairs of images under one condition (`chosen_image`, `rejected_image`, `condition`) the sigmoid form is `diffusion_dpo` for
-ControlNets, the paper's baseline. Ties, soft votes and every loss of log-ratios alone work on conditions too: `dpo_rk`, `ipo`, `bpo`.
+ControlNets, the paper's baseline. `controlnet_pp` (the consistency reward) and `sft` (ControlNet's own loss) are its others, and the
+first is the stage before: `consistency_weight` adds it here. Ties, soft votes and every loss of log-ratios alone work on conditions too: `dpo_rk`, `ipo`, `bpo`.
 
 The name is not CPO, which in other libraries is contrastive preference optimization (here `contrastive_po`).
 """

@@ -10,7 +10,7 @@ tensor([1.3863, 0.6931])
 from prefopt.objectives.base import Objective, Sides, State, Unpaired, apply_ties_policy, as_shares
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
-from prefopt.objectives.conditions import ConditionPO
+from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.margins import (
     AverageMargin,
@@ -81,6 +81,7 @@ __all__ = [
     "ClippedMargin",
     "ConditionPO",
     "ContrastivePO",
+    "ControlNetPP",
     "Davidson",
     "DiffusionDPO",
     "DiffusionKTO",

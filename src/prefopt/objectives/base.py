@@ -64,6 +64,15 @@ class Sides:
     top1_w: Tensor | None = None
     """(E,) tokens that were the likeliest ones under pi."""
     top1_l: Tensor | None = None
+    logp_own_w: Tensor | None = None
+    """(E,) score of the winner under noise of its own, that the loser does not share (diffusion terms)."""
+    logp_own_l: Tensor | None = None
+    consistency_w: Tensor | None = None
+    """(E,) how far what a detector sees in the one-step estimate of the winner is from its control image; 0 where unseen."""
+    consistency_l: Tensor | None = None
+    seen_w: Tensor | None = None
+    """(E,) 1 where the estimate was looked at (little noise), else 0."""
+    seen_l: Tensor | None = None
     rho_mismatched: Tensor | None = None
     """(E,) log-ratio of another row's completion after this row's prompt (KTO)."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
@@ -93,6 +102,12 @@ class Sides:
             entropy_l=self.entropy_w,
             top1_w=self.top1_l,
             top1_l=self.top1_w,
+            logp_own_w=self.logp_own_l,
+            logp_own_l=self.logp_own_w,
+            consistency_w=self.consistency_l,
+            consistency_l=self.consistency_w,
+            seen_w=self.seen_l,
+            seen_l=self.seen_w,
             rho_mismatched=self.rho_mismatched,
             columns=self.columns,
         )
@@ -140,7 +155,7 @@ class Objective:
     statistics do not count, since they come in through the state."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens", "log_p2",
-    "entropy", "top1", "rho_mismatched". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
+    "entropy", "top1", "rho_mismatched", "logp_own", "consistency", "seen". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
     columns: ClassVar[Mapping[str, float]] = {}
     """Numbers of a comparison read where the data has them (`Sides.columns`), by name, with the value that stands for
     one that is absent. Unlike `needs` they are data, so nothing is computed for them."""

@@ -18,13 +18,59 @@ from prefopt.objectives.pairwise import smoothed_logistic
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConditionPO(Objective):
+class Consistent(Objective):
+    """An objective with ControlNet++'s reward of consistency, a mean over the winners that a detector looked at.
+
+    Attributes:
+        consistency_weight: lambda_c >= 0; 0 for none.
+    """
+
+    consistency_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.consistency_weight >= 0,
+            f"consistency_weight must not be negative; given {self.consistency_weight}",
+        )
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Scores, and what the detector says."""
+        return frozenset({"logp"}) | ({"consistency", "seen"} if self.consistency_weight > 0 else set())
+
+    def consistency(self, sides: Sides, state: State) -> Tensor:
+        """(E,) whose mean is the mean of the detector's loss over the winners that were looked at; 0 where none was."""
+        assert sides.consistency_w is not None  # guaranteed by `needs`
+        assert sides.seen_w is not None
+        share = state["seen"].to(sides.consistency_w.dtype)
+        return sides.seen_w * sides.consistency_w / share.clamp_min(1e-10)
+
+    def initial_state(self) -> State:
+        """The share of winners that are looked at, which the first batch replaces."""
+        return {"seen": torch.ones(())} if self.consistency_weight > 0 else {}
+
+    def statistics(self, sides: Sides, outcome_E3: Tensor | None) -> State:
+        """Winners that were looked at, and all."""
+        if self.consistency_weight == 0:
+            return {}
+        assert sides.seen_w is not None  # guaranteed by `needs`
+        return {"seen": sides.seen_w.detach().sum(), "count": torch.ones_like(sides.seen_w).sum()}
+
+    def next_state(self, state: State, sums: State) -> State:
+        """Their share in this batch."""
+        return {"seen": sums["seen"] / sums["count"]} if self.consistency_weight > 0 else state
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionPO(Consistent):
     """Condition preference optimization for control models (arXiv 2511.04753, the authors' released code).
 
         Delta = l_w - l_l,  u = (beta/2) (Delta - Delta_ref)
         gated     (1-s) w max(0, Delta + margin) + s (1-w) max(0, margin - Delta),  w = sigma(u) without gradient
         sigmoid   (1-s) softplus(u) + s softplus(-u)
-    and to either lambda l_w, so that the model goes on drawing well under the true condition.
+    and to either lambda l'_w, so that the model goes on drawing well under the true condition. l'_w is the error under noise and
+    a timestep of its own, as in the authors' code, or the pair's.
 
     Where |Delta| is below the margin, the gradient of the sigmoid form is beta/2 times that of the gated one; beyond, the
     gate closes and the example is left alone. On image pairs under one condition the sigmoid form is Diffusion-DPO.
@@ -34,20 +80,24 @@ class ConditionPO(Objective):
         form: "gated" is what they released, "sigmoid" what their derivation leads to.
         margin: >= 0, in mean squared errors: how much better the true condition must explain the image; gated form only.
         label_smoothing: s in [0, 0.5).
-        diffusion_weight: lambda >= 0, of the error under the winning condition. The authors draw its noise anew; here it is the
-            pair's, which has the same expectation and costs nothing.
+        diffusion_weight: lambda >= 0, of the error under the winning condition.
+        diffusion_draw: "own" draws its noise and timestep anew, as the authors do, which is half as much work again; "pair"
+            takes those of the pair: the same expectation, and nothing to compute.
+        consistency_weight: lambda_c >= 0, of ControlNet++'s reward of consistency (`ControlNetPP`); the authors train with it
+            before, not beside.
         per_beta: divide the sigmoid form by beta/2, so that lambda means the same in both forms.
 
-    >>> ConditionPO()(torch.zeros(1), torch.zeros(1), logp_w=torch.tensor([-0.1]), logp_l=torch.tensor([-0.1]))
+    >>> pair = ConditionPO(diffusion_draw="pair")
+    >>> pair(torch.zeros(1), torch.zeros(1), logp_w=torch.tensor([-0.1]), logp_l=torch.tensor([-0.1]))
     tensor([0.0100])
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     beta: float = 5000.0
     form: Literal["gated", "sigmoid"] = "gated"
     margin: float = 0.01
     label_smoothing: float = 0.1
     diffusion_weight: float = 0.05
+    diffusion_draw: Literal["own", "pair"] = "own"
     per_beta: bool = True
 
     def __post_init__(self) -> None:
@@ -59,6 +109,12 @@ class ConditionPO(Objective):
             0 <= self.label_smoothing < 0.5,
             f"label_smoothing must be in [0, 0.5); given {self.label_smoothing}",
         )
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Scores, and what the terms beside the preference read."""
+        own = {"logp_own"} if self.diffusion_weight > 0 and self.diffusion_draw == "own" else set()
+        return super().needs | own
 
     @property
     def reward_scale(self) -> float:
@@ -76,7 +132,13 @@ class ConditionPO(Objective):
 
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        return self.preference(sides) - self.diffusion_weight * sides.both("logp")[0]
+        loss_E = self.preference(sides)
+        if self.diffusion_weight > 0:
+            drawn = "logp_own" if self.diffusion_draw == "own" else "logp"
+            loss_E = loss_E - self.diffusion_weight * sides.both(drawn)[0]
+        if self.consistency_weight > 0:
+            loss_E = loss_E + self.consistency_weight * self.consistency(sides, state)
+        return loss_E
 
     def preference(self, sides: Sides) -> Tensor:
         """(E,) the loss without the diffusion term."""
@@ -100,4 +162,37 @@ class ConditionPO(Objective):
         return found
 
 
-__all__ = ["ConditionPO"]
+@dataclass(frozen=True, kw_only=True)
+class ControlNetPP(Consistent):
+    """ControlNet++ (arXiv 2404.07987, section 3.2): the diffusion loss, and a reward for following the control image.
+
+        loss = l_w + lambda_c sum_i mask_i reward_i / sum_i mask_i        mask_i: t_i is small (`consistency_timestep`)
+        reward = loss of a detector on the one-step estimate of x_0, against what the control image shows
+
+    Attributes:
+        consistency_weight: lambda_c >= 0; 0.5 for class maps and line art, 1 for edges and depth; 0 is ControlNet's own loss.
+
+    >>> ControlNetPP()(torch.zeros(1), torch.zeros(1), logp_w=torch.tensor([-0.1]), logp_l=torch.tensor([-0.1]),
+    ...     consistency_w=torch.tensor([0.4]), consistency_l=torch.zeros(1), seen_w=torch.ones(1), seen_l=torch.zeros(1))
+    tensor([0.3000])
+    """
+
+    needs_reference: ClassVar[bool] = False
+    winner_alone: ClassVar[bool] = True
+    consistency_weight: float = 0.5
+
+    def win_loss(self, sides: Sides, state: State) -> Tensor:
+        """(E,) losses."""
+        assert sides.logp_w is not None  # guaranteed by `needs`
+        if self.consistency_weight == 0:
+            return -sides.logp_w
+        return self.consistency_weight * self.consistency(sides, state) - sides.logp_w
+
+    def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
+        """What the detector says where it looked."""
+        if self.consistency_weight == 0 or sides.consistency_w is None:
+            return {}
+        return {"consistency/loss": self.consistency(sides, state).detach()}
+
+
+__all__ = ["ConditionPO", "ControlNetPP"]

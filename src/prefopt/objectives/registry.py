@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, overload
 from prefopt.objectives.base import Objective
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
-from prefopt.objectives.conditions import ConditionPO
+from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.mixture import Mixture
 from prefopt.objectives.pairwise import (
@@ -45,6 +45,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "bpo": BPO,
     "cdpo": CDPO,
     "condition_po": ConditionPO,
+    "controlnet_pp": ControlNetPP,
     "contrastive_po": ContrastivePO,
     "diffusion_dpo": DiffusionDPO,
     "diffusion_kto": DiffusionKTO,

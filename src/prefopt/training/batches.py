@@ -97,7 +97,7 @@ def join(
     extras: dict[str, Tensor | None] = {}
     if "rho_tokens" in objective.needs:
         extras["rho_tokens_w"], extras["rho_tokens_l"] = ends(rho_NL)
-    for name in ("log_p2", "entropy", "top1"):
+    for name in ("log_p2", "entropy", "top1", "logp_own", "consistency", "seen"):
         value_N = getattr(scores, f"{name}_N")
         if value_N is not None:
             extras[f"{name}_w"], extras[f"{name}_l"] = ends(value_N)

@@ -71,6 +71,7 @@ def load_control_comparisons(
     columns: Sequence[str] = (),
     columns_as: ColumnsAs = AS_THEY_ARE,
     thorough: bool = False,
+    without_losers: bool = False,
 ) -> Comparisons:
     """Read a data set of control comparisons.
 
@@ -81,6 +82,7 @@ def load_control_comparisons(
         columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
         columns_as: columns to leave out or to call otherwise.
         thorough: decode every picture to find damage in the middle of a file.
+        without_losers: losing conditions will be made: of each row only its true one is read, and stands for both.
 
     Returns:
         Examples whose items have the condition {"prompt": text, "control": ImageRef} and an `ImageRef` as their sample,
@@ -90,12 +92,20 @@ def load_control_comparisons(
         OSError: the source cannot be found or read.
         ValueError: it is corrupt, needed columns are missing, or no row can be used.
     """
-    return to_control_comparisons(columns_as.apply(load_rows(source, split, config_name)), columns, thorough)
+    rows = columns_as.apply(load_rows(source, split, config_name))
+    return to_control_comparisons(rows, columns, thorough, without_losers)
 
 
-def to_control_comparisons(rows: Rows, columns: Sequence[str] = (), thorough: bool = False) -> Comparisons:
+def to_control_comparisons(
+    rows: Rows, columns: Sequence[str] = (), thorough: bool = False, without_losers: bool = False
+) -> Comparisons:
     """Convert rows to examples; see `load_control_comparisons`."""
     form = detect_form(rows)
+    if without_losers and form.kind == "images":
+        raise ValueError(
+            f"{rows.source} compares images under one condition, and losing_condition=online makes conditions: give rows of "
+            "prompt, image and condition, or leave losing_condition out"
+        )
     rows, pictures = picture_columns(rows, form.pictures)
 
     def parse(number: int, row: Mapping[str, Any], traits: Counter[str]) -> Parsed:
@@ -104,9 +114,17 @@ def to_control_comparisons(rows: Rows, columns: Sequence[str] = (), thorough: bo
             control, image = (pictures(number, row, name, thorough) for name in form.pictures)
             check_shapes(form, (control, image))
             good = row.get("label") is None or cells.as_flag(row["label"], "label")
-            return Parsed((Item({"prompt": prompt, "control": control}, image),), WIN if good else LOSE)
+            one = Item({"prompt": prompt, "control": control}, image)
+            if without_losers and not good:
+                raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
+            return Parsed((one, one), WIN) if without_losers else Parsed((one,), WIN if good else LOSE)
         outcome, scores = judgement(row, traits)
         shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
+        if without_losers:
+            true = second if outcome == LOSE else first
+            check_shapes(form, (shared, true))
+            one = Item({"prompt": prompt, "control": true}, shared)
+            return Parsed((one, one), WIN)
         what = "conditions" if form.kind == "conditions" else "images"
         if first.digest == second.digest:
             raise UnusableItem(f"both {what} are the same file: nothing to learn", "identical_sides")

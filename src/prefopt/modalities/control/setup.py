@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from prefopt.comparisons import Item
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.control.consistency import Consistency
+from prefopt.modalities.control.detectors import Detector, find, require_loss
 from prefopt.modalities.control.likelihood import ControlLikelihood, EncodedControl
 from prefopt.modalities.control.models import (
     LoadedControl,
@@ -16,6 +20,7 @@ from prefopt.modalities.control.models import (
     load_control,
     write_control,
 )
+from prefopt.modalities.control.online import Author, OnlineConditions
 from prefopt.modalities.control.rows import load_control_comparisons
 from prefopt.modalities.control.samples import ControlSamples
 from prefopt.modalities.control.store import CachedControls
@@ -31,7 +36,11 @@ from prefopt.modalities.image.probe import with_probe
 from prefopt.modalities.image.setup import check_settings
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.splits import PreparedData, Split
+from prefopt.references import Reference
+from prefopt.sources.feeds import Feed
 from prefopt.sources.report import Dropped
+from prefopt.sources.schedule import Schedule
+from prefopt.worlds import world_of
 
 
 def set_up(context: Context) -> Setup:
@@ -42,9 +51,18 @@ def set_up(context: Context) -> Setup:
     """
     config, accelerator = context.config, context.accelerator
     check_settings(config)
+    if config.losing_condition == "online" and config.reference == "cached":
+        raise ConfigError(
+            "reference=cached is of no use to losing_condition=online: its conditions are new in every step. Leave reference "
+            "out"
+        )
+    needs = context.objective.needs
+    detector = find_detector(context)
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source, families(config.controlnet))
-    split, report, dropped = read_rows(context, load_control_comparisons)
+    split, report, dropped = read_rows(
+        context, partial(load_control_comparisons, without_losers=config.losing_condition == "online")
+    )
     loaded = load_control(
         source,
         controlnet=config.controlnet,
@@ -68,6 +86,9 @@ def set_up(context: Context) -> Setup:
         weight=config.error_weight,
         prompt_dropout=config.prompt_dropout,
         noise_epochs=config.noise_epochs,
+        own_draws="logp_own" in needs,
+        condition_dropout=config.condition_dropout,
+        consistency=consistency(config, loaded, detector) if "consistency" in needs else None,
     )
     data = encode_data(context, split, report, dropped, store, likelihood)
     # rows that objectives leave out may be sampled for, and their pictures were not looked at to the end
@@ -88,16 +109,57 @@ def set_up(context: Context) -> Setup:
                 other.denoiser.to(accelerator.device).adapt()
         return other
 
+    feed = None
+    if config.losing_condition == "online":
+        assert detector is not None  # `find_detector` looked
+        author = Author(
+            loaded,
+            store,
+            detector,
+            accelerator,
+            seed=config.seed,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            batch_size=config.per_device_eval_batch_size,
+        )
+        data.held_out = author.rewritten(data.held_out, epoch=-1, for_good=True)
+        feed = online_feed(context, data, likelihood, author)
+    keep = ("vae",) if feed is not None else ()
     setup = conclude(
         context,
         loaded,
         likelihood,
         data,
-        samples=lambda scorer: ControlSamples(config, loaded, store, asked, scorer, context.record),
+        samples=lambda scorer: ControlSamples(
+            config, loaded, store, asked, scorer, context.record, detector=detector
+        ),
         load=load_frozen,
         write=write_control,
+        keep=keep,
+        feed=feed,
     )
     return with_probe(context, setup, likelihood)
+
+
+def online_feed(
+    context: Context, data: PreparedData, likelihood: ControlLikelihood, author: Author
+) -> Callable[[Reference], Feed]:
+    """The data's examples, their losing conditions made for every step."""
+    config = context.config
+
+    def feed(_: Reference) -> Feed:
+        schedule = Schedule(
+            n_examples=len(data.train),
+            per_device=config.per_device_train_batch_size,
+            accumulation=config.gradient_accumulation_steps,
+            processes=context.accelerator.num_processes,
+            epochs=config.num_train_epochs,
+            max_steps=config.max_steps,
+            seed=config.seed,
+        )
+        return OnlineConditions(data.train, schedule, likelihood, author)
+
+    return feed
 
 
 def encode_data(
@@ -142,3 +204,37 @@ def encoded(store: CachedControls, item: Item) -> EncodedControl:
     control = item.condition["control"].digest
     sizes = sizes_of(item.sample, store)
     return EncodedControl(item.sample.digest, item.condition["prompt"], sizes, control=control)
+
+
+def find_detector(context: Context) -> Detector | None:
+    """What reads conditions from images: as configured, or the world's own.
+
+    Raises:
+        ConfigError: there is none, and the run needs one.
+        ValueError, OSError: see `detectors.find`.
+    """
+    config = context.config
+    spec = config.detector
+    if spec is None and hasattr(world_of(config.data), "detector"):
+        spec = config.data
+    if spec is not None:
+        found = find(spec, device=str(context.accelerator.device))
+        return require_loss(found) if "consistency" in context.objective.needs else found
+    why = (
+        "losing_condition=online makes losing conditions by one"
+        if config.losing_condition == "online"
+        else None
+    )
+    if "consistency" in context.objective.needs:
+        why = f"{config.method} rewards what one sees in the model's estimates"
+    if why is not None:
+        raise ConfigError(
+            f"no detector is given, and {why}: set detector to canny_torch, segmentation:DIR, depth:DIR, ..."
+        )
+    return None
+
+
+def consistency(config: TrainConfig, loaded: LoadedControl, detector: Detector | None) -> Consistency:
+    """The reward of consistency of a run whose objective needs it."""
+    assert detector is not None  # `find_detector` looked
+    return Consistency.of(loaded, require_loss(detector), config.consistency_timestep)

@@ -31,6 +31,21 @@ class CachedControls(CachedImages):
         place = {"resolution": resolution, "crop": crop, "version": 1}
         self.identity = {**self.identity, "controls": place}
         self._controls = ShardCache("controls", place, dtype=np.uint8)
+        self._held = {"": np.zeros(3 * resolution**2, np.uint8)}
+        self._fresh: dict[str, np.ndarray] = {}
+
+    def keep(self, made: Mapping[str, np.ndarray], for_good: bool = False) -> None:
+        """Hold (3, H, W) 8-bit control images that were made in this run, in memory alone.
+
+        Args:
+            made: by key.
+            for_good: or until the next ones come.
+        """
+        levels = {key: image.ravel() for key, image in made.items()}
+        if for_good:
+            self._held |= levels
+        else:
+            self._fresh = levels
 
     def add_controls(self, refs: Mapping[str, ImageRef]) -> tuple[int, dict[str, UnusableItem]]:
         """Resize control images that the cache lacks; returns how many, and what is wrong with those that cannot be decoded.
@@ -47,9 +62,15 @@ class CachedControls(CachedImages):
         )
 
     def controls(self, keys: Sequence[str]) -> Tensor:
-        """(N, 3, H, W) float32 in [0, 1]."""
-        levels = np.stack([self._controls[key] for key in keys])
+        """(N, 3, H, W) float32 in [0, 1]; the empty key gives a black image."""
+        levels = np.stack([self._levels(key) for key in keys])
         return torch.from_numpy(levels).view(-1, 3, self.resolution, self.resolution).float() / 255
+
+    def _levels(self, key: str) -> np.ndarray:
+        for made in (self._fresh, self._held):
+            if key in made:
+                return made[key]
+        return self._controls[key]
 
 
 def as_control(ref: ImageRef, resolution: int, crop: Crop) -> np.ndarray:

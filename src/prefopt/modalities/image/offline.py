@@ -230,6 +230,7 @@ def conclude(
     samples: Callable[[Scorer | None], Samples],
     load: Callable[..., LoadedPipeline],
     write: Callable[[Path, Loaded, Any], None],
+    keep: Sequence[str] = (),
     **more: Any,
 ) -> Setup:
     """The set-up of a pipeline whose caches are filled; its encoders leave memory here.
@@ -241,9 +242,10 @@ def conclude(
         samples: through the run, by what they are scored with.
         load: a frozen pipeline to be the reference.
         write: what was trained, into a folder.
+        keep: parts that stay in memory ("vae").
     """
     config = context.config
-    free(loaded, "vae", "text_encoders")
+    free(loaded, *(part for part in ("vae", "text_encoders") if part not in keep))
     if config.gradient_checkpointing:
         network: Any = loaded.model
         network.enable_gradient_checkpointing()
