@@ -57,7 +57,12 @@ def file_name(method: Method) -> str:
     return "prompts.jsonl" if method.objective == "step_dpo" else "pairs.jsonl"
 
 
-ERRORS = {"logp": ("logp_w=torch.tensor([-0.110, -0.112])", "logp_l=torch.tensor([-0.113, -0.109])")}
+ERRORS = {
+    "logp": ("logp_w=torch.tensor([-0.110, -0.112])", "logp_l=torch.tensor([-0.113, -0.109])"),
+    "logp_own": ("logp_own_w=torch.tensor([-0.090, -0.210])", "logp_own_l=torch.zeros(2)"),
+    "consistency": ("consistency_w=torch.tensor([0.7, 0.0])", "consistency_l=torch.zeros(2)"),
+    "seen": ("seen_w=torch.tensor([1.0, 0.0])", "seen_l=torch.zeros(2)"),
+}
 """The same where they are minus mean squared errors."""
 
 
@@ -143,6 +148,8 @@ def image_example(method: Method) -> tuple[list[str], str]:
     if method.name == "diffusion_kto":
         said = "MSE_ref - MSE of each image, and whether it is desirable"
         return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([True, False])"], said
+    if method.name == "controlnet_pp":
+        return ["torch.tensor([-0.110, -0.112])", "torch.tensor([-0.113, -0.109])"], "-MSE of winner and loser"
     if method.name in ("diffusion_dpo", "condition_po"):
         said = "MSE_ref - MSE of winner and loser"
         return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([-2e-4, 1e-4])"], said

@@ -23,7 +23,7 @@ ROOMS = {
     "locking": "files",
     "methods": "objectives",
     "modalities": "comparisons config likelihoods methods models objectives references runs sources worlds",
-    "modalities.*": "comparisons config evaluation files generation likelihoods machine methods metrics modalities models objectives oracles references report runs shards sources worlds",
+    "modalities.*": "comparisons config evaluation files generation likelihoods locking machine methods metrics modalities models objectives oracles references report runs shards sources worlds",
     "models": "likelihoods",
     "prefopt": "api modalities.* objectives version",
     "references": "likelihoods models shards",

@@ -21,6 +21,7 @@ class Kind:
 TEXT = Kind("text", frozenset({"text", "adapters"}))
 PLAIN = Kind("vector", frozenset({"vectors"}))
 IMAGE = Kind("image", frozenset({"image", "denoising", "adapters"}))
+CONTROL = Kind("control", frozenset({"image", "denoising", "adapters", "control"}))
 RUNS: dict[str, tuple[str, Kind, str]] = {
     "text": ("dpo", TEXT, "all"),
     "sum": ("dpo+0.2*sft", TEXT, "all"),
@@ -31,6 +32,8 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "guided": ("gradspo", IMAGE, "all"),
     "trajectories": ("d3po", IMAGE, "all"),
     "reward model": ("lrm", IMAGE, "all"),
+    "conditions": ("condition_po", CONTROL, "all"),
+    "control images": ("dpo", CONTROL, "all"),
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
@@ -41,9 +44,10 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "compo's oracle": ("compo", TEXT, "oracle"),
 }
 TEXTS = {name for name, (_, kind, _) in RUNS.items() if kind is TEXT}
-IMAGES = {name for name, (_, kind, _) in RUNS.items() if kind is IMAGE}
+CONTROLS = {name for name, (_, kind, _) in RUNS.items() if kind is CONTROL}
+IMAGES = {name for name, (_, kind, _) in RUNS.items() if kind is IMAGE} | CONTROLS
 ONLINE = {"steps", "guided", "trajectories"}
-OFFLINE = {"images", "sum of images"}
+OFFLINE = {"images", "sum of images"} | CONTROLS
 STAGED = {
     "ssapo",
     "spa",
@@ -100,6 +104,16 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
             "images": "for methods that ask a judge",
             "judged's loss": "for methods that ask a judge .*, and stage=gradient is a single run with the loss of onl",
         },
+    ),
+    "detector": ("canny", CONTROLS, {"images": "for control models, and m is an image model", "text": "for control models"}),
+    "losing_condition": ("online", CONTROLS, {"images": "for control models", "steps": "for control models"}),
+    "condition_dropout": (
+        0.1,
+        {"conditions"},
+        {"control images": "for condition_po, and dpo has no draws of its own", "images": "for control models"},
+    ),
+    "consistency_timestep": (
+        9, {"conditions"}, {"control images": "for the reward of consistency .*, which dpo has none of"}
     ),
     "stage": (None, STAGED, {"text": "for methods of several runs, and dpo is one run", "steps": "for .* and lpo is one run"}),
     "rounds": (
@@ -197,7 +211,7 @@ def test_keys_that_mean_something_to_some_method():
 
 
 def needs_model(key: str) -> bool:
-    return any(set(need.traits) & {"text", "image", "denoising", "adapters"} for need in needs_of(key))
+    return any(set(need.traits) & {"text", "image", "denoising", "adapters", "control"} for need in needs_of(key))
 
 
 def test_keys_of_several_runs():

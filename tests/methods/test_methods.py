@@ -46,8 +46,10 @@ STAGED = {n for n in ALL if methods.all_methods()[n].stages}
 MODALITY = {
     **dict.fromkeys(("diffusion_dpo", "diffusion_kto", "mapo"), "image"),
     **dict.fromkeys(("lrm", "d3po", "spo", "lpo", "gradspo"), "text_to_image"),
-    "condition_po": "control",
+    **dict.fromkeys(("condition_po", "controlnet_pp"), "control"),
 }
+ITEM = {"logp", "logp_own", "consistency", "seen"}
+"""What a likelihood of control images gives of an item beside its log-ratio."""
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -56,7 +58,7 @@ def test_modality_follows_from_what_the_objective_reads(name: str) -> None:
     log_ratios_alone = objective.needs_reference and not objective.needs
     if name in MODALITY:
         assert method(name).modality == MODALITY[name]
-        assert objective.needs <= {"logp"}  # errors, beside their ratios
+        assert objective.needs <= (ITEM if MODALITY[name] == "control" else {"logp"})
     elif name in STAGED:
         assert method(name).modality == "text"
     else:
@@ -73,6 +75,7 @@ def test_methods_for_images_run_on_what_an_image_likelihood_gives(name: str) -> 
         rho_w, rho_l = rho_w - mse, rho_l - mse
     rho_w.requires_grad_(), rho_l.requires_grad_()
     given = {"length_w": one, "length_l": one, "logp_w": rho_w - mse, "logp_l": rho_l - mse}
+    given |= {f"{key}_{side}": one for key in ITEM - {"logp"} for side in "wl"}
     needed = {key: value for key, value in given.items() if key[:-2] in objective.needs}
     second = torch.tensor([True, False, True]) if objective.unpaired else rho_l
     loss = objective(rho_w, second, **needed).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -41,7 +42,8 @@ class Paper:
     def bibtex(self) -> str:
         """An entry for a bibliography."""
         first = self.authors.split(",")[0].split()[-1].lower()
-        key = f"{first}{self.year}{self.title.split()[0].lower().strip(':')}"
+        word = re.sub(r"[^\w'-]", "", self.title.split()[0].lower())  # a key holds no + and no colon
+        key = f"{first}{self.year}{word}"
         journal = f"arXiv preprint arXiv:{self.arxiv}" if self.arxiv else f"{self.venue}, {self.url}"
         return (
             f"@article{{{key},\n  title = {{{self.title}}},\n  author = {{{' and '.join(self.authors.split(', '))}}},\n"

@@ -15,13 +15,17 @@ Only at little noise is the estimate an image, so high noise levels, where layou
 ## Data
 
 Rows of one image under its true condition (`prompt`, `image`, `condition`), as ControlNets are trained on; of comparisons the
-chosen side. `controlnet=new` starts from the base pipeline's own weights. `consistency_weight=0` is ControlNet's own loss
-(`sft` is the same without the detector).
+chosen side. `controlnet=new` starts from the base pipeline's own weights.
 
 ## Detectors
 
 `detector` must let gradients through: `canny_torch`, `segmentation:DIR`, `depth:DIR`, a world's own, or yours
 ([Control images](../control.md#detectors)). Measure the result by another one.
+
+## Relations
+
+`consistency_weight=0` is `sft`, ControlNet's own loss. `condition_po` with a `consistency_weight` trains on both at once; its
+authors do one after the other.
 
 ## How to read the logs
 

@@ -313,5 +313,5 @@ def test_samples_are_shown_with_their_conditions_and_what_the_detector_reads(mod
         for drawn in entry["generations"]:
             assert all((result.output_dir / drawn[name]).is_file() for name in ("image", "given", "read"))
             assert 0 <= drawn["score"] <= 1
-    assert 0 <= result.metrics["eval_fidelity_edge_f1"] <= 1
-    assert result.metrics["eval_reward"] == pytest.approx(result.metrics["eval_sample_agreement"])
+    assert 0 <= result.metrics["train_rows_fidelity_edge_f1"] <= 1
+    assert result.metrics["train_rows_reward"] == pytest.approx(result.metrics["train_rows_sample_agreement"])
