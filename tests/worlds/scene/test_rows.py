@@ -115,7 +115,7 @@ def test_a_run_names_the_world_as_model_and_data(cache_folder, tmp_path, monkeyp
         [
             "train", "condition_po", "model=world:scene", "data=world:scene", "max_steps=2", "learning_rate=1e-4",
             "form=sigmoid", "per_device_train_batch_size=2", "num_inference_steps=2", "sample_prompts=2",
-            "trackers=[]", f"output_dir={out}",
+            f"output_dir={out}",
         ],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
