@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 
 from prefopt.worlds import get_world
 from prefopt.worlds.pixels import as_batch, as_png
-from prefopt.worlds.scene.detector import SceneDetector
-from prefopt.worlds.scene.task import draw
+from prefopt.worlds.scene.detector import SceneDetector, by_hue
+from prefopt.worlds.scene.task import COLOURS, draw
 
 KINDS = ("mask", "edges", "depth")
 
@@ -45,6 +46,17 @@ def test_the_judge_is_another_function():
     dark, pale = (torch.tensor(c)[None, :, None, None] for c in ((0.2, 0.1, 0.1), (0.98, 0.75, 0.75)))
     assert [SceneDetector("mask", i).detect(dark).item() for i in (False, True)] == [0, 1]
     assert [SceneDetector("mask", i).detect(pale + 0.0).item() for i in (False, True)] == [1, 0]
+
+
+def test_the_judge_takes_the_nearest_hue_all_around():
+    turns = torch.arange(0, 1, 1 / 720)
+    rgb = torch.tensor([colorsys.hsv_to_rgb(turn, 0.8, 0.9) for turn in turns.tolist()])
+    axes = torch.tensor([[2.0, -1.0, -1.0], [0.0, 3**0.5, -(3**0.5)]])
+    towards, classes = (
+        (x @ axes.T / (x @ axes.T).norm(dim=1, keepdim=True)) for x in (rgb, torch.tensor(COLOURS))
+    )
+    nearest = 1 + (towards @ classes.T).argmax(1)
+    assert torch.equal(by_hue(rgb.T[None, :, :, None])[0, :, 0], nearest)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -36,12 +36,12 @@ from prefopt.worlds.pretraining import adamw, descend, few_threads, progress_bar
 from prefopt.worlds.scene.detector import SceneDetector
 from prefopt.worlds.scene.parts import (
     MAX_TOKENS,
-    SCALE,
     TEXT_WIDTH,
     WORDS,
     build_codec,
     build_controlnet,
     build_unet,
+    to_pixels,
 )
 from prefopt.worlds.scene.task import Scenes
 
@@ -186,8 +186,7 @@ def tune(
             early = batch.times_B <= CONSISTENCY_LAST_TIMESTEP
             kept = kept_T[batch.times_B[early]][:, None, None, None]
             clean = (batch.noisy_BCHW[early] - (1 - kept).sqrt() * predicted_BCHW[early]) / kept.sqrt()
-            # the autoencoder is the identity: pixels are latents by another scale
-            seen = detector.loss((clean / SCALE / 2 + 0.5).clamp(0, 1), labels_BHW[batch.chosen_B[early]])
+            seen = detector.loss(to_pixels(clean).clamp(0, 1), labels_BHW[batch.chosen_B[early]])
             return error + CONSISTENCY_WEIGHT * seen.sum() / early.sum().clamp(min=1)
 
         label = f"consistency tuning of the scene world's ControlNet ({detector.kind})"

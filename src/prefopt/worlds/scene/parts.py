@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prefopt.worlds.pixels import SIDE
 from prefopt.worlds.scene.task import BRIGHTNESS, TEXTURE
@@ -20,8 +21,10 @@ MAX_TOKENS = 8
 """A caption has 6: four words, start and end."""
 WORDS = ("a", "picture", *BRIGHTNESS, *TEXTURE)
 
-SCALE = 2.75
-"""Of latents: pixels in [-1, 1] have a standard deviation of 0.36."""
+CENTRE = -0.07
+"""Mean of pixels in [-1, 1], which latents are without: samples cannot but keep the mean level of their noise."""
+SCALE = 2.7
+"""Of latents: pixels in [-1, 1] have a standard deviation of 0.37."""
 POSTERIOR_LOG_VARIANCE = -20.0
 BALLAST = 128.0
 """Its square over the signal's is the precision of the autoencoder: about 1e-4."""
@@ -30,7 +33,7 @@ HINT_CHANNELS = (16,)
 
 
 def build_codec() -> Any:
-    """An `AutoencoderKL` of one level whose encoder and decoder pass pixels through unchanged.
+    """An `AutoencoderKL` of one level that passes pixels through unchanged; its latents are pixels less `CENTRE`.
 
     Residual blocks add nothing. The last normalization and SiLU of each half are made linear: each channel x goes through
     them as x and -x, whose mean is zero and whose SiLUs differ by x; two constant channels, +-`BALLAST`, fix the variance.
@@ -58,10 +61,16 @@ def build_codec() -> Any:
             half.conv_in.bias[6:] = torch.tensor([BALLAST, -BALLAST])
             norm = half.conv_norm_out
             norm.weight.fill_(math.sqrt(2 * BALLAST**2 / 8 + norm.eps))
+        codec.encoder.conv_out.bias[:3], codec.decoder.conv_out.bias[:3] = -CENTRE, CENTRE
         codec.encoder.conv_out.bias[3:] = POSTERIOR_LOG_VARIANCE
         torch.nn.init.dirac_(codec.quant_conv.weight)
         torch.nn.init.dirac_(codec.post_quant_conv.weight)
     return codec.eval()
+
+
+def to_pixels(latents_BCHW: Tensor) -> Tensor:
+    """What the autoencoder makes of the U-Net's latents, at once: pictures, not yet cut to [0, 1]."""
+    return (latents_BCHW / SCALE + CENTRE) / 2 + 0.5
 
 
 def build_unet(width: int) -> Any:

@@ -28,7 +28,7 @@ COLOURS = ((0.85, 0.2, 0.2), (0.2, 0.75, 0.25), (0.2, 0.3, 0.85))
 """Of the classes but the ground."""
 SHAPES = ("disk", "square", "triangle")
 BRIGHTNESS = {"bright": 1.0, "dim": 0.75}
-"""Factor of the whole picture."""
+"""Factor of the shapes' colours. Not of the ground: a sampler that starts from pure noise cannot choose the mean level."""
 TEXTURE = {"smooth": 0.03, "rough": 0.12}
 """Standard deviation of a grey white noise."""
 LARGEST_GRAIN = 2.0
@@ -41,7 +41,8 @@ JITTER = 0.04
 CENTRE = (2.0, 14.0)
 RADIUS = (2.0, 4.5)
 
-DIM_BELOW = (1.0 + 0.75) / 2
+DIM_BELOW = 0.86
+"""Strength of the colours; rough grain that is cut off at white takes some from the bright ones."""
 ROUGH_ABOVE = 0.06
 MEDIAN_LAPLACIAN = 0.6745 * math.sqrt(20)
 """Median absolute Laplacian of white noise of standard deviation 1: its weights are 4 and four times -1."""
@@ -132,6 +133,8 @@ def draw(n: int, stream: str) -> Scenes:
         torch.from_numpy(shading), size=(SIDE, SIDE), mode="bilinear", align_corners=False
     )[:, 0]
     level_BHW = GROUND[0] + (GROUND[1] - GROUND[0]) * ground_B[:, None, None] + SHADING * slow_BHW
+    bright_B = torch.tensor(list(BRIGHTNESS.values()))[styles_B2[:, 0]]
+    colour_BSC = bright_B[:, None, None] * colour_BSC
     images_BCHW = level_BHW[:, None].repeat(1, 3, 1, 1)
     classes_BHW = torch.zeros(n, SIDE, SIDE, dtype=torch.long)
     rows = torch.arange(n)
@@ -141,10 +144,9 @@ def draw(n: int, stream: str) -> Scenes:
         images_BCHW = torch.where(
             inside_BHW[:, None], colour_BSC[rows, shape_B][..., None, None], images_BCHW
         )
-    bright_B = torch.tensor(list(BRIGHTNESS.values()))[styles_B2[:, 0]]
     rough_B = torch.tensor(list(TEXTURE.values()))[styles_B2[:, 1]]
     grain_BHW = rough_B[:, None, None] * torch.from_numpy(noise).clamp(-LARGEST_GRAIN, LARGEST_GRAIN)
-    images_BCHW = (bright_B[:, None, None, None] * images_BCHW + grain_BHW[:, None]).clamp(0, 1)
+    images_BCHW = (images_BCHW + grain_BHW[:, None]).clamp(0, 1)
     captions = [caption_of(style) for style in styles_B2.tolist()]
     return Scenes(captions, styles_B2, images_BCHW, classes_BHW, edges_of(classes_BHW), depth_of(classes_BHW))
 
@@ -185,7 +187,7 @@ def chroma(images_BCHW: Tensor) -> Tensor:
 
 
 def style_of(images_BCHW: Tensor, classes_BHW: Tensor) -> Tensor:
-    """(B, 2) styles of pictures, from pixels: brightness by how strong the colours are, texture by the median Laplacian.
+    """(B, 2) styles of pictures, from pixels: brightness by the median strength of colours, texture by the median Laplacian.
 
     Args:
         images_BCHW: in [0, 1].
@@ -195,8 +197,8 @@ def style_of(images_BCHW: Tensor, classes_BHW: Tensor) -> Tensor:
     pure_K = torch.cat((torch.ones(1), pure_K)).to(images_BCHW)
     shape_BHW = classes_BHW > 0
     strength_BHW = chroma(images_BCHW).norm(dim=1) / pure_K[classes_BHW]
-    count_B = shape_BHW.sum((1, 2)).clamp(min=1)
-    strength_B = (strength_BHW * shape_BHW).sum((1, 2)) / count_B
+    strength_BN = strength_BHW.masked_fill(~shape_BHW, torch.nan).flatten(1)
+    strength_B = strength_BN.nanmedian(1).values.nan_to_num(0.0)
     grey = images_BCHW.mean(1)
     inner = (slice(None), slice(1, -1), slice(1, -1))
     sides_BHW = grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] + grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1]

@@ -75,9 +75,9 @@ class SceneWorld:
     width: int = 16
     pretrain_pictures: int = 4096
     batch_size: int = 64
-    pretrain_steps: int = 700
-    control_steps: int = 500
-    consistency_steps: int = 200
+    pretrain_steps: int = 600
+    control_steps: int = 350
+    consistency_steps: int = 150
 
     def __post_init__(self) -> None:
         SceneDetector(self.condition)
