@@ -62,7 +62,7 @@ def test_a_sample_without_a_flaw_gives_no_row_and_the_next_picture_takes_its_pla
 
     rows = Perfect(seed=3, **TINY).comparisons(3)
     assert [row["id"] for row in rows] == ["train-1", "train-4", "train-7"]
-    monkeypatch.setattr(scene_rows, "MOST_ROUNDS", 1)
+    monkeypatch.setattr(scene_rows, "TRIES", (1,))
     with pytest.raises(
         ValueError, match=r"3 rows asked for, and 3 pictures gave 1 .*follows its conditions too well"
     ):

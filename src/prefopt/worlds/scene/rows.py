@@ -17,8 +17,8 @@ from prefopt.worlds.scene.task import Scenes
 
 Row = dict[str, Any]
 
-MOST_ROUNDS = 4
-"""Times that rows are made, of twice as many pictures each time, in search of enough whose sides differ."""
+TRIES = (1.125, 2, 4, 8)
+"""Pictures a row, in turn, until enough have sides that differ; most have."""
 
 
 def of_conditions(scenes: Scenes, samples_BCHW: Tensor, detector: SceneDetector, split: str) -> list[Row]:
@@ -76,12 +76,13 @@ def enough(n: int, made: Callable[[int], list[Row]]) -> list[Row]:
         ValueError: even many pictures give fewer.
     """
     rows: list[Row] = []
-    for rounds in range(MOST_ROUNDS):
-        rows = made(n * 2**rounds)
+    counts = [int(n * pictures) for pictures in TRIES]
+    for count in counts:
+        rows = made(count)
         if len(rows) >= n:
             return rows[:n]
     raise ValueError(
-        f"{n} rows asked for, and {n * 2 ** (MOST_ROUNDS - 1)} pictures gave {len(rows)} whose two sides differ: this model "
+        f"{n} rows asked for, and {counts[-1]} pictures gave {len(rows)} whose two sides differ: this model "
         "follows its conditions too well, or ignores them in too like a way. Take fewer rows, or another number of "
         "consistency_steps or control_steps"
     )

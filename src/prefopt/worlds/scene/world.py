@@ -231,10 +231,8 @@ class SceneWorld:
         *,
         split: Split = "test",
         seed: int = 0,
-        num_inference_steps: int = 10,
-        eta: float = 0.0,
-        guidance_scale: float = 1.0,
         progress: bool = False,
+        **sampling: Any,
     ) -> measures.Fidelity:
         """How well a model's pictures under `conditions(n, split)` follow them, by the independent detector.
 
@@ -243,10 +241,8 @@ class SceneWorld:
             n: pictures, at least 2.
             split: "test" or "train".
             seed: of the noise. Two models under one seed start from the same noise.
-            num_inference_steps: of the pipeline's scheduler.
-            eta: of DDIM; 0 takes deterministic steps.
-            guidance_scale: of classifier-free guidance; 1 is none.
             progress: show a bar if standard error is a terminal.
+            sampling: of `sample_images`, in place of `SAMPLING`: num_inference_steps, eta, guidance_scale.
 
         Raises:
             ValueError: n below 2.
@@ -258,10 +254,8 @@ class SceneWorld:
             self.prompts(n, split),
             seed=seed_of(f"scene evaluation {seed}"),
             controls_BCHW=self.conditions(n, split),
-            num_inference_steps=num_inference_steps,
-            eta=eta,
-            guidance_scale=guidance_scale,
             progress=progress,
+            **(SAMPLING | sampling),
         )
         return self.judged(images_BCHW, split)
 
