@@ -28,6 +28,7 @@ from prefopt.worlds.base import Estimate, World
 
 if TYPE_CHECKING:
     from prefopt.worlds.picture.world import PictureWorld
+    from prefopt.worlds.scene.world import SceneWorld
     from prefopt.worlds.text.world import TextWorld
 
 __all__ = [
@@ -75,14 +76,17 @@ def get_world(name: Literal["text"], seed: int = 0, **settings: Any) -> TextWorl
 @overload
 def get_world(name: Literal["picture"], seed: int = 0, **settings: Any) -> PictureWorld: ...
 @overload
+def get_world(name: Literal["scene"], seed: int = 0, **settings: Any) -> SceneWorld: ...
+@overload
 def get_world(name: str, seed: int = 0, **settings: Any) -> Any: ...
 def get_world(name: str, seed: int = 0, **settings: Any) -> Any:
     """A world by name.
 
     Args:
-        name: "text", "picture", or another of `all_worlds`.
+        name: "text", "picture", "scene", or another of `all_worlds`.
         seed: of its model and everything drawn in it.
-        settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`, `PictureWorld`).
+        settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`, `PictureWorld`,
+            `SceneWorld`).
 
     Raises:
         ValueError: unknown world.

@@ -187,7 +187,7 @@ def test_a_damaged_model_is_rebuilt(cache_folder):
 
 
 def test_samples_are_counted_and_leave_the_pipeline_as_found(world, pipeline):
-    from prefopt.worlds.picture.model import sample_images
+    from prefopt.worlds.diffusion import sample_images
 
     prompts = world.prompts(5)
     pipeline.unet.train()
@@ -216,7 +216,7 @@ def test_the_two_pictures_of_a_prompt_differ(world):
     assert torch.equal(world.samples(4, 2), images)
     rows = world.comparisons(4, candidates="model", tie_margin=0, progress=False)
     assert {row["source"] for row in rows} == {"world:picture/model"}
-    from prefopt.worlds.picture.task import as_batch
+    from prefopt.worlds.pixels import as_batch
 
     for row, pair in zip(rows, images, strict=True):
         stored = as_batch([row["chosen_image"], row["rejected_image"]])

@@ -19,8 +19,6 @@ from prefopt.worlds.picture.task import (
     TEMPLATE_JITTERS,
     TEMPLATE_SATURATIONS,
     aesthetic,
-    as_batch,
-    as_png,
     caption_of,
     draw,
     edges_of,
@@ -31,6 +29,7 @@ from prefopt.worlds.picture.task import (
     soft_match,
     split_of,
 )
+from prefopt.worlds.pixels import as_batch, as_png
 
 WORLD = get_world("picture")
 EVERY = list(itertools.product(range(4), range(6), range(4), range(2)))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import GuidedNetwork, transition
 from prefopt.likelihoods.transition import inference_timesteps, kl
-from prefopt.worlds.picture.parts import build_scheduler
+from prefopt.worlds.diffusion import build_scheduler
 
 SHAPE = (32, 1, 1)
 PROMPTS = ("0", "1", "2", "3")

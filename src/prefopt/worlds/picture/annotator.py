@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from prefopt.worlds.base import flipped, seed_of
-from prefopt.worlds.picture.task import as_png
+from prefopt.worlds.pixels import as_png
 
 GAPS = {"aesthetic_gap": "aesthetic", "clip_gap": "match", "vqa_gap": "soft_match"}
 """Columns of multi-preference filtering, and the rewards that stand for its predictors."""

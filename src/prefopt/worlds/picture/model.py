@@ -1,4 +1,4 @@
-"""The picture world's model: a tiny Stable Diffusion pretrained from nothing on a CPU, and sampling from it.
+"""The picture world's model: a tiny Stable Diffusion pretrained from nothing on a CPU.
 
 Every part is the real class (`UNet2DConditionModel`, `AutoencoderKL`, `CLIPTextModel`, `CLIPTokenizer`,
 `DDIMScheduler` with Stable Diffusion's settings), saved as a `StableDiffusionPipeline` folder, so that it takes the
@@ -17,54 +17,27 @@ S tokens.
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prefopt.worlds.base import seed_of
-from prefopt.worlds.picture.parts import (
-    MAX_TOKENS,
-    build_codec,
+from prefopt.worlds.diffusion import (
+    CAPTION_DROPOUT,
     build_scheduler,
     build_text_encoder,
     build_tokenizer,
-    build_unet,
+    quiet,
+    tokens_of,
 )
+from prefopt.worlds.picture.parts import MAX_TOKENS, TEXT_WIDTH, WORDS, build_codec, build_unet
 from prefopt.worlds.picture.task import Pictures
-from prefopt.worlds.pretraining import no_bars, progress_bar, seeded
+from prefopt.worlds.pretraining import adamw, descend, few_threads, progress_bar, seeded
 
-CAPTION_DROPOUT = 0.1
 DECODER_BATCH_SIZE = 24
 """Twice as many steps with half the batch decode far better in the same time."""
 DECODER_LEARNING_RATE = 6e-3
-
-MAX_THREADS = 4
-"""More only wait for each other on tensors this small."""
-
-
-@contextlib.contextmanager
-def _few_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(before, MAX_THREADS))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """No bars of transformers and diffusers for what takes a moment."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    with no_bars(diffusers_logging), no_bars(transformers_logging):
-        yield
 
 
 # -- pretraining ---------------------------------------------------------------------------------------------
@@ -100,19 +73,19 @@ def pretrain(
     """
     from diffusers import StableDiffusionPipeline
 
-    with seeded(seed), _few_threads():
+    with seeded(seed), few_threads():
         codec = build_codec(pictures.images_BCHW)
         latents_BKHW = _train_decoder(codec, pictures.images_BCHW, codec_steps, progress)
-        tokenizer = build_tokenizer()
+        tokenizer = build_tokenizer(WORDS, MAX_TOKENS)
         text_encoder, unet, scheduler = (
-            build_text_encoder(tokenizer),
+            build_text_encoder(tokenizer, TEXT_WIDTH),
             build_unet(width),
             build_scheduler(),
         )
-        tokens_BS = _tokens(tokenizer, pictures.captions)
-        empty_S = _tokens(tokenizer, [""])[0]
+        tokens_BS = tokens_of(tokenizer, pictures.captions)
+        empty_S = tokens_of(tokenizer, [""])[0]
         parameters = [*unet.parameters(), *text_encoder.parameters()]
-        optimizer, schedule = _optimizer(parameters, learning_rate, steps)
+        optimizer, schedule = adamw(parameters, learning_rate, steps)
         unet.train()
         text_encoder.train()
         with progress_bar("pretraining the picture world's model", steps, progress) as advance:
@@ -125,7 +98,7 @@ def pretrain(
                 times_B = torch.randint(scheduler.config.num_train_timesteps, (2, batch_size)).amax(0)
                 noisy = scheduler.add_noise(latents_BKHW[chosen], noise, times_B)
                 loss = (unet(noisy, times_B, states).sample - noise).square().mean()
-                _step(loss, parameters, optimizer, schedule)
+                descend(loss, parameters, optimizer, schedule)
                 advance(f"loss {loss.item():.3f}")
         pipeline = StableDiffusionPipeline(
             vae=codec.eval(),
@@ -137,7 +110,7 @@ def pretrain(
             feature_extractor=None,
             requires_safety_checker=False,
         )
-        with _quiet():
+        with quiet():
             pipeline.save_pretrained(folder)
 
 
@@ -148,46 +121,15 @@ def _train_decoder(codec: Any, images_BCHW: Tensor, steps: int, progress: bool) 
         latents = [codec.encode(chunk).latent_dist.mean for chunk in targets_BCHW.split(1000)]
     latents_BKHW = torch.cat(latents)
     parameters = [*codec.decoder.parameters(), *codec.post_quant_conv.parameters()]
-    optimizer, schedule = _optimizer(parameters, DECODER_LEARNING_RATE, steps)
+    optimizer, schedule = adamw(parameters, DECODER_LEARNING_RATE, steps)
     codec.train()
     with progress_bar("training the picture world's decoder", steps, progress) as advance:
         for _ in range(steps):
             chosen = torch.randint(len(targets_BCHW), (DECODER_BATCH_SIZE,))
             loss = (codec.decode(latents_BKHW[chosen]).sample - targets_BCHW[chosen]).square().mean()
-            _step(loss, parameters, optimizer, schedule)
+            descend(loss, parameters, optimizer, schedule)
             advance(f"loss {loss.item():.4f}")
     return latents_BKHW * codec.config.scaling_factor
-
-
-def _optimizer(parameters: list[Any], learning_rate: float, steps: int) -> tuple[Any, Any]:
-    """AdamW with a linear warm-up over 5 % of the steps and then a cosine to zero."""
-    optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
-    warmup = max(1, steps // 20)
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-
-
-def _step(loss: Tensor, parameters: list[Any], optimizer: Any, schedule: Any) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    optimizer.step()
-    schedule.step()
-
-
-def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """(B, S) token ids, padded to the full length as the pipeline pads them."""
-    ids: Tensor = tokenizer(
-        list(texts), padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-    )["input_ids"]
-    return ids
 
 
 # -- use -----------------------------------------------------------------------------------------------------
@@ -197,62 +139,5 @@ def load(folder: Path) -> Any:
     """The `StableDiffusionPipeline` of a folder, float32."""
     from diffusers import StableDiffusionPipeline
 
-    with _quiet():
+    with quiet():
         return StableDiffusionPipeline.from_pretrained(folder)
-
-
-def sample_images(
-    pipeline: Any,
-    prompts: Sequence[str],
-    *,
-    seed: int = 0,
-    num_inference_steps: int = 20,
-    eta: float = 1.0,
-    guidance_scale: float = 2.0,
-    batch_size: int = 256,
-    progress: bool = False,
-) -> Tensor:
-    """(B, 3, 16, 16) pictures in [0, 1], on the CPU, one a prompt.
-
-    Picture k depends on (`seed`, k, its prompt) alone, up to rounding: not on the others or the batch size.
-
-    Args:
-        pipeline: a `StableDiffusionPipeline`; its modes (train, eval) and bar are left as found.
-        prompts: captions.
-        seed: of the noise, of the start and of each step.
-        num_inference_steps: of the pipeline's scheduler.
-        eta: of DDIM, in [0, 1].
-        guidance_scale: of classifier-free guidance; 1 is none.
-        batch_size: pictures made at once.
-        progress: show a bar if standard error is a terminal.
-    """
-    modules = [module for module in pipeline.components.values() if isinstance(module, torch.nn.Module)]
-    modes = [module.training for module in modules]
-    bar = getattr(pipeline, "_progress_bar_config", {})
-    starts = range(0, len(prompts), batch_size)
-    images: list[Tensor] = []
-    for module in modules:
-        module.eval()
-    pipeline.set_progress_bar_config(disable=True)
-    try:
-        with progress_bar("drawing pictures", len(starts), progress) as advance:
-            for start in starts:
-                batch = list(prompts[start : start + batch_size])
-                made = pipeline(
-                    batch,
-                    num_inference_steps=num_inference_steps,
-                    eta=eta,
-                    guidance_scale=guidance_scale,
-                    generator=[
-                        torch.Generator().manual_seed(seed_of(f"{seed} {start + k}"))
-                        for k in range(len(batch))
-                    ],
-                    output_type="pt",
-                ).images
-                images.append(made.float().cpu())
-                advance("")
-    finally:
-        pipeline.set_progress_bar_config(**bar)
-        for module, mode in zip(modules, modes, strict=True):
-            module.train(mode)
-    return torch.cat(images)

@@ -7,47 +7,26 @@ Legend of shape suffixes: B pictures, C channels, H rows, W columns, K = 12 late
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from prefopt.worlds.picture.task import COLOURS, PLACES, SHAPES, SIDE, SIZES
+from prefopt.worlds.picture.task import COLOURS, PLACES, SHAPES, SIZES
+from prefopt.worlds.pixels import SIDE
 
 LATENT_CHANNELS = 12
 PATCH = 4
 TEXT_WIDTH = 64
 MAX_TOKENS = 12
 """A caption has 9: seven words and commas, start and end."""
-
-EMBEDDING_STD = 1.0
+WORDS = " ".join(["a", ",", *SIZES, *COLOURS, *SHAPES, *PLACES]).split()
+"""Of the captions."""
 
 POSTERIOR_LOG_VARIANCE = -8.0
 BALLAST = 128.0
 """See `build_codec`. Its square over the signal's is the precision of the encoder: about 1e-4."""
-
-
-def build_tokenizer() -> Any:
-    """A `CLIPTokenizer` in whose vocabulary every word of the captions is one token; other text falls into bytes."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
-    words = " ".join(["a", ",", *SIZES, *COLOURS, *SHAPES, *PLACES]).split()
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(vocab_size=10_000, end_of_word_suffix="</w>", show_progress=False)
-    trained.train_from_iterator([" ".join(sorted(set(words)))], trainer)
-    learned = json.loads(trained.to_str())["model"]["merges"]
-    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = [*characters, *(c + "</w>" for c in characters), *(left + right for left, right in learned)]
-    vocabulary = {piece: k for k, piece in enumerate(dict.fromkeys(pieces))}
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocabulary[special] = len(vocabulary)
-    return CLIPTokenizer(
-        vocab=vocabulary, merges=[tuple(pair) for pair in learned], model_max_length=MAX_TOKENS
-    )
 
 
 def build_codec(images_BCHW: Tensor) -> Any:
@@ -124,43 +103,6 @@ def _patches(images_BCHW: Tensor) -> Tensor:
     """(N, 48) patches, channel by channel, row by row."""
     patches = torch.nn.functional.pixel_unshuffle(images_BCHW, PATCH)
     return patches.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def build_scheduler() -> Any:
-    """DDIM with the settings of Stable Diffusion 1.5."""
-    from diffusers import DDIMScheduler
-
-    return DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-
-
-def build_text_encoder(tokenizer: Any) -> Any:
-    """A `CLIPTextModel` of one layer."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    model = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=TEXT_WIDTH,
-            intermediate_size=2 * TEXT_WIDTH,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            max_position_embeddings=MAX_TOKENS,
-            projection_dim=TEXT_WIDTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    # CLIP's 0.02 drowns in what attention adds to it: captions would take far longer to be understood
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING_STD)
-    return model
 
 
 def build_unet(width: int) -> Any:

@@ -47,13 +47,12 @@ from prefopt.worlds.base import (
     check_split,
     seed_of,
 )
+from prefopt.worlds.diffusion import sample_images
 from prefopt.worlds.picture import annotator
 from prefopt.worlds.picture.task import (
     ATTRIBUTES,
     Pictures,
     aesthetic,
-    as_batch,
-    as_png,
     caption_of,
     draw,
     parse_caption,
@@ -61,6 +60,7 @@ from prefopt.worlds.picture.task import (
     soft_match,
     split_of,
 )
+from prefopt.worlds.pixels import as_batch, as_png
 
 CODE_VERSION = 1
 """Part of every cache key. Raise it with any change that changes a model or a sample."""
@@ -211,7 +211,7 @@ class PictureWorld:
 
             from prefopt.worlds.picture import model as picture_model
 
-            images = picture_model.sample_images(
+            images = sample_images(
                 picture_model.load(self.model_dir(progress)),
                 [prompt for prompt in prompts for _ in range(per_prompt)],
                 seed=seed_of(f"samples {split} {self.seed}"),
@@ -251,10 +251,8 @@ class PictureWorld:
         """
         if n < 2:
             raise ValueError(f"an interval needs n of at least 2; given {n}")
-        from prefopt.worlds.picture import model as picture_model
-
         prompts = self.prompts(n, split)
-        images = picture_model.sample_images(
+        images = sample_images(
             pipeline,
             prompts,
             seed=seed_of(f"evaluation {seed}"),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.worlds.pretraining import no_bars, progress_bar, seeded
+from prefopt.worlds.pretraining import adamw, descend, no_bars, progress_bar, seeded
 
 BOS, EOS, PAD, UNK, USER, ASSISTANT = "<s>", "</s>", "<pad>", "<unk>", "<|user|>", "<|assistant|>"
 VOCAB_SIZE = 320
@@ -70,6 +70,11 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> Any:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
+
+
+def to_a_tenth(angle: float) -> float:
+    """A cosine from 1 to 0.1; in single precision, in which the cached models were made."""
+    return 0.55 + 0.45 * torch.cos(torch.tensor(angle)).item()
 
 
 def prompt_text(tokenizer: Any, prompt: str) -> str:
@@ -129,19 +134,7 @@ def pretrain(
     )
     with seeded(seed):
         model = LlamaForCausalLM(config).float()
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    warmup = max(1, steps // 20)
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return (
-            0.55 + 0.45 * torch.cos(torch.tensor(torch.pi * (step - warmup) / max(1, steps - warmup))).item()
-        )
-
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    optimizer, schedule = adamw(model.parameters(), learning_rate, steps, 0.98, to_a_tenth)
     rng = random.Random(f"demonstrations {seed}")
     model.train()
     with progress_bar("pretraining the text world's model", steps, progress) as advance:
@@ -153,11 +146,7 @@ def pretrain(
             loss = torch.nn.functional.cross_entropy(
                 model.lm_head(hidden_BTH[:, :-1][scored_BT]), labels_BT[:, 1:][scored_BT]
             )
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+            descend(loss, model.parameters(), optimizer, schedule)
             advance(f"loss {loss.item():.2f}")
     model.eval()
     with no_bars(logging):

@@ -1,0 +1,65 @@
+"""Pictures of worlds as tensors and as files: 16 x 16 pixels, float32 in [0, 1], 8 bits a channel where they are stored."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SIDE = 16
+
+
+def as_batch(images: Any) -> Tensor:
+    """Pictures as a (B, 3, 16, 16) tensor.
+
+    Args:
+        images: that tensor; or a sequence of PIL images, of `{"bytes": PNG}` as `datasets` has them, or of
+            (3, 16, 16) tensors in [0, 1].
+
+    Raises:
+        ValueError: another shape.
+    """
+    if not isinstance(images, Tensor):
+        each = [_as_tensor(image) for image in images]
+        for image in each:
+            _check_size(image.shape)
+        images = torch.stack(each) if each else torch.zeros(0, 3, SIDE, SIDE)
+    elif images.ndim != 4:
+        raise ValueError(f"needed (B, 3, {SIDE}, {SIDE}) pictures; given {tuple(images.shape)}")
+    else:
+        _check_size(images.shape[1:])
+    if not images.is_floating_point():
+        return images.float() / 255
+    return images if images.dtype == torch.float64 else images.float()
+
+
+def _check_size(shape: Sequence[int]) -> None:
+    if tuple(shape) != (3, SIDE, SIDE):
+        raise ValueError(
+            f"a picture of this world is (3, {SIDE}, {SIDE}); given {tuple(shape)}. Generate at the model's own size"
+        )
+
+
+def _as_tensor(image: Any) -> Tensor:
+    if isinstance(image, Tensor):
+        return image
+    from PIL import Image
+
+    if isinstance(image, dict):
+        image = Image.open(io.BytesIO(image["bytes"]) if image.get("bytes") else image["path"])
+    pixels = np.array(image.convert("RGB"))
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+def as_png(image_CHW: Tensor) -> dict[str, Any]:
+    """A picture as `datasets.Image` stores it: `{"bytes": PNG, "path": None}`. 8 bits a channel."""
+    from PIL import Image
+
+    pixels = image_CHW.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
+    file = io.BytesIO()
+    Image.fromarray(pixels.numpy()).save(file, format="PNG")
+    return {"bytes": file.getvalue(), "path": None}
