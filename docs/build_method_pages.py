@@ -149,7 +149,10 @@ def image_example(method: Method) -> tuple[list[str], str]:
         said = "MSE_ref - MSE of each image, and whether it is desirable"
         return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([True, False])"], said
     if method.name == "controlnet_pp":
-        return ["torch.tensor([-0.110, -0.112])", "torch.tensor([-0.113, -0.109])"], "-MSE of winner and loser"
+        return [
+            "torch.tensor([-0.110, -0.112])",
+            "torch.tensor([-0.113, -0.109])",
+        ], "-MSE of winner and loser"
     if method.name in ("diffusion_dpo", "condition_po"):
         said = "MSE_ref - MSE of winner and loser"
         return ["torch.tensor([4e-4, -1e-4])", "torch.tensor([-2e-4, 1e-4])"], said

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from markupsafe import Markup
 
@@ -77,6 +77,16 @@ class Loading:
     """Whether it is an adapter on another model."""
 
 
+class Drawn(NamedTuple):
+    """Paths within the run folder of what a card shows of one prompt."""
+
+    prompt: str
+    before: str
+    after: str
+    given: str = ""
+    """What it was drawn under, where that is a picture."""
+
+
 @dataclass(frozen=True)
 class CardFront:
     """What the card's front matter says for the hub."""
@@ -130,6 +140,10 @@ class Account:
     def own_sections(self, run: Run) -> list[Section]:
         """Sections that only its runs have, shown behind the samples or the margins."""
         return []
+
+    def own_style(self) -> str:
+        """Style sheet of what only its pages have."""
+        return ""
 
     def data_facts(self, run: Run) -> DataFacts:
         """What the data section adds."""
@@ -198,8 +212,8 @@ class Account:
             ("displacement", split, "Displacement (share of chosen sides less likely than under the reference)", percent),
         ]  # fmt: skip
 
-    def pictures(self, run: Run) -> list[tuple[str, str, str]]:
-        """(prompt, path before, path after) of samples that a card can show."""
+    def pictures(self, run: Run) -> list[Drawn]:
+        """Samples that a card can show."""
         return []
 
 

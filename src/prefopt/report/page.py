@@ -91,6 +91,7 @@ def page(
     header: Markup | None = None,
     kicker: str = "",
     footer: str = "",
+    own_style: str = "",
 ) -> str:
     """A complete HTML document.
 
@@ -100,6 +101,7 @@ def page(
         header: what stands between the main heading and the first section.
         kicker: a few words above the main heading.
         footer: a few words at the end.
+        own_style: style sheet of what only this page has, behind that of all pages.
 
     Returns:
         The document as text.
@@ -112,6 +114,6 @@ def page(
     return str(
         render(
             "page", title=title, sections=sections, header=header or Markup(""), kicker=kicker, footer=footer,
-            style=Markup(style), script=Markup(script), script_digest=digest,
+            style=Markup(style + own_style), script=Markup(script), script_digest=digest,
         )
     )  # fmt: skip

@@ -6,7 +6,10 @@ import base64
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 CRISP_BELOW = 96  # pixels; smaller ones are shown with their pixels as squares instead of blurred
 EXACT_UP_TO = 128  # pixels; kept losslessly
@@ -58,23 +61,38 @@ def embed(folder: Path, relative: Any, side: int) -> Picture:
         return Picture(problem=f"{relative} cannot be read ({type(error).__name__})")
 
 
+def opened(path: Path) -> Image:
+    """A picture file as RGB.
+
+    Raises:
+        ValueError: it is too large to be what it should be.
+        OSError, SyntaxError: it is damaged.
+    """
+    from PIL import Image
+
+    with Image.open(path) as file:
+        width, height = file.size
+        if width * height > MOST_PIXELS:
+            raise ValueError("too large")
+        return file.convert("RGB")
+
+
+def as_uri(image: Image, exact: bool) -> str:
+    """A picture as a `data:` address, without loss if `exact`."""
+    buffer = io.BytesIO()
+    if exact:
+        image.save(buffer, "PNG", optimize=True)
+    else:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def _read(path: Path, side: int) -> Picture:
     from PIL import Image
 
-    with Image.open(path) as opened:
-        width, height = opened.size
-        if width * height > MOST_PIXELS:
-            raise ValueError("too large")
-        image = opened.convert("RGB")
+    image = opened(path)
+    width, height = image.size
     longest = max(width, height)
     if longest > side:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    if longest <= EXACT_UP_TO:
-        image.save(buffer, "PNG", optimize=True)
-        kind = "png"
-    else:
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-        kind = "jpeg"
-    uri = f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(uri, width, height, longest < CRISP_BELOW)
+    return Picture(as_uri(image, longest <= EXACT_UP_TO), width, height, longest < CRISP_BELOW)

@@ -163,6 +163,10 @@ class Record:
         """A record written before."""
         return self._memory[name]
 
+    def has(self, name: str) -> bool:
+        """Whether a record of this name was written, in this run or before it was resumed."""
+        return name in self._memory
+
     def manifest(self, **values: Any) -> None:
         """Add to the manifest."""
         merged = {**self._memory.get("manifest", {}), **values}

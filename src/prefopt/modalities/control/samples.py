@@ -55,8 +55,10 @@ class ControlSamples(ImageSamples):
         return Conditions({**found.tensors, "control": self._store.controls(self._keys)})
 
     def measure(self, drawn: Tensor, step: int) -> dict[str, float]:
-        """As of images; `fidelity_NAME`, by the detector's metric, and `sample_agreement`."""
+        """As of images, and `sample_diversity`; `fidelity_NAME`, by the detector's metric, and `sample_agreement`."""
         measured = super().measure(drawn, step)
+        if len(drawn) > 1:
+            measured["sample_diversity"] = diversity(drawn)
         if self._detector is None:
             return measured
         true, found = self._read(drawn)
@@ -72,16 +74,36 @@ class ControlSamples(ImageSamples):
         return list(self._detector.agreement(*self._read(drawn)).tolist())
 
     def entries(self, drawn: Tensor, step: int) -> list[dict[str, Any]]:
-        """Paths of the first images, of their conditions, and of what the detector sees in them."""
+        """Paths of the first images, of their conditions, and of what the detector sees in them.
+
+        How far it agrees on every image goes to record/fidelity.json.
+        """
         entries = super().entries(drawn, step)
         controls = self._store.controls(self._keys[:SHOWN])
         for n, (entry, control_CHW) in enumerate(zip(entries, controls, strict=True)):
             entry["given"] = self._record.picture(f"given-{n}", control_CHW)
-        if self._detector is not None:
-            _, found = self._read(drawn)
-            for n, picture_CHW in enumerate(self._detector.draw(found)[:SHOWN]):
-                entries[n]["read"] = self._record.picture(f"{file_name(step, n)}-read", picture_CHW)
+        if self._detector is None:
+            return entries
+        true, found = self._read(drawn)
+        agreement_B = [round(x, 6) for x in self._detector.agreement(true, found).tolist()]
+        for n, picture_CHW in enumerate(self._detector.draw(found)[:SHOWN]):
+            entries[n]["read"] = self._record.picture(f"{file_name(step, n)}-read", picture_CHW)
+            entries[n]["agreement"] = agreement_B[n]
+        self._note(step, agreement_B)
         return entries
+
+    def _note(self, step: int, agreement_B: list[float]) -> None:
+        """Agreement of all samples: a change can be told from chance only image by image."""
+        assert self._detector is not None
+        name, higher = HEADLINE[self._detector.metric]
+        before = self._record.read("fidelity")["steps"] if self._record.has("fidelity") else []
+        steps = [
+            *(entry for entry in before if entry["step"] != step),
+            {"step": step, "agreement": agreement_B},
+        ]
+        self._record.add(
+            "fidelity", detector=self._detector.name, metric=name, higher_is_better=higher, steps=steps
+        )
 
     def _read(self, drawn: Tensor) -> tuple[Labels, Labels]:
         """Labels of the conditions and of the images."""
@@ -92,3 +114,14 @@ class ControlSamples(ImageSamples):
             with torch.autocast("cpu", enabled=False):
                 self._found = drawn, without_ignored(self._true, self._detector.detect(drawn.float()))
         return self._true, self._found[1]
+
+
+def diversity(images_BCHW: Tensor) -> float:
+    """Mean root mean square distance of two of these images, at least two, each in [0, 1].
+
+    Example:
+        >>> diversity(torch.stack([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)]))
+        1.0
+    """
+    flat_BD = images_BCHW.flatten(1).float()
+    return float(torch.pdist(flat_BD).mean() / flat_BD.shape[1] ** 0.5)

@@ -12,6 +12,7 @@ from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.control.consistency import Consistency
 from prefopt.modalities.control.detectors import Detector, find, require_loss
+from prefopt.modalities.control.first import first_comparison
 from prefopt.modalities.control.likelihood import ControlLikelihood, EncodedControl
 from prefopt.modalities.control.models import (
     LoadedControl,
@@ -195,7 +196,7 @@ def encode_data(
         broken | also_broken,
         pictures=lambda item: (item.sample, item.condition["control"]),
         encoded=partial(encoded, store),
-        shown=lambda item: store.controls([item.condition["control"].digest])[0],
+        first=partial(first_comparison, context, store),
     )
 
 

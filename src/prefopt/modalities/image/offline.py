@@ -135,7 +135,7 @@ def encode_data(
         encoded=lambda item: EncodedLatent(
             item.sample.digest, item.condition["prompt"], sizes_of(item.sample, store)
         ),
-        shown=lambda item: to_pixels(decode(item.sample), store.resolution, store.crop).pixels_3HW / 2 + 0.5,
+        first=lambda example: first_pair(context, example, partial(as_seen, store)),
     )
 
 
@@ -149,7 +149,7 @@ def settle(
     *,
     pictures: Callable[[Item], Sequence[ImageRef]],
     encoded: Callable[[Item], EncodedLatent],
-    shown: Callable[[Item], Tensor],
+    first: Callable[[Example], Mapping[str, Any]],
 ) -> PreparedData:
     """Examples by the keys of what the caches hold, recorded; rows with a picture that cannot be decoded are dropped.
 
@@ -160,7 +160,7 @@ def settle(
         broken: what is wrong with pictures, by digest.
         pictures: that an item consists of.
         encoded: an item by its keys.
-        shown: the picture of an item that the report shows of the first pair, (3, H, W) in [0, 1].
+        first: writes the pictures of the first example; what the report shows of it.
 
     Raises:
         ValueError: no row is left, or there are ties and nobody said what they mean.
@@ -190,8 +190,8 @@ def settle(
         raise ValueError(f"none of the images of {context.config.data} could be decoded; see dropped.jsonl")
     context.objective.check_data(has_ties(train))
     usable = {e.id for e in train}
-    first = next(e for e in split.train.examples if e.id in usable)
-    context.record.json("first_pair", first_pair(context, first, shown))
+    seen = next(e for e in split.train.examples if e.id in usable)
+    context.record.json("first_pair", dict(first(seen)))
     fingerprint = digest([*train, *held_out], likelihood.key)
     why = split.not_held_out or (None if held_out else "no held-out image could be decoded")
     return PreparedData(train, held_out, split.prompts, report, dropped, fingerprint, why)
@@ -325,6 +325,11 @@ def sizes_of(ref: ImageRef, store: CachedImages) -> tuple[int, int, int, int, in
     _, (left, top) = geometry(ref.size, store.resolution, store.crop)
     width, height = ref.size
     return height, width, top, left, store.resolution, store.resolution
+
+
+def as_seen(store: CachedImages, item: Item) -> Tensor:
+    """(3, H, W) in [0, 1]: an item's image, cropped to the run's resolution."""
+    return to_pixels(decode(item.sample), store.resolution, store.crop).pixels_3HW / 2 + 0.5
 
 
 def first_pair(context: Context, example: Example, shown: Callable[[Item], Tensor]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from prefopt.modalities.image.report.loading import is_lora, loading
 from prefopt.modalities.image.report.prepared import prepared
 from prefopt.modalities.image.report.sections import data_facts, first_pair, samples
 from prefopt.modalities.image.report.timesteps import timestep_figures
-from prefopt.report.account import Account, CardFront, DataFacts, Loading, Measure
+from prefopt.report.account import Account, CardFront, DataFacts, Drawn, Loading, Measure
 from prefopt.report.curves import Groups
 from prefopt.report.facts import Figure, Finding
 from prefopt.report.load import Run
@@ -107,7 +107,7 @@ class ImageAccount(Account):
         """See `card.py`."""
         return card.measures(run, split, place)
 
-    def pictures(self, run: Run) -> list[tuple[str, str, str]]:
+    def pictures(self, run: Run) -> list[Drawn]:
         """See `card.py`."""
         return card.pictures(run)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from prefopt.report.account import Measure
+from prefopt.report.account import Drawn, Measure
 from prefopt.report.format import number, percent
 from prefopt.report.load import Run
 
@@ -31,20 +32,21 @@ def measures(run: Run, split: str, place: str) -> list[Measure]:
     ]  # fmt: skip
 
 
-def pictures(run: Run) -> list[tuple[str, str, str]]:
-    """(prompt, path before, path after) within the run folder, of images that are there."""
+def pictures(run: Run) -> list[Drawn]:
+    """Images before and after, and the pictures that they were drawn under, of files that are there."""
     prompts = run.of("samples", "prompts")
     rows = []
     for entry in prompts if isinstance(prompts, list) else []:
-        drawn = entry.get("generations") if isinstance(entry, Mapping) else None
-        paths = (
-            [str(g.get("image")) for g in drawn or [] if isinstance(g, Mapping)]
-            if isinstance(drawn, list)
-            else []
-        )
-        plain_paths = [
-            p for p in paths if re.fullmatch(r"record/images/[\w.-]+", p) and (run.folder / p).is_file()
-        ]
-        if len(plain_paths) > 1:
-            rows.append((str(entry.get("prompt", "")), plain_paths[0], plain_paths[-1]))
+        raw = entry.get("generations") if isinstance(entry, Mapping) else None
+        drawn = [g for g in raw if isinstance(g, Mapping)] if isinstance(raw, list) else []
+        images = [path for g in drawn if (path := _there(run, g.get("image")))]
+        if len(images) > 1:
+            given = _there(run, drawn[0].get("given"))
+            rows.append(Drawn(str(entry.get("prompt", "")), images[0], images[-1], given))
     return rows[:SHOWN_SAMPLES]
+
+
+def _there(run: Run, path: Any) -> str:
+    """The path if it is that of one of the run's pictures, else nothing."""
+    plain = re.fullmatch(r"record/images/[\w.-]+", str(path)) and (run.folder / str(path)).is_file()
+    return str(path) if plain else ""

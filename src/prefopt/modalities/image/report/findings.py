@@ -65,7 +65,12 @@ def quality(run: Run) -> list[Finding]:
     """Findings about the model rather than about the course of training."""
     if is_judge(run):
         return []
-    return [*(_collection(run) if run.online else _errors(run)), *_samples(run)]
+    return [*of_training(run), *of_samples(run), *_unscored(run)]
+
+
+def of_training(run: Run) -> list[Finding]:
+    """What the errors, or the collections, say."""
+    return _collection(run) if run.online else _errors(run)
 
 
 def _errors(run: Run) -> list[Finding]:
@@ -147,7 +152,8 @@ def _collection(run: Run) -> list[Finding]:
     return out
 
 
-def _samples(run: Run) -> list[Finding]:
+def of_samples(run: Run) -> list[Finding]:
+    """What reward, colours and distance of the samples say."""
     out: list[Finding] = []
     metrics = run.metrics
     before, after = metrics.ends("reward", "eval")
@@ -173,13 +179,19 @@ def _samples(run: Run) -> list[Finding]:
                 + "Compare the samples by eye; stop earlier, lower learning_rate, or raise beta.",
             )
         )
-    out += _distance(metrics.points("sample_change", "eval").finite().values)
-    if metrics.points("sample_change", "eval").values and after is None:
-        out.append(
-            Finding("note", "Samples were not scored: only the eye can tell whether they got better.",
-                    "Give a scorer, for example reward=pickscore:DIR, to measure what the model draws and not only how it ranks.")
-        )  # fmt: skip
-    return out
+    return out + _distance(metrics.points("sample_change", "eval").finite().values)
+
+
+def _unscored(run: Run) -> list[Finding]:
+    if (
+        not run.metrics.points("sample_change", "eval").values
+        or run.metrics.ends("reward", "eval")[1] is not None
+    ):
+        return []
+    return [
+        Finding("note", "Samples were not scored: only the eye can tell whether they got better.",
+                "Give a scorer, for example reward=pickscore:DIR, to measure what the model draws and not only how it ranks.")
+    ]  # fmt: skip
 
 
 def _distance(changes: Sequence[float]) -> list[Finding]:

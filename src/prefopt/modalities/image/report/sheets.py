@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from prefopt.report.format import finite
 from prefopt.report.load import Run
@@ -23,14 +23,22 @@ class Cell:
     picture: Picture
     score: float | None
 
+    @property
+    def weight(self) -> int:
+        """Bytes of its pictures in the page."""
+        return len(self.picture.uri)
+
+
+C = TypeVar("C", bound=Cell)
+
 
 @dataclass(frozen=True)
-class Row:
+class Row(Generic[C]):
     """A prompt and its images, one for each column."""
 
     prompt: str
     seed: Any
-    cells: list[Cell]
+    cells: list[C]
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -47,11 +55,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Sheet(Generic[C]):
     """What is shown, and how much is not."""
 
     columns: list[str]
-    rows: list[Row]
+    rows: list[Row[C]]
     more_columns: int
     more_rows: int
 
@@ -62,8 +70,28 @@ class Sheet:
         return f"{score:,.{decimals}f}".replace("-", "−")
 
 
-def sample_sheet(run: Run) -> Sheet:
+def image_cell(run: Run, drawn: Mapping[str, Any]) -> Cell:
+    """One image of the record."""
+    return Cell(embed(run.folder, drawn.get("image"), SIDE), finite(drawn.get("score")))
+
+
+def sample_sheet(run: Run) -> Sheet[Cell]:
     """The sheet of `record/samples.json`; without rows where nothing was drawn."""
+    return sheet_of(run, image_cell, lambda _: Cell(Picture(problem="not drawn"), None))
+
+
+def sheet_of(
+    run: Run,
+    cell: Callable[[Run, Mapping[str, Any]], C],
+    empty: Callable[[Mapping[str, Any]], C],
+) -> Sheet[C]:
+    """The sheet of `record/samples.json`, of cells that a modality makes.
+
+    Args:
+        run: of the page.
+        cell: of one drawn image, as the record has it.
+        empty: of a moment at which a prompt was not drawn, by what the record has of its first image.
+    """
     prompts = run.of("samples", "prompts")
     entries = [p for p in prompts if isinstance(p, Mapping)] if isinstance(prompts, list) else []
     by_step = [found for entry in entries if (found := _by_step(entry))]
@@ -71,19 +99,15 @@ def sample_sheet(run: Run) -> Sheet:
     shown = _spread(steps)
     labels = [_label(step, by_step) for step in shown]
     seeds = run.of("samples", "settings", "seeds")
-    rows: list[Row] = []
+    rows: list[Row[C]] = []
     used = 0
     for n, entry in enumerate(entries):
         found = _by_step(entry)
         if not found:
             continue
-        cells = [
-            Cell(embed(run.folder, found[step].get("image"), SIDE), finite(found[step].get("score")))
-            if step in found
-            else Cell(Picture(problem="not drawn"), None)
-            for step in shown
-        ]
-        used += sum(len(cell.picture.uri) for cell in cells)
+        first = found[min(found)]
+        cells = [cell(run, found[step]) if step in found else empty(first) for step in shown]
+        used += sum(one.weight for one in cells)
         if rows and used > BYTE_BUDGET:
             break
         seed = seeds[n] if isinstance(seeds, list) and n < len(seeds) else None

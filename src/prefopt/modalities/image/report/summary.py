@@ -30,18 +30,28 @@ def scored_by(run: Run) -> str:
     return "score of sampled images"
 
 
-def preference(run: Run) -> str:
-    """What accuracy says, as the beginning of a sentence."""
+def preference(run: Run, better: str = "the better image") -> str:
+    """What accuracy says, as the beginning of a sentence.
+
+    Args:
+        run: of the page.
+        better: what is preferred in pairs that were given.
+    """
     if is_judge(run):
         return "The judge scores the better image higher"
     if run.online:
         return "Relative to the reference, the policy prefers the step that the judge prefers"
     relative = " relative to the reference's" if "displacement" in run.metrics.names() else ""
-    return f"By its denoising error{relative}, the policy prefers the better image"
+    return f"By its denoising error{relative}, the policy prefers {better}"
 
 
-def sentence(run: Run) -> str:
-    """What happened to the errors, or to the collection; empty where nothing of it was logged."""
+def sentence(run: Run, sides: tuple[str, str] = ("on chosen images", "on rejected ones")) -> str:
+    """What happened to the errors, or to the collection; empty where nothing of it was logged.
+
+    Args:
+        run: of the page.
+        sides: what errors are of.
+    """
     if run.online:
         kept, first, now = (
             tail(run.metrics, "collect/kept"),
@@ -64,8 +74,8 @@ def sentence(run: Run) -> str:
     verb, other = ("rose" if growth > 0 else "fell" for growth in (chosen, rejected))
     again = "by" if verb == other else f"{other} by"
     return (
-        f"Its error on chosen images {verb} by {small_percent(abs(chosen))}, "
-        f"that on rejected ones {again} {small_percent(abs(rejected))}."
+        f"Its error {sides[0]} {verb} by {small_percent(abs(chosen))}, "
+        f"that {sides[1]} {again} {small_percent(abs(rejected))}."
     )
 
 

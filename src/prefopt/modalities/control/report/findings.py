@@ -1,0 +1,63 @@
+"""What to watch out for in runs on control images: whether images follow their conditions, and what that costs."""
+
+from __future__ import annotations
+
+from prefopt.modalities.control.report.fidelity import Follows, follows
+from prefopt.modalities.image.report.findings import of_samples, of_training
+from prefopt.report.facts import Finding
+from prefopt.report.format import number
+from prefopt.report.load import Run
+
+ALIKE = 0.75  # distance between images, last over first
+
+TITLES = {
+    "better": "Images follow their conditions better than before training",
+    "worse": "Images follow their conditions worse than before training",
+    "unclear": "Whether images follow their conditions better or worse cannot be told from chance",
+}
+REMEDIES = {
+    "better": "Judge it by another detector than the one trained with or made pairs by: prefopt evaluate.",
+    "worse": "See by which noise level Delta turned positive; lower learning_rate, stop earlier, or give the diffusion loss more "
+    "weight.",
+    "unclear": "Draw more (sample_prompts) before comparing runs; if the mean of Delta hardly moved, train longer or raise "
+    "learning_rate.",
+}
+
+
+def quality(run: Run) -> list[Finding]:
+    """Findings about the model rather than about the course of training."""
+    found = follows(run)
+    fidelity = _unread(run) if found is None else _fidelity(found)
+    return [*fidelity, *of_training(run), *of_samples(run), *_variety(run)]
+
+
+def _fidelity(found: Follows) -> list[Finding]:
+    verdict = found.verdict
+    if verdict is None:
+        return []
+    text = f"{TITLES[verdict]} ({found.told})."
+    remedy = REMEDIES[verdict]
+    if found.turned:
+        remedy = f"{found.measure.name[0].upper()}{found.measure.name[1:]} and agreement moved in opposite directions. {remedy}"
+    return [Finding("warn" if verdict == "worse" else "note", text, remedy)]
+
+
+def _unread(run: Run) -> list[Finding]:
+    if not run.metrics.points("sample_change", "eval").values:
+        return []
+    return [
+        Finding("note", "No detector read the samples: only the eye can tell whether they follow their conditions better.",
+                "Give one, for example detector=canny_torch, to measure it.")
+    ]  # fmt: skip
+
+
+def _variety(run: Run) -> list[Finding]:
+    before, after = run.metrics.ends("sample_diversity", "eval")
+    if before is None or after is None or after >= ALIKE * before:
+        return []
+    return [
+        Finding("warn", f"Images of different conditions became more alike: their mean distance fell from {number(before, 3)} to "
+                f"{number(after, 3)}.",
+                "Flat or washed-out images are easy to read for a detector. Compare the samples by eye; stop earlier or lower "
+                "learning_rate.")
+    ]  # fmt: skip
