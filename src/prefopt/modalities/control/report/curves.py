@@ -12,7 +12,7 @@ from prefopt.report.curves import STILL_GOOD, Curve, Groups, one
 from prefopt.report.load import Run
 
 FOLLOWS = "Does it follow its conditions?"
-NOTE = "A detector reads what the model draws under held-out conditions, from the same noise each time, and is held against them."
+NOTE = "A detector reads what the model draws under the same conditions from the same noise each time, and what it reads is held against them."
 AGREES = Curve(
     title="Agreement with the condition", metrics=one(AGREEMENT), unit="mean over images; 1: whole agreement",
     look_for="A rise, beside a loss that falls: what is learned of given images reaches those that are drawn.",

@@ -74,11 +74,16 @@ def deltas(run: Run, when: str) -> list[At]:
     return [at(items(chosen), items(rejected)) for chosen, rejected in zip(*both, strict=False)]
 
 
+def timesteps(run: Run) -> list[float]:
+    """Those that were probed; NaN for what is no number."""
+    return [NAN if (t := finite(raw)) is None else t for raw in items(run.of("timesteps", "timesteps"))]
+
+
 def delta_figures(run: Run) -> Markup:
     """Four charts over the probed timesteps; empty for single images, and until the policy was measured after training."""
     if run.of("timesteps", "paired") is False:
         return Markup("")
-    x = [NAN if (t := finite(raw)) is None else t for raw in items(run.of("timesteps", "timesteps"))]
+    x = timesteps(run)
     found = {when: (deltas(run, when) + [At()] * len(x))[: len(x)] for when in WHENS}
     if not x or not all(map(math.isfinite, x)) or not any(math.isfinite(a.mean) for a in found["after"]):
         return Markup("")

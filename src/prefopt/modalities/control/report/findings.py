@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from prefopt.modalities.control.report.deltas import deltas, timesteps
 from prefopt.modalities.control.report.fidelity import Follows, follows
 from prefopt.modalities.image.report.findings import of_samples, of_training
-from prefopt.report.facts import Finding
-from prefopt.report.format import number
+from prefopt.report.facts import Finding, wilson
+from prefopt.report.format import number, percent
 from prefopt.report.load import Run
 
+TURNED = 0.5  # sign accuracy of Delta that nobody wants: the losing condition explains the image as well
 ALIKE = 0.75  # distance between images, last over first
 
 TITLES = {
@@ -28,7 +30,7 @@ def quality(run: Run) -> list[Finding]:
     """Findings about the model rather than about the course of training."""
     found = follows(run)
     fidelity = _unread(run) if found is None else _fidelity(found)
-    return [*fidelity, *of_training(run), *of_samples(run), *_variety(run)]
+    return [*fidelity, *of_training(run), *of_samples(run), *_variety(run), *_turned(run)]
 
 
 def _fidelity(found: Follows) -> list[Finding]:
@@ -61,3 +63,25 @@ def _variety(run: Run) -> list[Finding]:
                 "Flat or washed-out images are easy to read for a detector. Compare the samples by eye; stop earlier or lower "
                 "learning_rate.")
     ]  # fmt: skip
+
+
+def _turned(run: Run) -> list[Finding]:
+    """Noise levels at which the rejected side has the smaller error, beyond chance."""
+    if run.of("timesteps", "paired") is False:
+        return []
+    where = [
+        (t, found)
+        for t, found in zip(timesteps(run), deltas(run, "after"), strict=False)
+        if found.pairs and wilson(found.right, found.pairs)[1] < TURNED
+    ]
+    if not where:
+        return []
+    t, worst = min(where, key=lambda pair: pair[1].right)
+    return [
+        Finding(
+            "warn",
+            f"At {len(where)} of {len(timesteps(run))} timesteps the rejected side has the smaller error more often than not; at "
+            f"{number(t)} the chosen one has it in {percent(worst.right)} of pairs.",
+            "Were labels turned, or is the losing condition nearer to the image than the true one? See Delta by noise level.",
+        )
+    ]

@@ -33,9 +33,12 @@ def _fidelity(run: Run) -> str:
     if found is None:
         return ""
     if found.verdict is None:
-        return f"Its images follow their conditions with {found.measure.name} {number(found.after, 3)}."
+        start = "" if found.before is None else f"{number(found.before, 3)} → "
+        return (
+            f"Its images follow their conditions with {found.measure.name} {start}{number(found.after, 3)}."
+        )
     if found.verdict == "unclear":
-        return f"How closely its images follow their conditions did not change within noise ({found.told})."
+        return f"How closely its images follow their conditions did not change beyond noise ({found.told})."
     return f"Its images {VERBS[found.verdict]} ({found.told})."
 
 
@@ -60,7 +63,7 @@ def _follows(run: Run) -> list[Figure]:
         images = f" of {found.images} images" if found.images else ""
         start = "" if first is None else number(first, 3)
         out.append(
-            Figure("Agreement with the condition", number(last, 3), start, f"mean{images}; 1 is whole agreement",
+            Figure("Agreement of samples", number(last, 3), start, f"mean{images}; 1 is whole agreement",
                    level, history(run, AGREEMENT))  # type: ignore[arg-type]
         )  # fmt: skip
     return out
