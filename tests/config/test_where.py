@@ -211,7 +211,9 @@ def test_keys_that_mean_something_to_some_method():
 
 
 def needs_model(key: str) -> bool:
-    return any(set(need.traits) & {"text", "image", "denoising", "adapters", "control"} for need in needs_of(key))
+    return any(
+        set(need.traits) & {"text", "image", "denoising", "adapters", "control"} for need in needs_of(key)
+    )
 
 
 def test_keys_of_several_runs():

@@ -148,3 +148,9 @@ def test_every_form_is_on_the_page():
     for form in FORMS.values():
         for name in form.split(" (")[0].split(" or "):
             assert f"`{name}`" in page
+
+
+def test_a_world_has_one_to_train_on_and_one_to_judge_by():
+    assert [find(f"world:scene{end}").independent for end in ("", ":independent")] == [False, True]
+    with pytest.raises(ValueError, match="a world has two detectors"):
+        find("world:scene:other")
