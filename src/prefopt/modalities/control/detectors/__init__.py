@@ -126,7 +126,9 @@ def _of_world(spec: str, parts: list[str]) -> Detector:
     if not callable(make):
         raise ValueError(f"the world {parts[0]} has no detector, as its images follow no control images")
     if parts[1:] not in ([], ["independent"]):
-        raise ValueError(f"detector {spec!r}: a world has two detectors; write {FORMS['world']}, the second to judge by")
+        raise ValueError(
+            f"detector {spec!r}: a world has two detectors; write {FORMS['world']}, the second to judge by"
+        )
     return check_detector(make(independent=bool(parts[1:])), spec)
 
 
