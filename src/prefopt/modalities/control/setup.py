@@ -42,7 +42,6 @@ from prefopt.sources.report import Dropped
 from prefopt.sources.schedule import Schedule
 from prefopt.worlds import world_of
 
-
 READ_AT_ONCE = 64
 
 
