@@ -256,7 +256,8 @@ def test_the_default_model_follows_roughly(tmp_path, monkeypatch):
     pipeline = load(world.model_dir())
     found = world.fidelity(pipeline)
     assert 0.45 < found.control.mean < 0.8
-    assert found.style.mean > 0.7
+    assert found.style.mean > 0.35  # chance is 0.25
+    assert found.frechet < 0.8
     rows = world.comparisons(128)
     assert 0.3 < np.mean([row["score"] for row in rows]) < 0.85
     scenes = world.pictures(300, "test")
