@@ -201,7 +201,7 @@ def plain(folder: Path, steps: int, batch: int, way: str) -> dict[str, float]:
 
 def ours(folder: Path, steps: int, batch: int, reference: str) -> dict[str, float]:
     """`prefopt.train`, timed between its first and last step."""
-    import diffusers  # noqa: F401  the same libraries as beside
+    from diffusers import StableDiffusionControlNetPipeline  # noqa: F401  the same libraries as beside
 
     import prefopt
     from prefopt.training.loop import Loop
