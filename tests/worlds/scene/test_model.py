@@ -218,6 +218,29 @@ def test_samples_are_cached_and_counted(world):
     assert not torch.equal(world.samples(4, 2, "test"), images)
 
 
+def test_each_sample_is_drawn_under_its_own_condition(world, monkeypatch):
+    asked = []
+
+    def controls_as_images(pipeline, prompts, *, controls_BCHW, **rest):
+        asked.extend(prompts)
+        return controls_BCHW
+
+    monkeypatch.setattr("prefopt.worlds.scene.world.sample_images", controls_as_images)
+    images, conditions = world.samples(7, 2), world.conditions(7)
+    assert torch.equal(images, torch.stack((conditions, conditions), 1))
+    assert asked == [prompt for prompt in world.prompts(7) for _ in range(2)]
+
+
+def test_pictures_are_judged_by_the_detector_that_rows_are_not_made_with():
+    world = get_world("scene")
+    images = world.pictures(20, "test").images_BCHW.clone()
+    images[:, :, :3] = torch.tensor([0.2, 0.1, 0.1])[:, None, None]  # red to the judge alone
+    seen = world.judged(images).control.mean
+    assert seen < 0.9
+    images[:, :, :3] = 0.15
+    assert world.judged(images).control.mean > seen + 0.05
+
+
 def test_fidelity(world):
     from prefopt.worlds.scene.model import load
 
