@@ -6,12 +6,12 @@ once for a live reference, and goes back:
     plain        the base network frozen, the reference under no_grad: as such a script is written with care
     unfrozen     the base network as it is loaded, with gradients of its own; the reference's graph is made and not used
     own noise    `plain`, and the diffusion term has noise and timestep of its own, as in the authors' script: another pass
-                 (prefopt takes that term from the pair's own pass, so these steps do not compute the same number)
 
 prefopt keeps latents, prompt embeddings and conditions in caches, and runs half of the base network once an image:
 
-    live         the reference scored in each step
-    cached       the reference's errors from the cache, too (counted noise that repeats each epoch)
+    live         the reference scored in each step; the diffusion term from the pair's pass (diffusion_draw=pair), as in `plain`
+    live, own    the same with noise of its own for the diffusion term (diffusion_draw=own), as in `own noise`
+    cached       as `live`, the reference's errors from the cache, too (counted noise that repeats each epoch)
 
 All train the same ControlNet, of Stable Diffusion 1.5's layout with fewer channels, in float32.
 
@@ -40,7 +40,9 @@ from pathlib import Path
 from typing import Any
 
 PAIRS = 4
-WAYS = ("plain", "unfrozen", "own noise", "live", "cached")
+WAYS = ("plain", "unfrozen", "own noise", "live", "live, own", "cached")
+OURS = {"live": ("live", "pair"), "live, own": ("live", "own"), "cached": ("cached", "pair")}
+"""Reference and diffusion_draw of prefopt's."""
 BETA, MARGIN, SMOOTHING, WEIGHT = 5000.0, 0.01, 0.1, 0.05
 
 
@@ -200,7 +202,7 @@ def plain(folder: Path, steps: int, batch: int, way: str) -> dict[str, float]:
     return per_step(began, clocks(), steps) | {"imported_gb": imported}
 
 
-def ours(folder: Path, steps: int, batch: int, reference: str) -> dict[str, float]:
+def ours(folder: Path, steps: int, batch: int, way: str) -> dict[str, float]:
     """`prefopt.train`, timed between its first and last step; what it measures before and behind them is left out."""
     from diffusers import StableDiffusionControlNetPipeline  # noqa: F401  the same libraries as beside
 
@@ -212,6 +214,7 @@ def ours(folder: Path, steps: int, batch: int, reference: str) -> dict[str, floa
         """The last step was taken."""
 
     imported = peak()
+    reference, draw = OURS[way]
     setup.with_probe = lambda context, made, likelihood: made  # errors by timestep
     marks: list[tuple[float, float]] = []
     update = Loop.update
@@ -228,7 +231,8 @@ def ours(folder: Path, steps: int, batch: int, reference: str) -> dict[str, floa
             "condition_po", model=folder / "model", data=folder / "rows.jsonl", reference=reference, noise_epochs=1,
             learning_rate=1e-6, max_steps=steps + 1, per_device_train_batch_size=batch, sample_prompts=0, eval_size=0,
             eval_steps=10_000, logging_steps=10_000, save_checkpoints=False, overwrite=True, bf16=False, beta=BETA,
-            margin=MARGIN, label_smoothing=SMOOTHING, diffusion_weight=WEIGHT, output_dir=str(folder / f"run-{reference}"),
+            margin=MARGIN, label_smoothing=SMOOTHING, diffusion_weight=WEIGHT, diffusion_draw=draw,
+            output_dir=str(folder / f"run-{reference}"),
         )  # fmt: skip
     return per_step(marks[0], marks[-1], steps) | {"imported_gb": imported}
 
@@ -323,6 +327,7 @@ def counts() -> str:
             "unfrozen": (encoders, pair, pair, all_of_it),
             "own noise": (encoders, pair + single, pair, back + alone),
             "live": (0.0, policy, reference, back),
+            "live, own": (0.0, policy + single, reference, back + alone),
             "cached": (0.0, policy, 0.0, back),
         }
         for way, found in parts.items():
@@ -398,7 +403,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.way:
-        run = ours if given.way in ("live", "cached") else plain
+        run = ours if given.way in OURS else plain
         found = run(given.folder, given.steps, given.batch, given.way)
         print(json.dumps(found | {"peak_gb": peak()}))
         return
