@@ -4,6 +4,8 @@
 loss = -log pi(y_w) / |y_w|
 ```
 
+Alone it also takes single samples (`completion` and `label`, or an image and its condition); those labelled bad are left out.
+
 `dpo+sft` is RPO (the paper cited): DPO that keeps the winner likely. `0.8*dpo+0.2*bco_pair+sft` is MPO's
 mixture. `average=batch` gives every token the same weight, as TRL does, in place of every winner.
 

@@ -259,16 +259,16 @@ def test_items_share_a_state_if_all_but_the_condition_is_alike():
     one = item("a", "true")
     items = [one, item("a", "wrong"), item("b", "true", slot=1), item("a", "wrong", epoch=4),
              item("a", "wrong", example="other"), item("a", "true", prompt="a dog"),
-             item("a", "true", sizes=(64, 64, 0, 0, 32, 32)), one]  # fmt: skip
+             item("a", "true", sizes=(64, 64, 0, 0, 32, 32)), one, item("c", "true")]  # fmt: skip
     plan = likelihood(network_of("sd")).plan(items)
-    assert plan.state_N == (0, 0, 1, 2, 3, 4, 5, 0)
-    assert plan.states.first_M.tolist() == [0, 2, 3, 4, 5, 6]
+    assert plan.state_N == (0, 0, 1, 2, 3, 4, 5, 0, 6)
+    assert plan.states.first_M.tolist() == [0, 2, 3, 4, 5, 6, 8]
     for name in ("x0_NCHW", "noise_NCHW"):
         rows = getattr(plan, name)
         assert torch.equal(rows[0], rows[1])
         assert torch.equal(rows[0], rows[7])
     dropped = likelihood(network_of("sd"), prompt_dropout=1.0).plan(items)
-    assert dropped.state_N == (0, 0, 1, 2, 3, 0, 4, 0)
+    assert dropped.state_N == (0, 0, 1, 2, 3, 0, 4, 0, 5)
 
 
 @torch.no_grad()
@@ -282,11 +282,12 @@ def test_features_belong_to_their_timestep_and_base_network():
     rows, others = hooked(network), hooked(other)
     assert other.adapt() is None
     others.clear()
-    for chosen in (plan, plan.at(5), plan.at(900), plan.to(torch.device("cpu"))):
-        for model, calls in ((network, rows), (other, others)):
+    plans = (plan, plan.at(5), plan.at(900), plan.to(torch.device("cpu")))
+    for model, calls in ((network, rows), (other, others)):
+        for chosen in plans:
             calls.clear()
             found = [scored.score(model, chosen).logp_N for _ in range(2)]
-            # the other's features take this one's place, and none are taken for the other's
+            # features at another timestep, or of the other network, are there and not used
             assert calls == [1]
             why, model.plain_because = model.plain_because, "asked for"
             torch.testing.assert_close(found[0], scored.score(model, chosen).logp_N, rtol=1e-5, atol=1e-6)

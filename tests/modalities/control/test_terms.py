@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import prefopt
@@ -242,6 +243,14 @@ def test_what_a_term_needs_is_said_before_the_model_is_loaded(
     with pytest.raises((ConfigError, ValueError), match=told):
         train(method, model, control_rows(tmp_path), tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_condition_that_the_detector_cannot_read_is_named_before_training(model, own_cache, tmp_path):
+    data = edge_rows(tmp_path)
+    Image.new("RGB", (32, 32), (200, 30, 90)).save(tmp_path / "3-condition.png")
+    with pytest.raises(ValueError, match="the condition of row-4 cannot be read by canny_torch"):
+        train("controlnet_pp", model, data, tmp_path / "run", detector=DETECTOR)
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 # -- losing conditions of the present model ------------------------------------------------------------------

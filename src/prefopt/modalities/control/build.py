@@ -83,21 +83,17 @@ def conditions(data: str, model: str, controlnet: str | None, output: Path, **op
 
 def run(data: str, model: str, controlnet: str | None, output: Path, options: dict[str, Any]) -> Any:
     """Read the rows, then load detector and model, then draw."""
-    from dataclasses import replace
-
     from prefopt.modalities.control.building import Filter, build
     from prefopt.modalities.control.detectors import find
     from prefopt.modalities.control.drawing import Artist, Drawing
     from prefopt.modalities.control.models import families, load_control
-    from prefopt.modalities.control.rows import load_conditions
+    from prefopt.modalities.control.rows import conditions_of
     from prefopt.modalities.image.models.pipelines import check_pipeline_source
     from prefopt.modalities.models import folder_of
 
     keep = Filter(options["min_agreement"], options["max_agreement"])
     detector = find(options["detector"], device=device())
-    found = load_conditions(data, split=options["split"])
-    if options["limit"] is not None:
-        found = replace(found, found=found.found[: options["limit"]])
+    found = conditions_of(data, options["split"], options["limit"])
     source = folder_of(model)
     check_pipeline_source(source, families(controlnet))
     loaded = load_control(source, controlnet=controlnet, seed=options["seed"], trainable=False)

@@ -96,7 +96,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     from prefopt.modalities.control.drawing import Artist, Drawing
     from prefopt.modalities.control.features import get_features
     from prefopt.modalities.control.models import families, load_control
-    from prefopt.modalities.control.rows import load_conditions
+    from prefopt.modalities.control.rows import conditions_of
     from prefopt.modalities.image.models.pipelines import check_pipeline_source
     from prefopt.modalities.image.scorers import get_scorer
     from prefopt.modalities.models import folder_of
@@ -104,9 +104,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     place = device()
     detector = find(given["detector"], device=place)
     match = None if given["scorer"] is None else get_scorer(given["scorer"], device=place)
-    found = load_conditions(rows_of(given), split=given["split"])
-    if given["limit"] is not None:
-        found = replace(found, found=found.found[: given["limit"]])
+    found = conditions_of(given["data"], given["split"], given["limit"])
     wanted = {"model": (given["model"], given["controlnet"])}
     if given["baseline"] is not None:
         wanted["baseline"] = (given["baseline"], None)
@@ -156,17 +154,6 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     }
     write_whole(given["output"] / "evaluation.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
     return told
-
-
-def rows_of(given: dict[str, Any]) -> Any:
-    """A file as it is, or the rows of a world."""
-    from prefopt.worlds import world_of, world_prompts
-
-    world = world_of(given["data"])
-    if world is None:
-        return given["data"]
-    split = "train" if given["split"] == "train" else "test"
-    return world.comparisons(given["limit"] or world_prompts(given["data"], split), split=split)
 
 
 def show(told: dict[str, Any]) -> None:

@@ -59,12 +59,7 @@ class States:
         added: Mapping[str, Tensor] | None,
     ) -> Features:
         """What this base network makes of the states; kept for its next call, and for no other network's."""
-        kind = x_NCHW.device.type
-        how = (
-            x_NCHW.dtype,
-            prompt_NSD.dtype,
-            torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind),
-        )
+        how = (x_NCHW.dtype, prompt_NSD.dtype, autocast_to(x_NCHW.device))
         if self._kept is not None and self._kept[0] is base and self._kept[1] == how:
             return self._kept[2]
         if added is not None:
@@ -169,13 +164,19 @@ class ControlledNetwork(nn.Module):
             return f"the trial fails ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]})"
         finally:
             self.train(training)
-        kind = parameter.device.type
-        dtypes = [parameter.dtype] + [torch.get_autocast_dtype(kind)] * torch.is_autocast_enabled(kind)
+        dtypes = {parameter.dtype, autocast_to(parameter.device) or parameter.dtype}
         tolerance = max(TOLERANCE.get(dtype, 0.1) for dtype in dtypes)
         off = float((halves_NCHW - plain_NCHW).abs().max() / plain_NCHW.std())
         if not off <= tolerance:  # also what is not a number
             return f"its halves give another output, off by up to {off:.2g} standard deviations"
         return None
+
+
+def autocast_to(device: torch.device) -> torch.dtype | None:
+    """The dtype that autocast has in force there; None for none."""
+    kind = device.type
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.get_autocast_dtype(kind) if on else None
 
 
 def made_up(base: Any, controlnet: Any) -> dict[str, Tensor]:

@@ -10,9 +10,10 @@ any other: paths, bytes, Pillow images, what `datasets` stores. Further columns 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -43,6 +44,7 @@ from prefopt.sources.collecting import (
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, load_rows
 from prefopt.sources.report import Dropped
+from prefopt.worlds import world_of, world_prompts
 
 Kind = Literal["conditions", "images", "single"]
 CONDITION = ("condition", "condition_file_name", "conditioning_image", "conditioning_image_file_name")
@@ -300,3 +302,21 @@ def load_conditions(
         raise ValueError(nothing_usable(rows.source, rows.place, dropped))
     report = {"source": rows.source, "rows": len(rows), "examples": len(found)}
     return Conditions(found, dropped, report, there)
+
+
+def conditions_of(source: str, split: str, limit: int | None = None) -> Conditions:
+    """`load_conditions` of a data set, or of a world: any split of it but "train" is "test".
+
+    Args:
+        source: see `load_conditions`, or world:NAME.
+        split: split to take.
+        limit: take only the first so many.
+    """
+    world = world_of(source)
+    if world is None:
+        found = load_conditions(source, split=split)
+    else:
+        part: Literal["train", "test"] = "train" if split == "train" else "test"
+        n = min(limit or math.inf, world_prompts(source, part))
+        found = load_conditions(world.comparisons(int(n), split=part))
+    return found if limit is None else replace(found, found=found.found[:limit])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,8 @@ from prefopt.sources.feeds import Feed
 from prefopt.sources.report import Dropped
 from prefopt.sources.schedule import Schedule
 from prefopt.worlds import world_of
+
+READ_AT_ONCE = 64
 
 
 def set_up(context: Context) -> Setup:
@@ -96,6 +98,11 @@ def set_up(context: Context) -> Setup:
     _, broken = store.add_controls({c["control"].digest: c["control"] for c in split.prompts})
     usable = [c for c in split.prompts if c["control"].digest not in broken]
     asked = usable[: config.sample_prompts]
+    if detector is not None:
+        shown = {f"sample {n + 1}": condition["control"].digest for n, condition in enumerate(asked)}
+        online = config.losing_condition == "online"
+        trained = {e.id: e.items[0].control for e in data.train} if online or "consistency" in needs else {}
+        check_readable(detector, store, trained | shown)
     store.add_prompts([condition["prompt"] for condition in asked])
 
     def load_frozen(source: str, **options: Any) -> LoadedControl:
@@ -239,3 +246,30 @@ def consistency(config: TrainConfig, loaded: LoadedControl, detector: Detector |
     """The reward of consistency of a run whose objective needs it."""
     assert detector is not None  # `find_detector` looked
     return Consistency.of(loaded, require_loss(detector), config.consistency_timestep)
+
+
+def check_readable(detector: Detector, store: CachedControls, keys: Mapping[str, str]) -> None:
+    """Raise ValueError, naming the row, for a true condition that the detector cannot read: a mask with a class it lacks.
+
+    Args:
+        detector: that will be asked.
+        store: of control images.
+        keys: of true conditions, by what messages call them.
+    """
+    if detector.metric == "pose":  # poses are not read from control images
+        return
+    names = list(keys)
+    for start in range(0, len(names), READ_AT_ONCE):
+        some = names[start : start + READ_AT_ONCE]
+        controls = store.controls([keys[name] for name in some])
+        try:
+            detector.read(controls)
+        except ValueError:
+            for name, control_CHW in zip(some, controls, strict=True):
+                try:
+                    detector.read(control_CHW[None])
+                except ValueError as error:
+                    raise ValueError(
+                        f"the condition of {name} cannot be read by {detector.name}: {error}"
+                    ) from error
+            raise

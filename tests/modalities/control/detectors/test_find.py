@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import prefopt.worlds
 from modalities.control.detectors import tiny_detectors as tiny
 from prefopt.modalities.control.detectors import FORMS, find, require_loss
 
@@ -76,19 +75,10 @@ def test_a_file_that_is_not_there(tmp_path):
         find(f"{tmp_path}/bad.py:made")
 
 
-def test_the_detector_of_a_world(monkeypatch, file):
-    ready = find(f"{file}:ready")
-    asked = []
-
-    class World:
-        def detector(self, *kind):
-            asked.append(kind)
-            return ready
-
-    monkeypatch.setattr(prefopt.worlds, "get_world", lambda name: World())
-    assert find("world:made") is ready
-    assert find("world:made:edges") is ready
-    assert asked == [(), ("edges",)]
+def test_a_world_has_one_to_train_on_and_one_to_judge_by():
+    assert [find(f"world:scene{end}").independent for end in ("", ":independent")] == [False, True]
+    with pytest.raises(ValueError, match="a world has two detectors"):
+        find("world:scene:other")
 
 
 def test_a_world_without_one():

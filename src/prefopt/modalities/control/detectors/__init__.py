@@ -43,7 +43,7 @@ FORMS = {
     "segmentation": "segmentation:DIR or segmentation:DIR:PALETTE.json",
     "depth": "depth:DIR",
     "pose": "pose:DETECTOR:DIR",
-    "world": "world:NAME or world:NAME:KIND",
+    "world": "world:NAME or world:NAME:independent",
     "FILE.py": "FILE.py:NAME",
 }
 """How each detector is written; DIR and DETECTOR are folders that `save_pretrained` wrote, or hub ids."""
@@ -125,7 +125,11 @@ def _of_world(spec: str, parts: list[str]) -> Detector:
     make = getattr(world, "detector", None)
     if not callable(make):
         raise ValueError(f"the world {parts[0]} has no detector, as its images follow no control images")
-    return check_detector(make(*parts[1:]), spec)
+    if parts[1:] not in ([], ["independent"]):
+        raise ValueError(
+            f"detector {spec!r}: a world has two detectors; write {FORMS['world']}, the second to judge by"
+        )
+    return check_detector(make(independent=bool(parts[1:])), spec)
 
 
 def _of_file(spec: str) -> Detector:
