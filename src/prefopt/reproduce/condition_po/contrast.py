@@ -148,7 +148,7 @@ def experiment(found: Found) -> Part:
     columns = [
         f"{what}, {kind}" for kind in KINDS for what in ("mean Delta", "its std", "|mean| / std", "share < 0")
     ]
-    spreads = [
+    spreads: list[list[str | float | int]] = [
         [
             NAMES[kind],
             mean([seed[kind].variance for seed in found]),
@@ -190,9 +190,9 @@ def contrast_plot(found: Found) -> Plot:
         ):
             columns = [[of(line) for line in at] for at in lines]
             plots.curve(ax, times, columns, label=label, colour=colour, marker=marker)
-    axes[0].set_yscale("symlog", linthresh=1e-3)
+    axes[0].set_yscale("symlog", linthresh=1e-4)
     axes[0].set_title("Delta and its spread")
-    axes[0].set_ylabel("winner's error - loser's (log scale from 0.001)")
+    axes[0].set_ylabel("winner's error - loser's (log scale beyond 0.0001)")
     axes[1].set_title("Signal over noise")
     axes[1].set_ylabel("|mean Delta| / standard deviation")
     axes[1].set_ylim(bottom=0)

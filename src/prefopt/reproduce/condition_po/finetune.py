@@ -14,9 +14,9 @@ from prefopt.reproduce.paired import mean, minus
 
 START = "start"
 DIFFUSION, CONSISTENCY = "diffusion loss", "consistency reward"
-SIGMOID, GATED = "condition PO, sigmoid", "condition PO, gated"
+SIGMOID, GATED = "condition PO (sigmoid)", "condition PO (gated)"
 DPO, DPO_DIFFUSION = "image DPO", "image DPO, same loss"
-DPO_FEWER = "image DPO, as many images"
+DPO_FEWER = "image DPO, as many samples"
 OURS, THEIRS = (SIGMOID, GATED), (DPO, DPO_DIFFUSION)
 
 FRECHET_MARGIN = 0.1
@@ -153,25 +153,25 @@ def claims(found: Found) -> list[Claim]:
             CONSISTENCY, DIFFUSION, "C3: continued consistency follows conditions better than the continued diffusion loss",
             "main table: 43.6 against 32.6 mIoU (ADE20K)",
         ),
-        *(more_control(ours, CONSISTENCY, f"C3: {ours}, better than continued consistency", table) for ours in OURS),
-        *(more_control(ours, START, f"C3: {ours}, better than the start", table) for ours in OURS),
+        *(more_control(ours, CONSISTENCY, f"C3: {ours} follows conditions better than continued consistency", table) for ours in OURS),
+        *(more_control(ours, START, f"C3: {ours} follows conditions better than the start", table) for ours in OURS),
         *(
             more_control(
-                ours, DPO, f"C4: {ours}, better than image DPO at equal steps, from {conditions:.0f} against {images:.0f} samples",
+                ours, DPO, f"C4: {ours} beats image DPO at equal steps, with {conditions:.0f} samples against {images:.0f}",
                 "Sec. 1: image pairs are confounded",
             )
             for ours in OURS
         ),
         *(
             more_control(
-                ours, DPO_FEWER, f"C4: {ours}, better than image DPO at equal steps and samples ({conditions:.0f}, {fewer:.0f})",
+                ours, DPO_FEWER, f"C4: {ours} beats image DPO at equal steps and samples ({conditions:.0f} and {fewer:.0f})",
                 "Sec. 1: one image a condition, not 20",
             )
             for ours in OURS
         ),
         *(
             everywhere(
-                f"C4: {ours}, pictures nearer to real ones than image DPO's",
+                f"C4: {ours} draws pictures nearer to real ones than image DPO",
                 {name: minus(frechets(found[name]), frechets(found[ours])) for name in THEIRS},
                 source="Sec. 1: image pairs are confounded",
                 how=f"Frechet distance of pooled pixels, image DPO - {ours}",
@@ -180,7 +180,7 @@ def claims(found: Found) -> list[Claim]:
         ),
         *(
             directional(
-                f"C5: {ours}, Frechet distance no worse than the start's by {FRECHET_MARGIN:g}",
+                f"C5: {ours} does not raise the Frechet distance of the start by {FRECHET_MARGIN:g}",
                 [d + FRECHET_MARGIN for d in minus(frechets(found[START]), frechets(found[ours]))],
                 source="FID table",
                 how=f"Frechet distance of pooled pixels, start - {ours}, + {FRECHET_MARGIN:g}",
@@ -189,7 +189,7 @@ def claims(found: Found) -> list[Claim]:
         ),
         *(
             directional(
-                f"C5: {ours}, prompt accuracy no worse than the start's by {STYLE_MARGIN:g} points",
+                f"C5: {ours} does not lower the prompt accuracy of the start by {STYLE_MARGIN:g} points",
                 [d + STYLE_MARGIN for d in minus(styles(found[ours]), styles(found[START]))],
                 source="CLIP score table",
                 how=f"share of pictures in their prompt's style, {ours} - start, + {STYLE_MARGIN:g}",
@@ -256,7 +256,7 @@ def experiment(found: Found) -> Part:
 @plots.styled
 def plane(found: Found) -> Plot:
     """Fidelity against quality: better is up and to the left."""
-    figure, (ax,) = plots.panels(1, width=7.4, height=4.8)
+    figure, (ax,) = plots.panels(1, width=8.4, height=4.8)
     colours = [
         plots.INK,
         plots.QUIET,
@@ -276,8 +276,8 @@ def plane(found: Found) -> Plot:
         )  # fmt: skip
     ax.set_xlabel("Frechet distance to real pictures (less is better)")
     ax.set_ylabel("mIoU with the condition (points)")
-    ax.set_title("Following conditions, and staying like real pictures")
-    figure.legend(loc="outside right upper")
+    ax.set_title("Control against quality")
+    figure.legend(loc="outside right center")
     return Plot(
         "condition_po_quality",
         "C3 to C5: mIoU by the independent detector against Frechet distance after the same number of steps; "

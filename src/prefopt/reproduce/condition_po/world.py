@@ -36,7 +36,7 @@ class Size:
     timesteps: tuple[int, ...] = tuple(range(50, 1000, 50))
     pictures: int = 256
     """Drawn to measure a model."""
-    world: Mapping[str, int] = field(default_factory=dict)
+    world: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the world; the default world is cached for all uses."""
 
     def drawn(self, kind: Kind) -> int:
