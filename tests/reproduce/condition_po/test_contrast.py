@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,55 +11,48 @@ import torch
 from prefopt.modalities.control.contrast import Contrast
 from prefopt.reproduce.condition_po import contrast
 from prefopt.reproduce.condition_po.contrast import CONDITIONS, IMAGES, KINDS, SCORED_AS, Contrasts
-from prefopt.reproduce.condition_po.world import Run, quick, rows_of, world_of
+from prefopt.reproduce.condition_po.world import Kind, Run, quick, rows_of, world_of
 from prefopt.worlds.scene.model import load
 
 SIZE = quick(1)
 
 
-def constructed(clear: float, vague: float, seeds: int = 3) -> list[dict[str, Contrasts]]:
-    """Condition pairs with a ratio of signal to noise of about `clear`, image pairs with `vague`; one keeps its mean."""
+CLEAR = {50: (-0.2, 2.0), 700: (-0.01, 2.0), 900: (-0.01, 1.5)}
+VAGUE = {50: (-0.2, 0.5), 700: (-4e-4, 0.3), 900: (-2e-4, 0.2)}
+"""By timestep: mean and ratio of signal to noise."""
 
-    def of(ratio: float, keeps: float, seed: int) -> Contrasts:
-        means = {50: -0.2, 700: -0.2 * keeps, 900: -0.1 * keeps}
-        falls = {
-            t: ratio * (1 + 0.01 * seed) * (1 if keeps > 0.01 else 0.5 * mean / -0.2 + 0.4)
-            for t, mean in means.items()
-        }
+
+def constructed(conditions: Any, images: Any, seeds: int = 3) -> list[dict[Kind, Contrasts]]:
+    """Seeds that differ a little; the lower a ratio at t = 50, the higher all variances."""
+
+    def side(of: Any, seed: int) -> Contrasts:
+        wobble = 1 + 0.01 * seed
+        std = wobble / of[50][1]
         lines = {
-            t: Contrast(t, mean, 0.1 / falls[t], falls[t], 0.5 + falls[t] / 10) for t, mean in means.items()
+            t: Contrast(t, mean * wobble ** (t > 50), std, snr * wobble, 0.5 + snr * wobble / 5)
+            for t, (mean, snr) in of.items()
         }
-        return Contrasts(lines, 1 / ratio / (1 + 0.01 * seed))
+        return Contrasts(lines, std**2)
 
-    return [
-        {
-            CONDITIONS: of(clear, 0.05 if clear > vague else 0.002, s),
-            IMAGES: of(vague, 0.002 if clear > vague else 0.05, s),
-        }
-        for s in range(seeds)
-    ]
+    return [{CONDITIONS: side(conditions, s), IMAGES: side(images, 2 * s)} for s in range(seeds)]
 
 
 @pytest.mark.parametrize(
-    ("clear", "vague", "verdict"), [(2.0, 0.5, "holds"), (0.5, 2.0, "does not hold here")]
+    ("sides", "verdict"), [((CLEAR, VAGUE), "holds"), ((VAGUE, CLEAR), "does not hold here")]
 )
-def test_claims_follow_the_numbers_both_ways(clear, vague, verdict):
-    found = contrast.claims(constructed(clear, vague))
+def test_claims_follow_the_numbers_both_ways(sides, verdict):
+    found = contrast.claims(constructed(*sides))
     assert len(found) == 7
     assert {c.verdict for c in found} == {verdict}, [(c.statement, c.interval, c.verdict) for c in found]
 
 
 def test_what_fails_at_one_noise_level_fails():
-    found = constructed(2.0, 0.5)
+    found = constructed(CLEAR, VAGUE)
     for seed in found:  # image pairs vanish, spread and all, and are otherwise less clear
-        seed[IMAGES].lines[900] = replace_std(seed[IMAGES].lines[900], 1e-6)
+        seed[IMAGES].lines[900] = seed[IMAGES].lines[900]._replace(std=1e-6)
     verdicts = {c.statement: c.verdict for c in contrast.claims(found)}
     assert verdicts["C1: and a lower variance at every noise level alone"] == "does not hold here"
     assert list(verdicts.values()).count("holds") == 6
-
-
-def replace_std(line: Contrast, std: float) -> Contrast:
-    return line._replace(std=std)
 
 
 def test_variance_within_timesteps_is_their_mean():
