@@ -47,7 +47,7 @@ def test_a_paper_knows_no_other():
                 assert room != "reproduce" or rest.partition(".")[0] in {name, *SHARED}, (module, other)
 
 
-SHARED = {"core", "lm", "loglinear", "paired", "plots", "tabular"}
+SHARED = {"core", "lm", "loglinear", "paired", "plots", "runs", "tabular"}
 
 
 def test_asking_about_papers_is_cheap():
@@ -102,6 +102,7 @@ def test_jobs_are_done_in_processes_as_in_one(capsys):
     [
         ("bpo", 15, 2),
         pytest.param("compo", 30, 2, marks=pytest.mark.slow),
+        ("condition_po", 22, 1),
         ("gradspo", 15, 1),  # a seed of these takes seconds
         ("lpo", 15, 1),
         ("ssapo", 40, 2),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prefopt.reproduce import runs
 from prefopt.worlds.base import seed_of
 from prefopt.worlds.picture.world import PictureWorld
 
@@ -208,42 +209,20 @@ def assembled(
     Returns:
         `training.course.Course`.
     """
-    from prefopt import modalities
-    from prefopt.config import resolve
-    from prefopt.modalities.base import Context
-    from prefopt.runs.console import Console
-    from prefopt.runs.record import Record
-    from prefopt.runs.trackers import Trackers
-    from prefopt.training.run import assemble, build_objective, make_accelerator
-
     folder = folder_of(seed, root)
     offline = method in ("lrm", "diffusion_dpo")
     data = {"data": str(folder / "train"), "eval_data": str(folder / "test")}
-    config, hyper = resolve(
+    return runs.assembled(
         {
             "method": method,
             "model": str(world_of_seed(seed, size).model_dir(progress=False)),
             "output_dir": str(folder / "run" / f"{method}-{seed_of(repr(options))}"),
             "seed": seed,
-            "save_checkpoints": False,
-            "sample_prompts": 0,
             **(data if offline else {"data": str(folder / "prompts.txt"), "use_peft": False}),
             **options,
-        }
+        },
+        change,
     )
-    objective = build_objective(config, hyper)
-    accelerator, bf16 = make_accelerator(config, Path(config.output_dir))
-    record = Record(Path(config.output_dir), config, hyper, main=True, resuming=False)
-    console = Console(False)
-    trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
-    modality = modalities.of_model(config.model)
-    context = Context(modality, config, objective, accelerator, bf16, record, console, None, trackers)
-    setup = modality.part("setup").set_up(context)
-    if change is not None:
-        setup = change(context, setup)
-    course = assemble(context, setup, None)
-    course.loop.scorer.reference.policy_moved()
-    return course
 
 
 class Point(NamedTuple):

@@ -1,0 +1,41 @@
+"""Runs of `prefopt train` for papers: assembled from a configuration, without bars, evaluations or pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def assembled(options: Mapping[str, Any], change: Callable[[Any, Any], Any] | None = None) -> Any:
+    """A run of `prefopt train`, ready for its loop's `fit`.
+
+    Args:
+        options: of the configuration; `output_dir` and `seed` among them. Nothing is sampled, and no checkpoint saved.
+        change: given context and set-up, returns the set-up to use.
+
+    Returns:
+        `training.course.Course`.
+    """
+    from prefopt import modalities
+    from prefopt.config import resolve
+    from prefopt.modalities.base import Context
+    from prefopt.runs.console import Console
+    from prefopt.runs.record import Record
+    from prefopt.runs.trackers import Trackers
+    from prefopt.training.run import assemble, build_objective, make_accelerator
+
+    config, hyper = resolve({"save_checkpoints": False, "sample_prompts": 0, **options})
+    objective = build_objective(config, hyper)
+    accelerator, bf16 = make_accelerator(config, Path(config.output_dir))
+    record = Record(Path(config.output_dir), config, hyper, main=True, resuming=False)
+    console = Console(False)
+    trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
+    modality = modalities.of_model(config.model)
+    context = Context(modality, config, objective, accelerator, bf16, record, console, None, trackers)
+    setup = modality.part("setup").set_up(context)
+    if change is not None:
+        setup = change(context, setup)
+    course = assemble(context, setup, None)
+    course.loop.scorer.reference.policy_moved()
+    return course
