@@ -198,6 +198,37 @@ def test_consistency_falls_where_it_is_rewarded(model, own_cache, tmp_path):
     assert loss[-1] < 0.95 * loss[0]
 
 
+def test_evaluations_take_the_mean_over_the_winners_that_they_look_at_themselves(
+    model, own_cache, tmp_path, monkeypatch
+):
+    """Not by the share of the last batch that was trained on, which may be none."""
+    looked: list[Any] = []
+    score = ControlLikelihood.score
+
+    def spied(self: ControlLikelihood, model: Any, plan: Any, extras: Any = ()) -> Any:
+        found = score(self, model, plan, extras)
+        if "consistency" in extras and not torch.is_grad_enabled():
+            looked.append((found.logp_N, found.consistency_N, found.seen_N))
+        return found
+
+    monkeypatch.setattr(ControlLikelihood, "score", spied)
+    options = {"detector": DETECTOR, "consistency_timestep": 600, "eval_size": 4, "max_steps": 1}
+    given = {"per_device_eval_batch_size": 1, "per_device_train_batch_size": 2, "seed": 3}
+    result = train("controlnet_pp", model, edge_rows(tmp_path), tmp_path / "run", **options, **given)
+    logp_N, told_N, seen_N = (torch.cat(values) for values in zip(*looked[-4:], strict=True))
+    assert 0 < seen_N.sum() < 4
+    mean = float((seen_N * told_N).sum() / seen_N.sum())
+    assert result.metrics["eval_consistency/loss"] == pytest.approx(mean, rel=1e-5)
+    assert result.metrics["eval_loss"] == pytest.approx(float(-logp_N.mean()) + 0.5 * mean, rel=1e-5)
+
+
+def test_consistency_is_not_logged_where_nobody_looked(model, own_cache, tmp_path):
+    options = {"detector": DETECTOR, "consistency_timestep": 0, "max_steps": 1}
+    result = train("controlnet_pp", model, edge_rows(tmp_path), tmp_path / "run", **options)
+    assert "loss" in result.metrics
+    assert "consistency/loss" not in result.metrics
+
+
 def test_condition_po_takes_every_term_at_once(model, own_cache, tmp_path):
     rows = edge_rows(tmp_path)
     told = [json.loads(line) for line in rows.read_text().splitlines()]
