@@ -152,6 +152,11 @@ def test_pictures_that_cannot_be_decoded_lose_their_row(model, tmp_path):
     (tmp_path / "2-condition.png").write_bytes(png(Image.new("RGB", (80, 40))))
     done = build(rows, model, tmp_path / "pairs")
     assert "4 comparisons of conditions; 1 wrong_shape; 1 broken_image" in done.output
+    rows.write_text("".join(reversed(rows.read_text().splitlines(True))))
+    done = build(rows, model, tmp_path / "reversed", "--limit", "5")
+    assert done.exit_code == 0, done.output
+    dropped = [json.loads(line) for line in (tmp_path / "reversed" / "dropped.jsonl").read_text().splitlines()]
+    assert [(drop["row"], drop["reason"]) for drop in dropped] == [(4, "wrong_shape"), (5, "broken_image")]
 
 
 def test_images_in_the_rows_are_written_beside_them(model, tmp_path):

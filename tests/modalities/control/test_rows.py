@@ -136,3 +136,30 @@ def test_a_missing_column_is_named(missing, told):
     row = {k: v for k, v in ROW.items() if k != missing}
     with pytest.raises(ValueError, match=told):
         load_control_comparisons([row])
+
+
+def test_the_true_condition_is_the_one_that_labels_and_votes_favour():
+    rows = [
+        {**ROW, "label": "lose"},
+        {**ROW, "label": "win"},
+        {**ROW, "votes": [3, 7, 0]},
+        {**ROW, "votes": [7, 3, 0]},
+        {**ROW, "label": "tie"},
+    ]
+    keyed = [{"label": None, "votes": None, **row} for row in rows]
+    found = load_conditions(keyed)
+    expected = [png(picture(n)) for n in (2, 1, 2, 1)]
+    assert [one.control.read() for one in found.found] == expected
+    assert [(drop.row, drop.reason) for drop in found.dropped] == [(5, "tie")]
+    for without_losers in (True, False):  # the side to sample under is the first
+        examples = load_control_comparisons(keyed, without_losers=without_losers).examples
+        assert [e.items[0].condition["control"].read() for e in examples[:4]] == expected
+        assert len(examples) == 5 - without_losers
+    assert examples[2].comparisons[0].outcome == pytest.approx((0.7, 0.3, 0))
+
+
+def test_conditions_of_images_that_are_not_good_are_no_true_ones():
+    row = {"prompt": "a cat", "image": IMAGE, "condition": TRUE}
+    found = load_conditions([{**row, "label": False}, {**row, "label": True}])
+    assert [(one.row, one.id) for one in found.found] == [(2, "row-2")]
+    assert [drop.reason for drop in found.dropped] == ["not_good"]

@@ -134,13 +134,13 @@ def build(
             journal.append(lines)
             there |= {line["id"]: line for line in lines}
     rows, dropped = [], list(conditions.dropped)
-    for number, one in enumerate(conditions.found, 1):
+    for one in conditions.found:
         line = there[key_of(one)]
         why = (line["reason"], line["detail"]) if "reason" in line else keep.reason(line["agreement"])
         if why is None:
             rows.append(row_of(one, line, artist, folder, detector))
         else:
-            dropped.append(Dropped(number, one.id, *why))
+            dropped.append(Dropped(one.row, one.id, *why))
     counts = Counter(drop.reason for drop in dropped)
     write_lines(folder / "dropped.jsonl", [asdict(drop) for drop in dropped])
     told = {**provenance, **header, "kept": len(rows), "dropped": dict(counts), "filter": asdict(keep)}

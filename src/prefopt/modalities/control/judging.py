@@ -71,12 +71,12 @@ def usable(found: Sequence[Conditioned], how: Any, known: Sequence[Dropped]) -> 
         ValueError: nothing is left.
     """
     kept = Usable([], [], [], list(known))
-    for number, one in enumerate(found, 1):
+    for one in found:
         try:
             control = as_control(one.control, how.resolution, how.crop)
             image = None if one.image is None else as_control(one.image, how.resolution, how.crop)
         except UnusableItem as error:
-            kept.dropped.append(Dropped(number, one.id, error.reason, str(error)))
+            kept.dropped.append(Dropped(one.row, one.id, error.reason, str(error)))
             continue
         kept.wanted.append(one)
         kept.controls.append(control)

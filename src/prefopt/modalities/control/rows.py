@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from prefopt.comparisons import LOSE, WIN, Item, UnusableItem
+from prefopt.comparisons import LOSE, WIN, Item, Outcome, UnusableItem
 from prefopt.modalities.image.data_report import describe_images
 from prefopt.modalities.image.pictures import ImageRef
 from prefopt.modalities.image.rows import (
@@ -121,12 +121,13 @@ def to_control_comparisons(
                 raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
             return Parsed((one, one), WIN) if without_losers else Parsed((one,), WIN if good else LOSE)
         outcome, scores = judgement(row, traits)
-        shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
         if without_losers:
-            true = second if outcome == LOSE else first
-            check_shapes(form, (shared, true))
+            read = (form.pictures[0], true_side(outcome, form.pictures[1:]))
+            shared, true = (pictures(number, row, column, thorough) for column in read)
+            check_shapes(form._replace(pictures=read), (shared, true))
             one = Item({"prompt": prompt, "control": true}, shared)
             return Parsed((one, one), WIN)
+        shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
         what = "conditions" if form.kind == "conditions" else "images"
         if first.digest == second.digest:
             raise UnusableItem(f"both {what} are the same file: nothing to learn", "identical_sides")
@@ -136,8 +137,9 @@ def to_control_comparisons(
         else:
             condition = {"prompt": prompt, "control": shared}
             ends = [Item(condition, side) for side in (first, second)]
-        if outcome == LOSE:
-            ends, outcome, scores = ends[::-1], WIN, (scores[1], scores[0])
+        if outcome.lose > outcome.win:  # samples are drawn under the first
+            ends, scores = ends[::-1], (scores[1], scores[0])
+            outcome = Outcome(outcome.lose, outcome.win, outcome.tie)
             traits["swapped"] += 1
         return Parsed(tuple(ends), outcome, *scores)
 
@@ -164,6 +166,17 @@ def check_shapes(form: Form, refs: Sequence[ImageRef]) -> None:
                 f"{name} is {u} x {v} and {form.pictures[0]} {w} x {h}: needed the same proportions, since both are cut alike",
                 "wrong_shape",
             )
+
+
+def true_side(outcome: Outcome, sides: tuple[str, ...]) -> str:
+    """Of two columns of conditions, that which votes favour.
+
+    Raises:
+        UnusableItem: neither.
+    """
+    if outcome.win == outcome.lose:
+        raise UnusableItem("its two conditions tie: neither is the true one", "tie")
+    return sides[outcome.lose > outcome.win]
 
 
 def takes_columns(columns: Collection[str]) -> bool:
@@ -228,6 +241,8 @@ def detect_form(rows: Rows) -> Form:
 class Conditioned(NamedTuple):
     """A prompt and its true condition: what one samples under."""
 
+    row: int
+    """Number of the row, from 1."""
     id: str
     prompt: str
     control: ImageRef
@@ -258,7 +273,8 @@ def load_conditions(
 
     Args:
         source: file, folder, hub id, rows or `datasets.Dataset`, with `prompt` and `condition`, `chosen_condition`, `winner`
-            or `winner_KIND`; an `image` is the real one.
+            or `winner_KIND`; an `image` is the real one. Of two conditions the true one is that which `label` or votes favour;
+            single images must not be labelled as not good.
         split: split to take.
         config_name: configuration of a hub data set.
         columns_as: columns to leave out or to call otherwise.
@@ -283,19 +299,26 @@ def load_conditions(
             f"one). Missing: {', '.join(absent)}{cells.nearest(absent, rest)}"
         )
     there = {name: column for name, column in names.items() if column is not None}
-    rows, pictures = picture_columns(rows, [there[name] for name in ("condition", "image") if name in there])
+    shown = [there[name] for name in ("condition", "image") if name in there]
+    if sides is not None and there["condition"] == sides[0]:
+        shown.append(sides[1])
+    rows, pictures = picture_columns(rows, shown)
     found: list[Conditioned] = []
     dropped: list[Dropped] = []
     for number, row, name, state in named(rows):
         try:
             check_id(row, state)
             prompt = caption(row, there["prompt"])
-            control = pictures(number, row, there["condition"], thorough)
+            column = there["condition"]
+            if sides is not None and column == sides[0]:
+                column = true_side(judgement(row, Counter())[0], sides)
+            elif "image" in there and row.get("label") is not None and not cells.as_flag(row["label"], "label"):
+                raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
+            control = pictures(number, row, column, thorough)
             image = pictures(number, row, there["image"], thorough) if "image" in there else None
             if image is not None:
-                columns = (there["image"], there["condition"])
-                check_shapes(Form("conditions", there["prompt"], columns), (image, control))
-            found.append(Conditioned(name, prompt, control, image))
+                check_shapes(Form("conditions", there["prompt"], (there["image"], column)), (image, control))
+            found.append(Conditioned(number, name, prompt, control, image))
         except UnusableItem as error:
             dropped.append(Dropped(number, name, error.reason, str(error)))
     if not found:
