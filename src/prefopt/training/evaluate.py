@@ -39,7 +39,9 @@ def evaluate(loop: Loop, examples: Sequence[Encoded[Any]]) -> tuple[dict[str, fl
 
     each: Iterable[Scored] = map(scored, batches)
     shared: State | None = None
-    if objective.state_of_rows:  # of all rows: few batches may hold what it tells of, and means over batches mislead
+    if (
+        objective.state_of_rows
+    ):  # of all rows: few batches may hold what it tells of, and means over batches mislead
         each = list(each)
         shared = state_of(loop, each, batches)
     for batch, (sides, edges, *_) in zip(batches, each, strict=True):

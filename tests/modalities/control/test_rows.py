@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -163,3 +164,18 @@ def test_conditions_of_images_that_are_not_good_are_no_true_ones():
     found = load_conditions([{**row, "label": False}, {**row, "label": True}])
     assert [(one.row, one.id) for one in found.found] == [(2, "row-2")]
     assert [drop.reason for drop in found.dropped] == ["not_good"]
+
+
+def test_class_ids_in_16_bits_do_not_become_black():
+    def grey(step: int) -> bytes:
+        levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * step
+        return png(Image.fromarray(levels))
+
+    row = {"prompt": "a cat", "image": png(picture(0).resize((8, 8)))}
+    rows = [{**row, "condition": grey(step)} for step in (1, 1024)]
+    for found in (load_conditions(rows), load_control_comparisons(rows)):
+        assert [drop.reason for drop in found.dropped] == ["dark_16_bits"]
+        assert "levels up to 63 of 65535" in found.dropped[0].detail
+    sides = {"chosen_condition": grey(1024), "rejected_condition": grey(1)}
+    with pytest.raises(ValueError, match="16 bits a pixel and levels up to 63"):
+        load_control_comparisons([{**row, **sides}])

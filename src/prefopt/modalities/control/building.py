@@ -30,7 +30,6 @@ from prefopt.modalities.control.drawing import Artist, as_batch, as_levels
 from prefopt.modalities.control.rows import Conditioned, Conditions
 from prefopt.modalities.control.store import as_control
 from prefopt.modalities.image.pictures import ImageRef
-from prefopt.models.identity import fingerprint
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import Dropped
 
@@ -96,6 +95,7 @@ def build(
     *,
     keep: Filter,
     batch_size: int = 8,
+    files: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any],
 ) -> Built:
     """Write rows of two conditions for each image: the true one, and what the model made of it.
@@ -107,6 +107,7 @@ def build(
         folder: for rows.jsonl, dropped.jsonl, build.json, pictures and the journal.
         keep: filter of rows.
         batch_size: samples at a time.
+        files: digests of the detector's files, see `detectors.files_of`.
         provenance: what was asked for, for the record.
 
     Raises:
@@ -118,12 +119,7 @@ def build(
             f"{conditions.report['source']} has no images: a comparison of conditions needs the image that they belong to. "
             "Add a column `image`"
         )
-    header = {
-        "model": fingerprint(artist.loaded.model),
-        "detector": detector.name,
-        "drawing": asdict(artist.how),
-        "scheduler": type(artist.loaded.scheduler).__name__,
-    }
+    header = {**artist.depends_on, "detector": detector.name, "detector_files": dict(files or {})}
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     with Journal(folder / "journal.jsonl", header) as journal:
         there = {line["id"]: line for _, line in journal.lines}

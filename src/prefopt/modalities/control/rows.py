@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 from prefopt.comparisons import LOSE, WIN, Item, Outcome, UnusableItem
 from prefopt.modalities.image.data_report import describe_images
-from prefopt.modalities.image.pictures import ImageRef
+from prefopt.modalities.image.pictures import ImageRef, decode
 from prefopt.modalities.image.rows import (
     CHOSEN,
     COLUMNS,
@@ -53,6 +53,7 @@ SIDES = (
     ("chosen_condition_file_name", "rejected_condition_file_name"),
     ("winner", "loser"),
 )
+LEVELS = 256
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios: resizing rounds to whole pixels
 
 
@@ -114,6 +115,7 @@ def to_control_comparisons(
         prompt = caption(row, form.prompt)
         if form.kind == "single":
             control, image = (pictures(number, row, name, thorough) for name in form.pictures)
+            check_levels(control)
             check_shapes(form, (control, image))
             good = row.get("label") is None or cells.as_flag(row["label"], "label")
             one = Item({"prompt": prompt, "control": control}, image)
@@ -124,6 +126,7 @@ def to_control_comparisons(
         if without_losers:
             read = (form.pictures[0], true_side(outcome, form.pictures[1:]))
             shared, true = (pictures(number, row, column, thorough) for column in read)
+            check_levels(true)
             check_shapes(form._replace(pictures=read), (shared, true))
             one = Item({"prompt": prompt, "control": true}, shared)
             return Parsed((one, one), WIN)
@@ -131,6 +134,8 @@ def to_control_comparisons(
         what = "conditions" if form.kind == "conditions" else "images"
         if first.digest == second.digest:
             raise UnusableItem(f"both {what} are the same file: nothing to learn", "identical_sides")
+        for side in (first, second) if form.kind == "conditions" else (shared,):
+            check_levels(side)
         check_shapes(form, (shared, first, second))
         if form.kind == "conditions":
             ends = [Item({"prompt": prompt, "control": side}, shared) for side in (first, second)]
@@ -166,6 +171,25 @@ def check_shapes(form: Form, refs: Sequence[ImageRef]) -> None:
                 f"{name} is {u} x {v} and {form.pictures[0]} {w} x {h}: needed the same proportions, since both are cut alike",
                 "wrong_shape",
             )
+
+
+def check_levels(ref: ImageRef) -> ImageRef:
+    """A control image; raises `UnusableItem` for grey of 16 bits that would be black in 8: class ids more likely than grey."""
+    if not ref.facts.mode.startswith("I"):
+        return ref
+    import io
+
+    from PIL import Image
+
+    decode(ref)  # tells what is damaged
+    _, most = Image.open(io.BytesIO(ref.read())).getextrema()
+    if 0 < float(most) < LEVELS:
+        raise UnusableItem(
+            f"{ref.name} has 16 bits a pixel and levels up to {most} of 65535, which are black in 8 bits: if they are class ids, "
+            "save it with 8 bits a pixel; if they are grey, spread them over all levels",
+            "dark_16_bits",
+        )
+    return ref
 
 
 def true_side(outcome: Outcome, sides: tuple[str, ...]) -> str:
@@ -312,9 +336,11 @@ def load_conditions(
             column = there["condition"]
             if sides is not None and column == sides[0]:
                 column = true_side(judgement(row, Counter())[0], sides)
-            elif "image" in there and row.get("label") is not None and not cells.as_flag(row["label"], "label"):
+            elif (
+                "image" in there and row.get("label") is not None and not cells.as_flag(row["label"], "label")
+            ):
                 raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
-            control = pictures(number, row, column, thorough)
+            control = check_levels(pictures(number, row, column, thorough))
             image = pictures(number, row, there["image"], thorough) if "image" in there else None
             if image is not None:
                 check_shapes(Form("conditions", there["prompt"], (there["image"], column)), (image, control))
