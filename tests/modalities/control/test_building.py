@@ -184,6 +184,8 @@ def test_images_in_the_rows_are_written_beside_them(model, tmp_path):
     [
         (["--detector", "hed"], "the detector hed is not here"),
         (["--model", "nowhere/at/all"], "no pipeline folder at nowhere/at/all"),
+        (["--guidance_scale", "nan"], "guidance_scale must be a finite number"),
+        (["--resolution", "30"], "resolution must be divisible by 4, as the VAE is; given 30"),
         (["--min_agreement", "2"], "min_agreement is an agreement in [0, 1]; given 2"),
     ],
 )
@@ -248,3 +250,23 @@ def test_a_controlnet_beside_a_base_in_half_precision_works_in_its_dtype(model, 
     for source in ("new", str(model)):
         loaded = load_control(str(folder), controlnet=source, trainable=False)
         assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "draw = lambda self, labels: labels",
+            "the detector mine draws (2, 32, 32) of images (2, 3, 32, 32)",
+        ),
+        ("agreement = lambda self, a, b: float('nan') * (a - b).mean((1, 2))", "is [nan, nan] for 2 images"),
+    ],
+)
+def test_what_a_users_detector_gives_is_looked_at(code, told, model, data, tmp_path):
+    start = "from prefopt.modalities.control.detectors.canny import TorchCanny\n"
+    (tmp_path / "mine.py").write_text(
+        f"{start}class Mine(TorchCanny):\n    {code}\n\nmine = Mine()\nmine.name = 'mine'\n"
+    )
+    done = build(data, model, tmp_path / "pairs", "--limit", "2", "--detector", f"{tmp_path}/mine.py:mine")
+    assert done.exit_code == 1
+    assert told in done.output

@@ -42,8 +42,6 @@ def evaluate(model: Path, data: Path, output: Path, *options: str) -> Any:
         DETECTOR,
         "--output",
         str(output),
-        "--split",
-        "train",
     ]
     return CliRunner().invoke(main, ["evaluate", *given, "--num_inference_steps", "2", *options])
 
@@ -140,6 +138,13 @@ def test_of_one_condition_there_is_no_interval(models, data, tmp_path):
 def test_a_condition_that_no_detector_reads_is_named(models, tmp_path):
     done = evaluate(models[0], picture_rows(tmp_path, ("condition",)), tmp_path / "out")
     assert "the condition of row row-1: " in done.output
+
+
+def test_a_base_with_a_controlnet_beside_it_is_a_control_model(pipelines, models, data, tmp_path):
+    given = ["--controlnet", str(models[0]), "--limit", "2"]
+    done = evaluate(pipelines("sd"), data, tmp_path / "out", *given)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["n"] == 2
 
 
 def test_models_that_answer_prompts_are_judged_as_before():

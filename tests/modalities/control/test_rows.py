@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import numpy as np
@@ -179,3 +180,16 @@ def test_class_ids_in_16_bits_do_not_become_black():
     sides = {"chosen_condition": grey(1024), "rejected_condition": grey(1)}
     with pytest.raises(ValueError, match="16 bits a pixel and levels up to 63"):
         load_control_comparisons([{**row, **sides}])
+
+
+def test_control_images_that_one_can_see_through_are_refused():
+    white = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    palette = Image.new("P", (8, 8))
+    plain = [Image.new("RGBA", (8, 8), (255, 0, 0, 255)), palette, palette.convert("L")]
+    row = {"prompt": "a cat", "image": png(picture(0).resize((8, 8)))}
+    rows = [{**row, "condition": png(condition)} for condition in (white, *plain)]
+    file = io.BytesIO()
+    palette.save(file, "PNG", transparency=0)
+    rows.append({**row, "condition": file.getvalue()})
+    for found in (load_conditions(rows), load_control_comparisons(rows)):
+        assert [(drop.row, drop.reason) for drop in found.dropped] == [(1, "transparent"), (5, "transparent")]

@@ -176,10 +176,25 @@ def made(
     found = without_ignored(true, detector.detect(samples_BCHW))
     agreement_B = detector.agreement(true, found)
     drawn_BCHW = detector.draw(found)
+    check_reading(detector, agreement_B, drawn_BCHW, samples_BCHW)
     for one, agreement, drawn_CHW in zip(usable, agreement_B.tolist(), drawn_BCHW, strict=True):
         name = f"{PICTURES}/{key_of(one)}-rejected.png"
         write_whole(folder / name, as_png(as_levels(drawn_CHW)))
         yield {"id": key_of(one), "agreement": agreement, "rejected": name}
+
+
+def check_reading(detector: Detector, agreement_B: Tensor, drawn_BCHW: Tensor, samples_BCHW: Tensor) -> None:
+    """Raise ValueError for what cannot be taken for conditions and their agreement: a detector of the user's may give anything."""
+    if tuple(drawn_BCHW.shape) != tuple(samples_BCHW.shape):
+        raise ValueError(
+            f"the detector {detector.name} draws {tuple(drawn_BCHW.shape)} of images {tuple(samples_BCHW.shape)}: needed control "
+            "images of the same shape"
+        )
+    if tuple(agreement_B.shape) != (len(samples_BCHW),) or not bool(agreement_B.isfinite().all()):
+        raise ValueError(
+            f"the agreement of the detector {detector.name} is {agreement_B.tolist()} for {len(samples_BCHW)} images: needed a "
+            "number in [0, 1] for each"
+        )
 
 
 def true_labels(

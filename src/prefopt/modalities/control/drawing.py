@@ -6,6 +6,7 @@ Legend: B images, H W in pixels.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -35,6 +36,9 @@ class Drawing:
         num_inference_steps: of the pipeline's own scheduler.
         guidance_scale: of classifier-free guidance; 1 is none.
         seed: of all noise.
+
+    Raises:
+        ValueError: a guidance that is no number.
     """
 
     resolution: int
@@ -42,6 +46,10 @@ class Drawing:
     num_inference_steps: int = 20
     guidance_scale: float = 7.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale must be a finite number; given {self.guidance_scale}")
 
 
 @dataclass
@@ -51,11 +59,21 @@ class Artist:
     Attributes:
         loaded: the pipeline.
         how: settings.
+
+    Raises:
+        ValueError: a resolution that the pipeline does not draw.
     """
 
     loaded: LoadedControl
     how: Drawing
     _unconditional: Conditions | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        factor = int(self.loaded.pipe.vae_scale_factor)
+        if self.how.resolution % factor:
+            raise ValueError(
+                f"resolution must be divisible by {factor}, as the VAE is; given {self.how.resolution}"
+            )
 
     @property
     def depends_on(self) -> dict[str, Any]:

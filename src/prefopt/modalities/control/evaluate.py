@@ -19,7 +19,9 @@ import click
     "--data", required=True, metavar="FILE|world:NAME",
     help="Rows of `prompt` and `condition`; `image`, the real one, for oracle and Frechet distance.",
 )  # fmt: skip
-@click.option("--split", default="test", show_default=True, help="Of a data set or world that has splits.")
+@click.option(
+    "--split", help="Of a data set or world that has splits. [default: test, validation, or the only one]"
+)
 @click.option(
     "--detector", required=True, metavar="NAME",
     help="What reads conditions from images: canny, segmentation:DIR, depth:DIR, pose:DETECTOR:DIR, world:NAME, FILE.py:NAME. "

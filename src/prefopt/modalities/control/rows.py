@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from prefopt.comparisons import LOSE, WIN, Item, Outcome, UnusableItem
 from prefopt.modalities.image.data_report import describe_images
 from prefopt.modalities.image.pictures import ImageRef, decode
@@ -42,7 +44,7 @@ from prefopt.sources.collecting import (
     trait_hints,
 )
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
-from prefopt.sources.files import Rows, load_rows
+from prefopt.sources.files import Rows, evaluation_split, load_rows
 from prefopt.sources.report import Dropped
 from prefopt.worlds import world_of, world_prompts
 
@@ -54,6 +56,7 @@ SIDES = (
     ("winner", "loser"),
 )
 LEVELS = 256
+SEE_THROUGH = ("RGBA", "RGBa", "LA", "La", "PA", "P")
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios: resizing rounds to whole pixels
 
 
@@ -115,7 +118,7 @@ def to_control_comparisons(
         prompt = caption(row, form.prompt)
         if form.kind == "single":
             control, image = (pictures(number, row, name, thorough) for name in form.pictures)
-            check_levels(control)
+            check_plain(control)
             check_shapes(form, (control, image))
             good = row.get("label") is None or cells.as_flag(row["label"], "label")
             one = Item({"prompt": prompt, "control": control}, image)
@@ -126,7 +129,7 @@ def to_control_comparisons(
         if without_losers:
             read = (form.pictures[0], true_side(outcome, form.pictures[1:]))
             shared, true = (pictures(number, row, column, thorough) for column in read)
-            check_levels(true)
+            check_plain(true)
             check_shapes(form._replace(pictures=read), (shared, true))
             one = Item({"prompt": prompt, "control": true}, shared)
             return Parsed((one, one), WIN)
@@ -135,7 +138,7 @@ def to_control_comparisons(
         if first.digest == second.digest:
             raise UnusableItem(f"both {what} are the same file: nothing to learn", "identical_sides")
         for side in (first, second) if form.kind == "conditions" else (shared,):
-            check_levels(side)
+            check_plain(side)
         check_shapes(form, (shared, first, second))
         if form.kind == "conditions":
             ends = [Item({"prompt": prompt, "control": side}, shared) for side in (first, second)]
@@ -173,22 +176,38 @@ def check_shapes(form: Form, refs: Sequence[ImageRef]) -> None:
             )
 
 
-def check_levels(ref: ImageRef) -> ImageRef:
-    """A control image; raises `UnusableItem` for grey of 16 bits that would be black in 8: class ids more likely than grey."""
-    if not ref.facts.mode.startswith("I"):
+def check_plain(ref: ImageRef) -> ImageRef:
+    """A control image that means the same to everybody.
+
+    Raises:
+        UnusableItem: it has transparent parts, which would become white, where most conditions say nothing in black; or grey
+            of 16 bits that would be black in 8, which are class ids more likely than grey.
+    """
+    mode = ref.facts.mode
+    if not mode.startswith("I") and mode not in SEE_THROUGH:
         return ref
     import io
 
     from PIL import Image
 
     decode(ref)  # tells what is damaged
-    _, most = Image.open(io.BytesIO(ref.read())).getextrema()
-    if 0 < float(most) < LEVELS:
-        raise UnusableItem(
-            f"{ref.name} has 16 bits a pixel and levels up to {most} of 65535, which are black in 8 bits: if they are class ids, "
-            "save it with 8 bits a pixel; if they are grey, spread them over all levels",
-            "dark_16_bits",
-        )
+    picture = Image.open(io.BytesIO(ref.read()))
+    if mode.startswith("I"):
+        most = np.asarray(picture).max()
+        if 0 < most < LEVELS:
+            raise UnusableItem(
+                f"{ref.name} has 16 bits a pixel and levels up to {most} of 65535, which are black in 8 bits: if they are class "
+                "ids, save it with 8 bits a pixel; if they are grey, spread them over all levels",
+                "dark_16_bits",
+            )
+    elif mode != "P" or "transparency" in picture.info:
+        least = np.asarray(picture.convert("RGBA"))[..., 3].min()
+        if least < LEVELS - 1:
+            raise UnusableItem(
+                f"{ref.name} has transparent parts, and what is behind them is not known (black says nothing in most control "
+                "images): save it without an alpha channel",
+                "transparent",
+            )
     return ref
 
 
@@ -340,7 +359,7 @@ def load_conditions(
                 "image" in there and row.get("label") is not None and not cells.as_flag(row["label"], "label")
             ):
                 raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
-            control = check_levels(pictures(number, row, column, thorough))
+            control = check_plain(pictures(number, row, column, thorough))
             image = pictures(number, row, there["image"], thorough) if "image" in there else None
             if image is not None:
                 check_shapes(Form("conditions", there["prompt"], (there["image"], column)), (image, control))
@@ -353,17 +372,17 @@ def load_conditions(
     return Conditions(found, dropped, report, there)
 
 
-def conditions_of(source: str, split: str, limit: int | None = None) -> Conditions:
+def conditions_of(source: str, split: str | None, limit: int | None = None) -> Conditions:
     """`load_conditions` of a data set, or of a world: any split of it but "train" is "test".
 
     Args:
         source: see `load_conditions`, or world:NAME.
-        split: split to take.
+        split: split to take; None for the one to judge by, see `evaluation_split`.
         limit: take only the first so many.
     """
     world = world_of(source)
     if world is None:
-        found = load_conditions(source, split=split)
+        found = load_conditions(source, split=split or evaluation_split(source))
     else:
         part: Literal["train", "test"] = "train" if split == "train" else "test"
         n = min(limit or math.inf, world_prompts(source, part))
