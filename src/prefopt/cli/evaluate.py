@@ -17,12 +17,15 @@ class ByModality(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Look at MODEL, which comes first."""
+        """Look at MODEL, which comes first, and at options that make it one of another modality (--controlnet)."""
         if args and not args[0].startswith("-") and ":" not in args[0].removeprefix("world:"):
-            from prefopt.modalities import of_model
+            from prefopt.modalities import all_modalities, of_model
 
+            given = {arg.partition("=")[0] for arg in args}
+            keyed = (kind for kind in all_modalities().values() if kind.key and f"--{kind.key}" in given)
             try:
-                part = of_model(args[0]).part_or_none("evaluate")
+                kind = next(keyed, None) or of_model(args[0])
+                part = kind.part_or_none("evaluate")
             except ValueError as error:
                 raise click.ClickException(str(error)) from error
             if part is not None:

@@ -153,6 +153,8 @@ class Objective:
     batch_coupled: ClassVar[bool] = False
     """True where a row's loss depends on the other rows of the micro-batch (sorting, sampling); running
     statistics do not count, since they come in through the state."""
+    state_of_rows: ClassVar[bool] = False
+    """True where the state tells of the very rows that are judged, so that evaluations need one of their own."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens", "log_p2",
     "entropy", "top1", "rho_mismatched", "logp_own", "consistency", "seen". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
@@ -271,7 +273,7 @@ class Objective:
         return state
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
-        """Named (E,) values worth logging (share of clipped pairs, weights, ...)."""
+        """Named (E,) values worth logging (share of clipped pairs, weights, ...); NaN for rows that have none."""
         return {}
 
     def replace(self, **changes: Any) -> Objective:

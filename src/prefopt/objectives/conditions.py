@@ -27,6 +27,11 @@ class Consistent(Objective):
 
     consistency_weight: float = 0.0
 
+    @property
+    def state_of_rows(self) -> bool:  # type: ignore[override]
+        """Whether there is a share of winners that are looked at."""
+        return self.consistency_weight > 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
@@ -45,6 +50,12 @@ class Consistent(Objective):
         assert sides.seen_w is not None
         share = state["seen"].to(sides.consistency_w.dtype)
         return sides.seen_w * sides.consistency_w / share.clamp_min(1e-10)
+
+    def told(self, sides: Sides) -> dict[str, Tensor]:
+        """What the detector says, of the winners that were looked at alone."""
+        if self.consistency_weight == 0 or sides.consistency_w is None or sides.seen_w is None:
+            return {}
+        return {"consistency/loss": sides.consistency_w.detach().masked_fill(sides.seen_w == 0, torch.nan)}
 
     def initial_state(self) -> State:
         """The share of winners that are looked at, which the first batch replaces."""
@@ -154,9 +165,11 @@ class ConditionPO(Consistent):
         return torch.sigmoid(-self.u(sides)).detach()
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
-        """Delta, the weight, and which gates are open."""
+        """Delta, the weight, which gates are open, and what the detector says."""
         delta = self.delta(sides).detach()
-        found = {"condition_po/delta": delta, "condition_po/weight": self.weight(sides)}
+        found = {
+            "condition_po/delta": delta, "condition_po/weight": self.weight(sides), **self.told(sides)
+        }  # fmt: skip
         if self.form == "gated":
             found["condition_po/gate_open"] = (delta > -self.margin).to(delta.dtype)
         return found
@@ -190,9 +203,7 @@ class ControlNetPP(Consistent):
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
         """What the detector says where it looked."""
-        if self.consistency_weight == 0 or sides.consistency_w is None:
-            return {}
-        return {"consistency/loss": self.consistency(sides, state).detach()}
+        return self.told(sides)
 
 
 __all__ = ["ConditionPO", "ControlNetPP"]

@@ -71,6 +71,11 @@ class Mixture(Objective):
         return any(objective.batch_coupled for _, objective in self.terms)
 
     @property
+    def state_of_rows(self) -> bool:  # type: ignore[override]
+        """Whether any term's state is."""
+        return any(objective.state_of_rows for _, objective in self.terms)
+
+    @property
     def reward_scale(self) -> float:
         """The first term's."""
         return self.terms[0][1].reward_scale

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prefopt.comparisons import Encoded, collate
+from prefopt.objectives.base import State
 from prefopt.sources.schedule import cut_by_count, shares
+from prefopt.training.batches import Scored
 from prefopt.training.loop import Loop, derived
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
 
@@ -28,13 +31,24 @@ def evaluate(loop: Loop, examples: Sequence[Encoded[Any]]) -> tuple[dict[str, fl
     margins: dict[str, list[float]] = {"wins": [], "ties": []}
     seen = [loop.scorer.likelihood.at(e, EVALUATION) for e in examples]
     size, process = loop.config.per_device_eval_batch_size, accelerator.process_index
-    for batch in shares(cut_by_count(seen, size), process, accelerator.num_processes):
+    batches = shares(cut_by_count(seen, size), process, accelerator.num_processes)
+
+    def scored(batch: Sequence[Encoded[Any]]) -> Scored:
         with accelerator.autocast():
-            sides, edges, *_ = loop.scorer.sides(model, collate(batch or seen[:1]))
+            return loop.scorer.sides(model, collate(batch or seen[:1]))
+
+    each: Iterable[Scored] = map(scored, batches)
+    shared: State | None = None
+    if (
+        objective.state_of_rows
+    ):  # of all rows: few batches may hold what it tells of, and means over batches mislead
+        each = list(each)
+        shared = state_of(loop, each, batches)
+    for batch, (sides, edges, *_) in zip(batches, each, strict=True):
         outcome_E3 = edges.outcome_E3.to(sides.rho_w.dtype)
         counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
-        state = loop.state
-        if objective.batch_coupled or not state:
+        state = loop.state if shared is None else shared
+        if shared is None and (objective.batch_coupled or not state):
             state = objective.next_state(state, objective.statistics(sides, outcome_E3))
         losses_E = objective.losses(sides, None if edges.all_wins else outcome_E3, state)
         add_comparison_metrics(found, objective, sides, outcome_E3, counted_E, losses_E, state)
@@ -49,3 +63,16 @@ def evaluate(loop: Loop, examples: Sequence[Encoded[Any]]) -> tuple[dict[str, fl
 
         margins = {k: gather_object(v) for k, v in margins.items()}
     return derived(found.means(lambda x: accelerator.reduce(x, "sum")), objective), margins
+
+
+def state_of(loop: Loop, each: Sequence[Scored], batches: Sequence[Sequence[Any]]) -> State:
+    """The objective's state of all these rows, over all processes; batches that are empty stand in for none."""
+    sums: dict[str, Tensor] = {}
+    for batch, (sides, edges, *_) in zip(batches, each, strict=True):
+        found = loop.objective.statistics(sides, edges.outcome_E3.to(sides.rho_w.dtype))
+        for name, value in found.items():
+            more = value * float(bool(batch))
+            sums[name] = sums[name] + more if name in sums else more
+    return loop.objective.next_state(
+        loop.state, {name: loop.accelerator.reduce(value, "sum") for name, value in sums.items()}
+    )

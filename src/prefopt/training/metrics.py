@@ -136,4 +136,4 @@ def add_comparison_metrics(
             if length_E is not None and sum_E is not None:  # means over tokens, not over completions
                 into.add(name, sum_E / length_E, length_E * counted_E)
     for name, value_E in objective.diagnostics(sides, state).items():
-        into.add(name, value_E, counted)
+        into.add(name, value_E, counted & ~value_E.isnan())

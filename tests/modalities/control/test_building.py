@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from click.testing import CliRunner
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import prefopt
 import tiny_pipelines
@@ -21,6 +23,7 @@ from prefopt.cli.main import main
 from prefopt.modalities.control.building import Filter
 from prefopt.modalities.control.detectors import find
 from prefopt.modalities.control.drawing import seed_of
+from prefopt.modalities.control.models import load_control
 
 DETECTOR = "canny_torch"
 
@@ -152,6 +155,13 @@ def test_pictures_that_cannot_be_decoded_lose_their_row(model, tmp_path):
     (tmp_path / "2-condition.png").write_bytes(png(Image.new("RGB", (80, 40))))
     done = build(rows, model, tmp_path / "pairs")
     assert "4 comparisons of conditions; 1 wrong_shape; 1 broken_image" in done.output
+    rows.write_text("".join(reversed(rows.read_text().splitlines(True))))
+    done = build(rows, model, tmp_path / "reversed", "--limit", "5")
+    assert done.exit_code == 0, done.output
+    dropped = [
+        json.loads(line) for line in (tmp_path / "reversed" / "dropped.jsonl").read_text().splitlines()
+    ]
+    assert [(drop["row"], drop["reason"]) for drop in dropped] == [(4, "wrong_shape"), (5, "broken_image")]
 
 
 def test_images_in_the_rows_are_written_beside_them(model, tmp_path):
@@ -174,6 +184,8 @@ def test_images_in_the_rows_are_written_beside_them(model, tmp_path):
     [
         (["--detector", "hed"], "the detector hed is not here"),
         (["--model", "nowhere/at/all"], "no pipeline folder at nowhere/at/all"),
+        (["--guidance_scale", "nan"], "guidance_scale must be a finite number"),
+        (["--resolution", "30"], "resolution must be divisible by 4, as the VAE is; given 30"),
         (["--min_agreement", "2"], "min_agreement is an agreement in [0, 1]; given 2"),
     ],
 )
@@ -188,3 +200,73 @@ def test_rows_without_images_are_refused(model, tmp_path):
     rows = picture_rows(tmp_path, ("condition",))  # looked at before any condition is read
     done = build(rows, model, tmp_path / "pairs")
     assert "has no images: a comparison of conditions needs the image" in done.output
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "told"),
+    [
+        ("scheduler/scheduler_config.json", {"beta_end": 0.02}, "was begun with scheduler"),
+        ("vae/config.json", {"scaling_factor": 0.3}, "was begun with vae"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 9}, "was begun with text"),
+    ],
+)
+def test_samples_of_a_pipeline_with_another_part_are_not_taken_for_its_own(
+    file, change, told, model, data, tmp_path
+):
+    folder = shutil.copytree(model, tmp_path / "model")
+    assert build(data, folder, tmp_path / "pairs", "--limit", "2").exit_code == 0
+    values = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(values | change))
+    done = build(data, folder, tmp_path / "pairs", "--limit", "2")
+    assert told in done.output
+
+
+def test_another_detector_under_the_same_name_is_another_one(model, data, tmp_path):
+    file = tmp_path / "mine.py"
+    code = "from prefopt.modalities.control.detectors import find\ndef mine():\n    found = find('canny_torch{}')\n"
+    rest = "    found.name = 'mine'\n    return found\n"
+    given = (data, model, tmp_path / "pairs", "--limit", "2", "--detector", f"{file}:mine")
+    file.write_text(code.format("") + rest)
+    first = build(*given)
+    assert first.exit_code == 0, first.output
+    file.write_text(code.format(":0.3,0.4") + rest)
+    assert "was begun with detector_files" in build(*given).output
+
+
+def test_samples_that_are_no_numbers_are_no_pictures(model, data, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "model")
+    name = folder / "controlnet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(name)
+    save_file({key: value * float("nan") for key, value in weights.items()}, name)
+    done = build(data, folder, tmp_path / "pairs")
+    assert done.exit_code == 1
+    assert "are not finite" in done.output
+
+
+def test_a_controlnet_beside_a_base_in_half_precision_works_in_its_dtype(model, pipelines, tmp_path):
+    folder = tmp_path / "half"
+    base = DiffusionPipeline.from_pretrained(pipelines("sd"), safety_checker=None)
+    base.to(torch.bfloat16).save_pretrained(folder)
+    for source in ("new", str(model)):
+        loaded = load_control(str(folder), controlnet=source, trainable=False)
+        assert {p.dtype for p in loaded.model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        (
+            "draw = lambda self, labels: labels",
+            "the detector mine draws (2, 32, 32) of images (2, 3, 32, 32)",
+        ),
+        ("agreement = lambda self, a, b: float('nan') * (a - b).mean((1, 2))", "is [nan, nan] for 2 images"),
+    ],
+)
+def test_what_a_users_detector_gives_is_looked_at(code, told, model, data, tmp_path):
+    start = "from prefopt.modalities.control.detectors.canny import TorchCanny\n"
+    (tmp_path / "mine.py").write_text(
+        f"{start}class Mine(TorchCanny):\n    {code}\n\nmine = Mine()\nmine.name = 'mine'\n"
+    )
+    done = build(data, model, tmp_path / "pairs", "--limit", "2", "--detector", f"{tmp_path}/mine.py:mine")
+    assert done.exit_code == 1
+    assert told in done.output

@@ -42,8 +42,6 @@ def evaluate(model: Path, data: Path, output: Path, *options: str) -> Any:
         DETECTOR,
         "--output",
         str(output),
-        "--split",
-        "train",
     ]
     return CliRunner().invoke(main, ["evaluate", *given, "--num_inference_steps", "2", *options])
 
@@ -121,9 +119,32 @@ def test_what_cannot_be_done_is_told_before_anything_is_drawn(options, told, mod
     assert not list(tmp_path.rglob("*.png"))
 
 
+def test_of_one_condition_there_is_no_interval(models, data, tmp_path):
+    row = tmp_path / "row.jsonl"
+    told = json.loads(data.read_text().splitlines()[0])
+    paths = {name: str(data.parent / told[name]) for name in ("image", "condition")}
+    row.write_text(json.dumps(told | paths) + "\n")
+    done = evaluate(models[0], row, tmp_path / "out", "--baseline", str(models[1]))
+    assert done.exit_code == 0, done.output
+    assert "inf" not in done.output
+
+    def refuse(name: str) -> Any:
+        raise AssertionError(f"{name} is no JSON")
+
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text(), parse_constant=refuse)
+    assert found["model"]["agreement"]["low"] is None
+
+
 def test_a_condition_that_no_detector_reads_is_named(models, tmp_path):
     done = evaluate(models[0], picture_rows(tmp_path, ("condition",)), tmp_path / "out")
     assert "the condition of row row-1: " in done.output
+
+
+def test_a_base_with_a_controlnet_beside_it_is_a_control_model(pipelines, models, data, tmp_path):
+    given = ["--controlnet", str(models[0]), "--limit", "2"]
+    done = evaluate(pipelines("sd"), data, tmp_path / "out", *given)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["n"] == 2
 
 
 def test_models_that_answer_prompts_are_judged_as_before():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -136,3 +138,58 @@ def test_a_missing_column_is_named(missing, told):
     row = {k: v for k, v in ROW.items() if k != missing}
     with pytest.raises(ValueError, match=told):
         load_control_comparisons([row])
+
+
+def test_the_true_condition_is_the_one_that_labels_and_votes_favour():
+    rows = [
+        {**ROW, "label": "lose"},
+        {**ROW, "label": "win"},
+        {**ROW, "votes": [3, 7, 0]},
+        {**ROW, "votes": [7, 3, 0]},
+        {**ROW, "label": "tie"},
+    ]
+    keyed = [{"label": None, "votes": None, **row} for row in rows]
+    found = load_conditions(keyed)
+    expected = [png(picture(n)) for n in (2, 1, 2, 1)]
+    assert [one.control.read() for one in found.found] == expected
+    assert [(drop.row, drop.reason) for drop in found.dropped] == [(5, "tie")]
+    for without_losers in (True, False):  # the side to sample under is the first
+        examples = load_control_comparisons(keyed, without_losers=without_losers).examples
+        assert [e.items[0].condition["control"].read() for e in examples[:4]] == expected
+        assert len(examples) == 5 - without_losers
+    assert examples[2].comparisons[0].outcome == pytest.approx((0.7, 0.3, 0))
+
+
+def test_conditions_of_images_that_are_not_good_are_no_true_ones():
+    row = {"prompt": "a cat", "image": IMAGE, "condition": TRUE}
+    found = load_conditions([{**row, "label": False}, {**row, "label": True}])
+    assert [(one.row, one.id) for one in found.found] == [(2, "row-2")]
+    assert [drop.reason for drop in found.dropped] == ["not_good"]
+
+
+def test_class_ids_in_16_bits_do_not_become_black():
+    def grey(step: int) -> bytes:
+        levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * step
+        return png(Image.fromarray(levels))
+
+    row = {"prompt": "a cat", "image": png(picture(0).resize((8, 8)))}
+    rows = [{**row, "condition": grey(step)} for step in (1, 1024)]
+    for found in (load_conditions(rows), load_control_comparisons(rows)):
+        assert [drop.reason for drop in found.dropped] == ["dark_16_bits"]
+        assert "levels up to 63 of 65535" in found.dropped[0].detail
+    sides = {"chosen_condition": grey(1024), "rejected_condition": grey(1)}
+    with pytest.raises(ValueError, match="16 bits a pixel and levels up to 63"):
+        load_control_comparisons([{**row, **sides}])
+
+
+def test_control_images_that_one_can_see_through_are_refused():
+    white = Image.new("RGBA", (8, 8), (255, 255, 255, 0))
+    palette = Image.new("P", (8, 8))
+    plain = [Image.new("RGBA", (8, 8), (255, 0, 0, 255)), palette, palette.convert("L")]
+    row = {"prompt": "a cat", "image": png(picture(0).resize((8, 8)))}
+    rows = [{**row, "condition": png(condition)} for condition in (white, *plain)]
+    file = io.BytesIO()
+    palette.save(file, "PNG", transparency=0)
+    rows.append({**row, "condition": file.getvalue()})
+    for found in (load_conditions(rows), load_control_comparisons(rows)):
+        assert [(drop.row, drop.reason) for drop in found.dropped] == [(1, "transparent"), (5, "transparent")]

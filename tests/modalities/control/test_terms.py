@@ -24,6 +24,7 @@ from prefopt.config import ConfigError
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.control.consistency import Consistency
 from prefopt.modalities.control.detectors import find
+from prefopt.modalities.control.detectors.canny import TorchCanny
 from prefopt.modalities.control.likelihood import ControlLikelihood, EncodedControl
 from prefopt.modalities.control.models import denoise_controlled, load_control
 from prefopt.modalities.control.rows import load_control_comparisons
@@ -198,6 +199,37 @@ def test_consistency_falls_where_it_is_rewarded(model, own_cache, tmp_path):
     assert loss[-1] < 0.95 * loss[0]
 
 
+def test_evaluations_take_the_mean_over_the_winners_that_they_look_at_themselves(
+    model, own_cache, tmp_path, monkeypatch
+):
+    """Not by the share of the last batch that was trained on, which may be none."""
+    looked: list[Any] = []
+    score = ControlLikelihood.score
+
+    def spied(self: ControlLikelihood, model: Any, plan: Any, extras: Any = ()) -> Any:
+        found = score(self, model, plan, extras)
+        if "consistency" in extras and not torch.is_grad_enabled():
+            looked.append((found.logp_N, found.consistency_N, found.seen_N))
+        return found
+
+    monkeypatch.setattr(ControlLikelihood, "score", spied)
+    options = {"detector": DETECTOR, "consistency_timestep": 600, "eval_size": 4, "max_steps": 1}
+    given = {"per_device_eval_batch_size": 1, "per_device_train_batch_size": 2, "seed": 3}
+    result = train("controlnet_pp", model, edge_rows(tmp_path), tmp_path / "run", **options, **given)
+    logp_N, told_N, seen_N = (torch.cat(values) for values in zip(*looked[-4:], strict=True))
+    assert 0 < seen_N.sum() < 4
+    mean = float((seen_N * told_N).sum() / seen_N.sum())
+    assert result.metrics["eval_consistency/loss"] == pytest.approx(mean, rel=1e-5)
+    assert result.metrics["eval_loss"] == pytest.approx(float(-logp_N.mean()) + 0.5 * mean, rel=1e-5)
+
+
+def test_consistency_is_not_logged_where_nobody_looked(model, own_cache, tmp_path):
+    options = {"detector": DETECTOR, "consistency_timestep": 0, "max_steps": 1}
+    result = train("controlnet_pp", model, edge_rows(tmp_path), tmp_path / "run", **options)
+    assert "loss" in result.metrics
+    assert "consistency/loss" not in result.metrics
+
+
 def test_condition_po_takes_every_term_at_once(model, own_cache, tmp_path):
     rows = edge_rows(tmp_path)
     told = [json.loads(line) for line in rows.read_text().splitlines()]
@@ -229,6 +261,21 @@ def test_condition_po_takes_every_term_at_once(model, own_cache, tmp_path):
             "condition_po",
             {"losing_condition": "online", "detector": DETECTOR, "reference": "cached"},
             "is of no use to",
+        ),
+        (
+            "diffusion_kto",
+            {"losing_condition": "online", "detector": DETECTOR},
+            "losing_condition=online makes losing conditions, and diffusion_kto compares none",
+        ),
+        (
+            "sft",
+            {"losing_condition": "online", "detector": DETECTOR},
+            "losing_condition=online makes losing conditions, and sft compares none",
+        ),
+        (
+            "condition_po",
+            {"condition_dropout": 0.1, "diffusion_draw": "pair"},
+            "condition_dropout=0.1 drops conditions of the diffusion term's own draws, and this run has none",
         ),
         (
             "dpo",
@@ -285,6 +332,30 @@ def test_losing_conditions_are_made_for_every_step(model, online, own_cache, tmp
     assert len({name for _, names in asked[1:3] for name in names}) == 4
     assert "eval_condition_po/delta" in result.metrics
     assert column(result, "condition_po/delta")[0] != 0
+
+
+def test_rows_of_two_conditions_lose_theirs_to_the_made_ones(model, online, own_cache, tmp_path):
+    rows = edge_rows(tmp_path)
+    told = [json.loads(line) for line in rows.read_text().splitlines()]
+    for n, row in enumerate(told):
+        row["chosen_condition"] = row.pop("condition")
+        row["rejected_condition"] = f"{(n + 1) % len(told)}-image.png"  # which no detector could read
+    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
+    result = train("condition_po", model, rows, tmp_path / "run", max_steps=1, **online)
+    assert record(result.output_dir, "manifest")["data"]["examples"] == 6
+
+
+def test_made_conditions_are_detected_in_full_precision(model, online, own_cache, tmp_path, monkeypatch):
+    detect, found = TorchCanny.detect, []
+
+    def spied(self: TorchCanny, images: torch.Tensor) -> torch.Tensor:
+        found.append(torch.is_autocast_enabled("cpu"))
+        return detect(self, images)
+
+    monkeypatch.setattr(TorchCanny, "detect", spied)
+    train("condition_po", model, edge_rows(tmp_path), tmp_path / "run", max_steps=1, bf16=True, **online)
+    assert found
+    assert not any(found)
 
 
 def test_a_run_with_online_conditions_resumes_to_the_same_weights(model, online, own_cache, tmp_path):

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from prefopt.modalities.image.models.denoiser import Family
-from prefopt.modalities.image.models.pipelines import NETWORK, stored_dtype
-from prefopt.models.loading import resolve_dtype
+from prefopt.modalities.image.models.pipelines import NETWORK
 from prefopt.models.loading_report import load_whole
 from prefopt.models.sources import check_source, config_values
 
@@ -30,14 +29,13 @@ ALIKE = (
 """Settings that a ControlNet and its base network must share."""
 
 
-def put_beside(pipe: Any, family: Family, source: str, dtype: str, seed: int) -> Any:
-    """The ControlNet pipeline of a base pipeline (or of one whose ControlNet is to be another).
+def put_beside(pipe: Any, family: Family, source: str, seed: int) -> Any:
+    """The ControlNet pipeline of a base pipeline (or of one whose ControlNet is to be another); of one dtype with it.
 
     Args:
         pipe: loaded; its parts are used as they are.
         family: of the pipeline.
         source: of the ControlNet: folder (of it, or of a pipeline that has one), hub id, or "new".
-        dtype: of the ControlNet: "auto" for that of its file, a fresh one float32; or a dtype's name.
         seed: of the layers of a fresh one that the base has no weights for.
 
     Raises:
@@ -48,9 +46,9 @@ def put_beside(pipe: Any, family: Family, source: str, dtype: str, seed: int) ->
     network = getattr(pipe, NETWORK[family])
     factor = int(pipe.vae_scale_factor)
     if source == NEW:
-        controlnet = from_base(network, factor, seed).to(torch_dtype(dtype))
+        controlnet = from_base(network, factor, seed).to(network.dtype)
     else:
-        controlnet = from_files(source, dtype)
+        controlnet = from_files(source, network.dtype)
         check_fits(source, controlnet, network, factor)
     controlnet = controlnet.to(network.device)
     kind = StableDiffusionXLControlNetPipeline if family == "sdxl" else StableDiffusionControlNetPipeline
@@ -64,12 +62,6 @@ def put_beside(pipe: Any, family: Family, source: str, dtype: str, seed: int) ->
     joined = kind(**parts, controlnet=controlnet, **options)
     joined.set_progress_bar_config(disable=True)
     return joined
-
-
-def torch_dtype(name: str) -> torch.dtype:
-    """A dtype by name; float32 for "auto"."""
-    found = resolve_dtype(name)
-    return found if isinstance(found, torch.dtype) else torch.float32
 
 
 def from_base(network: Any, factor: int, seed: int) -> Any:
@@ -89,7 +81,7 @@ def from_base(network: Any, factor: int, seed: int) -> Any:
         return ControlNetModel.from_unet(network, conditioning_embedding_out_channels=channels)
 
 
-def from_files(source: str, dtype: str) -> Any:
+def from_files(source: str, dtype: torch.dtype) -> Any:
     """A ControlNet from its folder or hub id, or from the folder of a pipeline that has one.
 
     Raises:
@@ -108,8 +100,7 @@ def from_files(source: str, dtype: str) -> Any:
             f"controlnet={source} is {name}: needed a ControlNetModel, as its save_pretrained writes it. T2I-Adapters and the "
             "ControlNets of flow models (SD3, Flux) cannot be trained here"
         )
-    kind = stored_dtype(folder) if dtype == "auto" and folder.is_dir() else torch_dtype(dtype)
-    return load_whole(ControlNetModel, place, torch_dtype=kind)
+    return load_whole(ControlNetModel, place, torch_dtype=dtype)
 
 
 def check_fits(source: str, controlnet: Any, network: Any, factor: int) -> None:

@@ -84,7 +84,7 @@ def conditions(data: str, model: str, controlnet: str | None, output: Path, **op
 def run(data: str, model: str, controlnet: str | None, output: Path, options: dict[str, Any]) -> Any:
     """Read the rows, then load detector and model, then draw."""
     from prefopt.modalities.control.building import Filter, build
-    from prefopt.modalities.control.detectors import find
+    from prefopt.modalities.control.detectors import files_of, find
     from prefopt.modalities.control.drawing import Artist, Drawing
     from prefopt.modalities.control.models import families, load_control
     from prefopt.modalities.control.rows import conditions_of
@@ -112,6 +112,7 @@ def run(data: str, model: str, controlnet: str | None, output: Path, options: di
         output,
         keep=keep,
         batch_size=options["batch_size"],
+        files=files_of(options["detector"]),
         provenance={"data": data, "source": model, "controlnet": controlnet, "rows": found.report["rows"]},
     )
 

@@ -30,7 +30,6 @@ from prefopt.modalities.control.drawing import Artist, as_batch, as_levels
 from prefopt.modalities.control.rows import Conditioned, Conditions
 from prefopt.modalities.control.store import as_control
 from prefopt.modalities.image.pictures import ImageRef
-from prefopt.models.identity import fingerprint
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import Dropped
 
@@ -96,6 +95,7 @@ def build(
     *,
     keep: Filter,
     batch_size: int = 8,
+    files: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any],
 ) -> Built:
     """Write rows of two conditions for each image: the true one, and what the model made of it.
@@ -107,6 +107,7 @@ def build(
         folder: for rows.jsonl, dropped.jsonl, build.json, pictures and the journal.
         keep: filter of rows.
         batch_size: samples at a time.
+        files: digests of the detector's files, see `detectors.files_of`.
         provenance: what was asked for, for the record.
 
     Raises:
@@ -118,12 +119,7 @@ def build(
             f"{conditions.report['source']} has no images: a comparison of conditions needs the image that they belong to. "
             "Add a column `image`"
         )
-    header = {
-        "model": fingerprint(artist.loaded.model),
-        "detector": detector.name,
-        "drawing": asdict(artist.how),
-        "scheduler": type(artist.loaded.scheduler).__name__,
-    }
+    header = {**artist.depends_on, "detector": detector.name, "detector_files": dict(files or {})}
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     with Journal(folder / "journal.jsonl", header) as journal:
         there = {line["id"]: line for _, line in journal.lines}
@@ -134,13 +130,13 @@ def build(
             journal.append(lines)
             there |= {line["id"]: line for line in lines}
     rows, dropped = [], list(conditions.dropped)
-    for number, one in enumerate(conditions.found, 1):
+    for one in conditions.found:
         line = there[key_of(one)]
         why = (line["reason"], line["detail"]) if "reason" in line else keep.reason(line["agreement"])
         if why is None:
             rows.append(row_of(one, line, artist, folder, detector))
         else:
-            dropped.append(Dropped(number, one.id, *why))
+            dropped.append(Dropped(one.row, one.id, *why))
     counts = Counter(drop.reason for drop in dropped)
     write_lines(folder / "dropped.jsonl", [asdict(drop) for drop in dropped])
     told = {**provenance, **header, "kept": len(rows), "dropped": dict(counts), "filter": asdict(keep)}
@@ -180,10 +176,25 @@ def made(
     found = without_ignored(true, detector.detect(samples_BCHW))
     agreement_B = detector.agreement(true, found)
     drawn_BCHW = detector.draw(found)
+    check_reading(detector, agreement_B, drawn_BCHW, samples_BCHW)
     for one, agreement, drawn_CHW in zip(usable, agreement_B.tolist(), drawn_BCHW, strict=True):
         name = f"{PICTURES}/{key_of(one)}-rejected.png"
         write_whole(folder / name, as_png(as_levels(drawn_CHW)))
         yield {"id": key_of(one), "agreement": agreement, "rejected": name}
+
+
+def check_reading(detector: Detector, agreement_B: Tensor, drawn_BCHW: Tensor, samples_BCHW: Tensor) -> None:
+    """Raise ValueError for what cannot be taken for conditions and their agreement: a detector of the user's may give anything."""
+    if tuple(drawn_BCHW.shape) != tuple(samples_BCHW.shape):
+        raise ValueError(
+            f"the detector {detector.name} draws {tuple(drawn_BCHW.shape)} of images {tuple(samples_BCHW.shape)}: needed control "
+            "images of the same shape"
+        )
+    if tuple(agreement_B.shape) != (len(samples_BCHW),) or not bool(agreement_B.isfinite().all()):
+        raise ValueError(
+            f"the agreement of the detector {detector.name} is {agreement_B.tolist()} for {len(samples_BCHW)} images: needed a "
+            "number in [0, 1] for each"
+        )
 
 
 def true_labels(

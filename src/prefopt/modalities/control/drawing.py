@@ -6,9 +6,10 @@ Legend: B images, H W in pixels.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from prefopt.modalities.control.models import LoadedControl
 from prefopt.modalities.control.rows import Conditioned
 from prefopt.modalities.control.store import as_control
 from prefopt.modalities.image.models.denoiser import Conditions
-from prefopt.modalities.image.models.pipelines import borrowed
+from prefopt.modalities.image.models.pipelines import borrowed, text_identity, vae_identity
 from prefopt.modalities.image.models.tensors import encode_prompts, encode_unconditional, generate_images
 from prefopt.modalities.image.pictures import Crop
+from prefopt.models.identity import fingerprint, plain
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Drawing:
         num_inference_steps: of the pipeline's own scheduler.
         guidance_scale: of classifier-free guidance; 1 is none.
         seed: of all noise.
+
+    Raises:
+        ValueError: a guidance that is no number.
     """
 
     resolution: int
@@ -41,6 +46,10 @@ class Drawing:
     num_inference_steps: int = 20
     guidance_scale: float = 7.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.guidance_scale):
+            raise ValueError(f"guidance_scale must be a finite number; given {self.guidance_scale}")
 
 
 @dataclass
@@ -50,11 +59,33 @@ class Artist:
     Attributes:
         loaded: the pipeline.
         how: settings.
+
+    Raises:
+        ValueError: a resolution that the pipeline does not draw.
     """
 
     loaded: LoadedControl
     how: Drawing
     _unconditional: Conditions | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        factor = int(self.loaded.pipe.vae_scale_factor)
+        if self.how.resolution % factor:
+            raise ValueError(
+                f"resolution must be divisible by {factor}, as the VAE is; given {self.how.resolution}"
+            )
+
+    @property
+    def depends_on(self) -> dict[str, Any]:
+        """What names these images in a journal: all that they depend on besides prompt, control image and id."""
+        loaded = self.loaded
+        return {
+            "model": fingerprint(loaded.model),
+            "vae": vae_identity(loaded),
+            "text": text_identity(loaded),
+            "scheduler": [type(loaded.scheduler).__name__, plain(loaded.scheduler.config)],
+            "drawing": asdict(self.how),
+        }
 
     def controls(self, wanted: Sequence[Conditioned]) -> Tensor:
         """(B, 3, H, W) control images in [0, 1], as the model is given them.
@@ -71,6 +102,9 @@ class Artist:
             wanted: prompts, and ids that name the noise.
             controls_BCHW: of `controls`.
             number: of the sample under each condition.
+
+        Raises:
+            ValueError: the model draws what is not finite.
         """
         loaded, how = self.loaded, self.how
         with ExitStack() as stack:
@@ -78,7 +112,7 @@ class Artist:
             if self._unconditional is None and how.guidance_scale > 1:
                 self._unconditional = encode_unconditional(loaded)
             found = encode_prompts(loaded, [one.prompt for one in wanted])
-            return generate_images(
+            images_BCHW = generate_images(
                 loaded,
                 Conditions({**found.tensors, "control": controls_BCHW}),
                 [seed_of(how.seed, one.id, number) for one in wanted],
@@ -89,6 +123,17 @@ class Artist:
                 batch_size=len(wanted),
                 unconditional=self._unconditional,
             )
+        check_finite(images_BCHW, loaded.source)
+        return images_BCHW
+
+
+def check_finite(images_BCHW: Tensor, source: str) -> None:
+    """Raise ValueError for samples that hold NaN or infinity: as bytes they would pass for pictures."""
+    if not bool(images_BCHW.isfinite().all()):
+        raise ValueError(
+            f"samples of {source} are not finite: its weights have diverged, or it needs float32 where it works in half "
+            "precision"
+        )
 
 
 def as_batch(levels: Sequence[np.ndarray[Any, Any]]) -> Tensor:

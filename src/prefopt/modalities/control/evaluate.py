@@ -19,7 +19,9 @@ import click
     "--data", required=True, metavar="FILE|world:NAME",
     help="Rows of `prompt` and `condition`; `image`, the real one, for oracle and Frechet distance.",
 )  # fmt: skip
-@click.option("--split", default="test", show_default=True, help="Of a data set or world that has splits.")
+@click.option(
+    "--split", help="Of a data set or world that has splits. [default: test, validation, or the only one]"
+)
 @click.option(
     "--detector", required=True, metavar="NAME",
     help="What reads conditions from images: canny, segmentation:DIR, depth:DIR, pose:DETECTOR:DIR, world:NAME, FILE.py:NAME. "
@@ -170,15 +172,20 @@ def show(told: dict[str, Any]) -> None:
     for name in told["model"]:
         if name != "agreement":
             table.add_row(name, *(f"{told[side][name]:.4f}" if name in told[side] else "" for side in sides))
-    means = [told[side]["agreement"] for side in sides]
-    table.add_row("agreement", *(f"{m['mean']:.4f} [{m['low']:.4f}, {m['high']:.4f}]" for m in means))
+    table.add_row("agreement", *(spelled(told[side]["agreement"], ".4f") for side in sides))
     console.print(table)
     if (gain := told.get("agreement_gain")) is not None:
         console.print(
-            f"agreement, model minus baseline: {gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}] "
-            "(95 % over conditions)"
+            f"agreement, model minus baseline: {spelled(gain, '+.4f')} (95 % over conditions)", markup=False
         )
     if (reduced := told.get("error_rate_reduction")) is not None:
         console.print(f"error rate ({told['metric']}) reduced by {reduced:.1%}")
     if told["dropped"]:
         console.print(f"[cyan]note:[/] {len(told['dropped'])} rows left out, see evaluation.json")
+
+
+def spelled(found: dict[str, float | None], form: str) -> str:
+    """A mean and its interval, where there is one."""
+    if found["low"] is None:
+        return f"{found['mean']:{form}}"
+    return f"{found['mean']:{form}} [{found['low']:{form}}, {found['high']:{form}}]"

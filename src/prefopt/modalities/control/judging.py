@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -28,7 +28,6 @@ from prefopt.modalities.control.detectors import HEADLINE, Detector, Labels, fid
 from prefopt.modalities.control.drawing import Artist, as_batch, as_levels
 from prefopt.modalities.control.rows import Conditioned
 from prefopt.modalities.control.store import as_control
-from prefopt.models.identity import fingerprint
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import Dropped
 
@@ -71,12 +70,12 @@ def usable(found: Sequence[Conditioned], how: Any, known: Sequence[Dropped]) -> 
         ValueError: nothing is left.
     """
     kept = Usable([], [], [], list(known))
-    for number, one in enumerate(found, 1):
+    for one in found:
         try:
             control = as_control(one.control, how.resolution, how.crop)
             image = None if one.image is None else as_control(one.image, how.resolution, how.crop)
         except UnusableItem as error:
-            kept.dropped.append(Dropped(number, one.id, error.reason, str(error)))
+            kept.dropped.append(Dropped(one.row, one.id, error.reason, str(error)))
             continue
         kept.wanted.append(one)
         kept.controls.append(control)
@@ -98,12 +97,7 @@ def samples(
     from PIL import Image
 
     folder.mkdir(parents=True, exist_ok=True)
-    header = {
-        "model": fingerprint(artist.loaded.model),
-        "scheduler": type(artist.loaded.scheduler).__name__,
-        "drawing": asdict(artist.how),
-    }
-    with Journal(folder / "journal.jsonl", header) as journal:
+    with Journal(folder / "journal.jsonl", artist.depends_on) as journal:
         there = {line["file"] for _, line in journal.lines}
         names = [f"{key_of(one)}-{number}.png" for one in data.wanted]
         missing = [k for k, name in enumerate(names) if name not in there]
@@ -111,8 +105,6 @@ def samples(
         for batch in with_bar(batches, "drawing"):
             controls_BCHW = as_batch([data.controls[k] for k in batch])
             drawn_BCHW = artist.draw([data.wanted[k] for k in batch], controls_BCHW, number)
-            if not bool(drawn_BCHW.isfinite().all()):
-                raise ValueError(f"samples of {artist.loaded.source} are not finite: the model has diverged")
             for k, drawn_CHW in zip(batch, drawn_BCHW, strict=True):
                 write_whole(folder / names[k], as_png(as_levels(drawn_CHW)))
             journal.append([{"file": names[k]} for k in batch])
@@ -174,10 +166,12 @@ def judged(
     }
 
 
-def interval(values: Sequence[float]) -> dict[str, float]:
-    """A mean with its 95 % interval (normal, over the values)."""
+def interval(values: Sequence[float]) -> dict[str, float | None]:
+    """A mean with its 95 % interval (normal, over the values), whose ends are None of a single value."""
     mean = fmean(values)
-    half = 1.96 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+    if len(values) == 1:
+        return {"mean": mean, "low": None, "high": None}
+    half = 1.96 * stdev(values) / math.sqrt(len(values))
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 

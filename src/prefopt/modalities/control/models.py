@@ -116,7 +116,7 @@ def load_control(
         )
     pipe, family, folder, kind = open_pipeline(source, dtype, families(controlnet))
     if controlnet is not None:
-        pipe = put_beside(pipe, family, controlnet, dtype, seed)
+        pipe = put_beside(pipe, family, controlnet, seed)
     if not isinstance(pipe.controlnet, ControlNetModel):
         raise ValueError(
             f"{source} has several ControlNets or one of another class ({type(pipe.controlnet).__name__}): save a pipeline "

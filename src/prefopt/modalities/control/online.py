@@ -17,7 +17,7 @@ import torch
 from prefopt.comparisons import Encoded
 from prefopt.modalities.control.building import without_ignored
 from prefopt.modalities.control.detectors import Detector
-from prefopt.modalities.control.drawing import as_batch, seed_of
+from prefopt.modalities.control.drawing import as_batch, check_finite, seed_of
 from prefopt.modalities.control.likelihood import EncodedControl
 from prefopt.modalities.control.models import LoadedControl
 from prefopt.modalities.control.store import CachedControls
@@ -97,10 +97,12 @@ class Author:
                 batch_size=len(some),
                 unconditional=self.store.unconditional,
             )
+            check_finite(samples_BCHW, self.loaded.source)
             levels = (samples_BCHW.mul(255).round().byte()).numpy()  # as a file would hold them
-            seen = self.detector.detect(as_batch(list(levels)))
-            if self.detector.metric != "pose":
-                seen = without_ignored(self.detector.read(controls_BCHW), seen)
+            with torch.autocast("cpu", enabled=False):  # where these pictures are
+                seen = self.detector.detect(as_batch(list(levels)))
+                if self.detector.metric != "pose":
+                    seen = without_ignored(self.detector.read(controls_BCHW), seen)
             drawn = self.detector.draw(seen).clamp(0, 1).mul(255).round().byte().cpu().numpy()
             found |= {key_of(e.id, epoch): drawn[k] for k, e in enumerate(some)}
         return found

@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from prefopt.comparisons import LOSE, WIN, Item, UnusableItem
+import numpy as np
+
+from prefopt.comparisons import LOSE, WIN, Item, Outcome, UnusableItem
 from prefopt.modalities.image.data_report import describe_images
-from prefopt.modalities.image.pictures import ImageRef
+from prefopt.modalities.image.pictures import ImageRef, decode
 from prefopt.modalities.image.rows import (
     CHOSEN,
     COLUMNS,
@@ -42,7 +44,7 @@ from prefopt.sources.collecting import (
     trait_hints,
 )
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
-from prefopt.sources.files import Rows, load_rows
+from prefopt.sources.files import Rows, evaluation_split, load_rows
 from prefopt.sources.report import Dropped
 from prefopt.worlds import world_of, world_prompts
 
@@ -53,6 +55,8 @@ SIDES = (
     ("chosen_condition_file_name", "rejected_condition_file_name"),
     ("winner", "loser"),
 )
+LEVELS = 256
+SEE_THROUGH = ("RGBA", "RGBa", "LA", "La", "PA", "P")
 SAME_SHAPE = 0.02  # relative difference of two aspect ratios: resizing rounds to whole pixels
 
 
@@ -114,6 +118,7 @@ def to_control_comparisons(
         prompt = caption(row, form.prompt)
         if form.kind == "single":
             control, image = (pictures(number, row, name, thorough) for name in form.pictures)
+            check_plain(control)
             check_shapes(form, (control, image))
             good = row.get("label") is None or cells.as_flag(row["label"], "label")
             one = Item({"prompt": prompt, "control": control}, image)
@@ -121,23 +126,28 @@ def to_control_comparisons(
                 raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
             return Parsed((one, one), WIN) if without_losers else Parsed((one,), WIN if good else LOSE)
         outcome, scores = judgement(row, traits)
-        shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
         if without_losers:
-            true = second if outcome == LOSE else first
-            check_shapes(form, (shared, true))
+            read = (form.pictures[0], true_side(outcome, form.pictures[1:]))
+            shared, true = (pictures(number, row, column, thorough) for column in read)
+            check_plain(true)
+            check_shapes(form._replace(pictures=read), (shared, true))
             one = Item({"prompt": prompt, "control": true}, shared)
             return Parsed((one, one), WIN)
+        shared, first, second = (pictures(number, row, name, thorough) for name in form.pictures)
         what = "conditions" if form.kind == "conditions" else "images"
         if first.digest == second.digest:
             raise UnusableItem(f"both {what} are the same file: nothing to learn", "identical_sides")
+        for side in (first, second) if form.kind == "conditions" else (shared,):
+            check_plain(side)
         check_shapes(form, (shared, first, second))
         if form.kind == "conditions":
             ends = [Item({"prompt": prompt, "control": side}, shared) for side in (first, second)]
         else:
             condition = {"prompt": prompt, "control": shared}
             ends = [Item(condition, side) for side in (first, second)]
-        if outcome == LOSE:
-            ends, outcome, scores = ends[::-1], WIN, (scores[1], scores[0])
+        if outcome.lose > outcome.win:  # samples are drawn under the first
+            ends, scores = ends[::-1], (scores[1], scores[0])
+            outcome = Outcome(outcome.lose, outcome.win, outcome.tie)
             traits["swapped"] += 1
         return Parsed(tuple(ends), outcome, *scores)
 
@@ -164,6 +174,52 @@ def check_shapes(form: Form, refs: Sequence[ImageRef]) -> None:
                 f"{name} is {u} x {v} and {form.pictures[0]} {w} x {h}: needed the same proportions, since both are cut alike",
                 "wrong_shape",
             )
+
+
+def check_plain(ref: ImageRef) -> ImageRef:
+    """A control image that means the same to everybody.
+
+    Raises:
+        UnusableItem: it has transparent parts, which would become white, where most conditions say nothing in black; or grey
+            of 16 bits that would be black in 8, which are class ids more likely than grey.
+    """
+    mode = ref.facts.mode
+    if not mode.startswith("I") and mode not in SEE_THROUGH:
+        return ref
+    import io
+
+    from PIL import Image
+
+    decode(ref)  # tells what is damaged
+    picture = Image.open(io.BytesIO(ref.read()))
+    if mode.startswith("I"):
+        most = np.asarray(picture).max()
+        if 0 < most < LEVELS:
+            raise UnusableItem(
+                f"{ref.name} has 16 bits a pixel and levels up to {most} of 65535, which are black in 8 bits: if they are class "
+                "ids, save it with 8 bits a pixel; if they are grey, spread them over all levels",
+                "dark_16_bits",
+            )
+    elif mode != "P" or "transparency" in picture.info:
+        least = np.asarray(picture.convert("RGBA"))[..., 3].min()
+        if least < LEVELS - 1:
+            raise UnusableItem(
+                f"{ref.name} has transparent parts, and what is behind them is not known (black says nothing in most control "
+                "images): save it without an alpha channel",
+                "transparent",
+            )
+    return ref
+
+
+def true_side(outcome: Outcome, sides: tuple[str, ...]) -> str:
+    """Of two columns of conditions, that which votes favour.
+
+    Raises:
+        UnusableItem: neither.
+    """
+    if outcome.win == outcome.lose:
+        raise UnusableItem("its two conditions tie: neither is the true one", "tie")
+    return sides[outcome.lose > outcome.win]
 
 
 def takes_columns(columns: Collection[str]) -> bool:
@@ -228,6 +284,8 @@ def detect_form(rows: Rows) -> Form:
 class Conditioned(NamedTuple):
     """A prompt and its true condition: what one samples under."""
 
+    row: int
+    """Number of the row, from 1."""
     id: str
     prompt: str
     control: ImageRef
@@ -258,7 +316,8 @@ def load_conditions(
 
     Args:
         source: file, folder, hub id, rows or `datasets.Dataset`, with `prompt` and `condition`, `chosen_condition`, `winner`
-            or `winner_KIND`; an `image` is the real one.
+            or `winner_KIND`; an `image` is the real one. Of two conditions the true one is that which `label` or votes favour;
+            single images must not be labelled as not good.
         split: split to take.
         config_name: configuration of a hub data set.
         columns_as: columns to leave out or to call otherwise.
@@ -283,19 +342,28 @@ def load_conditions(
             f"one). Missing: {', '.join(absent)}{cells.nearest(absent, rest)}"
         )
     there = {name: column for name, column in names.items() if column is not None}
-    rows, pictures = picture_columns(rows, [there[name] for name in ("condition", "image") if name in there])
+    shown = [there[name] for name in ("condition", "image") if name in there]
+    if sides is not None and there["condition"] == sides[0]:
+        shown.append(sides[1])
+    rows, pictures = picture_columns(rows, shown)
     found: list[Conditioned] = []
     dropped: list[Dropped] = []
     for number, row, name, state in named(rows):
         try:
             check_id(row, state)
             prompt = caption(row, there["prompt"])
-            control = pictures(number, row, there["condition"], thorough)
+            column = there["condition"]
+            if sides is not None and column == sides[0]:
+                column = true_side(judgement(row, Counter())[0], sides)
+            elif (
+                "image" in there and row.get("label") is not None and not cells.as_flag(row["label"], "label")
+            ):
+                raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
+            control = check_plain(pictures(number, row, column, thorough))
             image = pictures(number, row, there["image"], thorough) if "image" in there else None
             if image is not None:
-                columns = (there["image"], there["condition"])
-                check_shapes(Form("conditions", there["prompt"], columns), (image, control))
-            found.append(Conditioned(name, prompt, control, image))
+                check_shapes(Form("conditions", there["prompt"], (there["image"], column)), (image, control))
+            found.append(Conditioned(number, name, prompt, control, image))
         except UnusableItem as error:
             dropped.append(Dropped(number, name, error.reason, str(error)))
     if not found:
@@ -304,17 +372,17 @@ def load_conditions(
     return Conditions(found, dropped, report, there)
 
 
-def conditions_of(source: str, split: str, limit: int | None = None) -> Conditions:
+def conditions_of(source: str, split: str | None, limit: int | None = None) -> Conditions:
     """`load_conditions` of a data set, or of a world: any split of it but "train" is "test".
 
     Args:
         source: see `load_conditions`, or world:NAME.
-        split: split to take.
+        split: split to take; None for the one to judge by, see `evaluation_split`.
         limit: take only the first so many.
     """
     world = world_of(source)
     if world is None:
-        found = load_conditions(source, split=split)
+        found = load_conditions(source, split=split or evaluation_split(source))
     else:
         part: Literal["train", "test"] = "train" if split == "train" else "test"
         n = min(limit or math.inf, world_prompts(source, part))

@@ -60,6 +60,16 @@ def set_up(context: Context) -> Setup:
             "out"
         )
     needs = context.objective.needs
+    if config.losing_condition == "online" and (context.objective.unpaired or context.objective.winner_alone):
+        raise ConfigError(
+            f"losing_condition=online makes losing conditions, and {config.method} compares none: leave losing_condition out, "
+            "or take condition_po or another method of pairs"
+        )
+    if config.condition_dropout > 0 and "logp_own" not in needs:
+        raise ConfigError(
+            f"condition_dropout={config.condition_dropout:g} drops conditions of the diffusion term's own draws, and this run "
+            "has none: set diffusion_draw=own and diffusion_weight above 0, or leave condition_dropout out"
+        )
     detector = find_detector(context)
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source, families(config.controlnet))

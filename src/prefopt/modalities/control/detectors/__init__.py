@@ -11,6 +11,8 @@ See docs/control.md for the names, and `base.py` for what a detector offers.
 
 from __future__ import annotations
 
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from prefopt.modalities.control.detectors.base import (
@@ -33,6 +35,7 @@ __all__ = [
     "Metric",
     "Poses",
     "fidelity",
+    "files_of",
     "find",
     "require_loss",
 ]
@@ -103,6 +106,26 @@ def find(spec: str, device: str = "cpu") -> Detector:
 
             return Pose(parts[0], parts[1], device=device)
     return _of_world(spec, parts)
+
+
+def files_of(spec: str) -> dict[str, str]:
+    """Digests of the folders and files that a detector's name refers to: what it reads may change under the same name.
+
+    Example:
+        >>> files_of("canny_torch:0.1,0.3")
+        {}
+    """
+    from prefopt.models.identity import saved_fingerprint
+
+    parts = [spec.rpartition(":")[0]] if ".py:" in spec else spec.split(":")[1:]
+    found = {}
+    for part in parts:
+        path = Path(part).expanduser()
+        if path.is_dir():
+            found[part] = saved_fingerprint(path)
+        elif path.is_file():
+            found[part] = blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    return found
 
 
 def _thresholds(spec: str, parts: list[str]) -> list[float]:
