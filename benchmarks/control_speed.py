@@ -6,7 +6,8 @@ once for a live reference, and goes back:
     plain        the base network frozen, the reference under no_grad: as such a script is written with care
     unfrozen     the base network as it is loaded, with gradients of its own; the reference's graph is made and not used
     own noise    `plain`, and the diffusion term has noise and timestep of its own, as in the authors' script: another pass
-                 (prefopt takes that term from the pair's own pass, so these steps do not compute the same number)
+                 (`live` and `cached` take that term from the pair's own pass, by diffusion_draw=pair, so these steps do not
+                 compute the same number)
 
 prefopt keeps latents, prompt embeddings and conditions in caches, and runs half of the base network once an image:
 
@@ -228,6 +229,7 @@ def ours(folder: Path, steps: int, batch: int, reference: str) -> dict[str, floa
             "condition_po", model=folder / "model", data=folder / "rows.jsonl", reference=reference, noise_epochs=1,
             learning_rate=1e-6, max_steps=steps + 1, per_device_train_batch_size=batch, sample_prompts=0, eval_size=0,
             eval_steps=10_000, logging_steps=10_000, save_checkpoints=False, overwrite=True, bf16=False, beta=BETA,
+            diffusion_draw="pair",
             margin=MARGIN, label_smoothing=SMOOTHING, diffusion_weight=WEIGHT, output_dir=str(folder / f"run-{reference}"),
         )  # fmt: skip
     return per_step(marks[0], marks[-1], steps) | {"imported_gb": imported}
