@@ -35,7 +35,7 @@ ROOMS = {
     "stages": "comparisons config evaluation files generation likelihoods locking methods modalities objectives oracles runs sources training worlds",
     "sweeps": "config files locking modalities report runs worlds",
     "training": "comparisons config files likelihoods locking machine methods modalities models objectives references report runs sources",
-    "worlds": "cache generation sources",
+    "worlds": "cache generation metrics sources",
 }
 """What the files of each room (folder, or file at the top) may import of the others; imports within functions count too."""
 

@@ -34,6 +34,7 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "reward model": ("lrm", IMAGE, "all"),
     "conditions": ("condition_po", CONTROL, "all"),
     "control images": ("dpo", CONTROL, "all"),
+    "sum of conditions": ("dpo+0.5*controlnet_pp", CONTROL, "all"),
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
@@ -113,7 +114,7 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
         {"control images": "for condition_po, and dpo has no draws of its own", "images": "for control models"},
     ),
     "consistency_timestep": (
-        9, {"conditions"}, {"control images": "for the reward of consistency .*, which dpo has none of"}
+        9, {"conditions", "sum of conditions"}, {"control images": "for the reward of consistency .*, which dpo has none of"}
     ),
     "stage": (None, STAGED, {"text": "for methods of several runs, and dpo is one run", "steps": "for .* and lpo is one run"}),
     "rounds": (

@@ -292,6 +292,16 @@ def test_timesteps_cover_their_range():
         assert t_N.max() > 950
 
 
+def test_a_draw_next_to_one_is_the_last_timestep(monkeypatch):
+    """In float32 it would be 1, which is no draw: one in thirty million would stop the run."""
+    from prefopt.likelihoods import denoising
+
+    drawn = denoising.counted_noise
+    monkeypatch.setattr(denoising, "counted_noise", lambda *given: (1 - 1e-12, drawn(*given)[1]))
+    likelihood, _ = on_paper()
+    assert likelihood.plan([likelihood.at(pairs(1)[0], 0).items[0]]).t_N.tolist() == [999]
+
+
 def test_evaluation_is_fixed_and_no_training_epoch():
     likelihood, _ = on_paper(noise_epochs=2)
     example = pairs(1)[0]

@@ -274,3 +274,23 @@ def test_ties_that_slip_through_are_refused(tiny_model, rows_file, monkeypatch):
     monkeypatch.setattr(data, "apply_ties_policy", lambda comparisons, policy: comparisons)
     with pytest.raises(ValueError, match="no tie term"):
         prepared("dpo", tiny_model, rows_file(TIED), ties="drop", eval_size=0)
+
+
+def test_held_out_singles_may_all_be_bad_and_those_to_train_on_may_not():
+    def split_of(*good: bool) -> data.Split:
+        rows = [{**SINGLES[n], "label": label} for n, label in enumerate(good)]
+        trained, judged = ([rows[n] for n in some] for some in ((0, 1, 2), (3, 4)))
+
+        def load(source: str, **_: Any) -> Any:
+            return load_comparisons(judged if source == "judged" else trained)
+
+        return read(config("sft", eval_data="judged", eval_split="train"), objectives.get("sft"), load)
+
+    found = split_of(True, True, False, False, False)
+    assert (len(found.train.examples), len(found.held_out.examples)) == (2, 0)
+    assert found.not_held_out == (
+        "no held-out row is labelled as good: what evaluations measure is measured on training rows"
+    )
+    assert [drop.reason for drop in found.held_out.dropped] == ["not_good"] * 2
+    with pytest.raises(ConfigError, match="sft learns from good samples, and d labels none as good"):
+        split_of(False, False, False, True, True)

@@ -94,7 +94,8 @@ class DenoisingLikelihood(LatentLikelihood):
         return DenoisingPlan(
             x0_NCHW=self.latents(items),
             noise_NCHW=torch.stack(noise),
-            t_N=self.timesteps(torch.tensor(uniform)),
+            # in float32 the greatest numbers below 1 would become 1
+            t_N=self.timesteps(torch.tensor(uniform).clamp(max=1 - 2**-24)),
             conditions=self.conditions(items, [self.prompt_of(item) for item in items]),
         )
 

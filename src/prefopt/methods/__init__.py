@@ -47,6 +47,9 @@ def defaults(name: str) -> dict[str, Any]:
 
 
 def traits(name: str) -> frozenset[str]:
-    """Traits of a method; sums of objectives and objectives without a file score as their modality usually does."""
+    """Traits of a method; sums of objectives, which have the names of their terms, and objectives without a file score as usual."""
     method = find(name)
-    return method.traits if method else frozenset({"usual_scores"})
+    if method:
+        return method.traits
+    terms = (part.rpartition("*")[2].strip() for part in name.split("+"))
+    return frozenset({"usual_scores", *terms})

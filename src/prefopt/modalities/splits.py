@@ -87,6 +87,10 @@ def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparis
     if held_out.examples and shared == len(held_out):
         why = "nothing is held out: every row of eval_data is also trained on"
     prompts = {prompt_key(e): dict(e.items[0].condition) for e in held_out.examples or train.examples}
+    learned = good_enough(suit(train, objective, config), train, config)
+    judged = suit(held_out, objective, config, keep_ties=True) if held_out.examples else held_out
+    if held_out.examples and not judged.examples:
+        why = "no held-out row is labelled as good: what evaluations measure is measured on training rows"
     decided = objective.has_tie_term or config.ties is not None
     hints += method_hints(
         everything.report,
@@ -96,8 +100,8 @@ def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparis
         objective.winner_alone,
     )
     return Split(
-        train=suit(train, objective, config),
-        held_out=suit(held_out, objective, config, keep_ties=True) if held_out.examples else held_out,
+        train=learned,
+        held_out=judged,
         prompts=list(prompts.values()),
         hints=[hint for hint in hints if not (decided and "no tie term" in hint.text)],
         not_held_out=why,
@@ -192,15 +196,20 @@ def suit(
     return apply_ties_policy(comparisons, config.ties)
 
 
-def without_bad(comparisons: Comparisons, config: TrainConfig) -> Comparisons:
-    """Single samples that are good, each: all that an objective can use which looks at winners alone.
+def good_enough(left: Comparisons, given: Comparisons, config: TrainConfig) -> Comparisons:
+    """What is left to train on, if anything is.
 
     Raises:
-        ConfigError: none is.
+        ConfigError: rows were given, and none is good.
     """
-    good = [e for e in comparisons.examples if e.comparisons[0].outcome == WIN]
-    if comparisons.examples and not good:
+    if given.examples and not left.examples:
         raise ConfigError(f"{config.method} learns from good samples, and {config.data} labels none as good")
+    return left
+
+
+def without_bad(comparisons: Comparisons, config: TrainConfig) -> Comparisons:
+    """Single samples that are good, each: all that an objective can use which looks at winners alone."""
+    good = [e for e in comparisons.examples if e.comparisons[0].outcome == WIN]
     bad = [
         Dropped(
             comparisons.origins[e.id].row,

@@ -125,6 +125,15 @@ def test_what_is_there_is_not_drawn_again(built, data, model, tmp_path):
     assert "(6 were there already)" in once_more.output
 
 
+def test_a_losing_condition_that_has_gone_is_made_again(data, model, tmp_path):
+    output = tmp_path / "pairs"
+    assert build(data, model, output, "--limit", "2").exit_code == 0
+    gone = output / rows_of(output)[0]["rejected_condition"]
+    gone.unlink()
+    assert build(data, model, output, "--limit", "2").exit_code == 0
+    assert gone.is_file()
+
+
 def test_another_setting_is_another_folder(built, data, model):
     done = build(data, model, built, "--guidance_scale", "2")
     assert done.exit_code == 1

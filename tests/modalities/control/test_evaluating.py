@@ -140,6 +140,27 @@ def test_a_condition_that_no_detector_reads_is_named(models, tmp_path):
     assert "the condition of row row-1: " in done.output
 
 
+def test_a_distance_to_real_images_needs_some(models, data, tmp_path):
+    row = json.loads(data.read_text().splitlines()[0])
+    rows = [{"prompt": "a", "condition": str(data.parent / row["condition"])}] * 2
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = evaluate(models[0], tmp_path / "rows.jsonl", tmp_path / "out", "--features", "pixels")
+    assert done.exit_code == 1
+    assert "--features measures the distance to real images" in done.output
+    assert not list(tmp_path.rglob("*.png"))
+
+
+def test_a_sample_that_has_gone_is_drawn_again(models, data, tmp_path):
+    assert evaluate(models[0], data, tmp_path / "out", "--limit", "2").exit_code == 0
+    told = (tmp_path / "out" / "evaluation.json").read_text()
+    gone = sorted((tmp_path / "out" / "samples" / "model").glob("*.png"))[0]
+    gone.unlink()
+    again = evaluate(models[0], data, tmp_path / "out", "--limit", "2", "--batch_size", "8")
+    assert again.exit_code == 0, again.output
+    assert gone.is_file()
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["n"] == json.loads(told)["n"] == 2
+
+
 def test_a_base_with_a_controlnet_beside_it_is_a_control_model(pipelines, models, data, tmp_path):
     given = ["--controlnet", str(models[0]), "--limit", "2"]
     done = evaluate(pipelines("sd"), data, tmp_path / "out", *given)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from prefopt.worlds.scene.detector import SceneDetector
-from prefopt.worlds.scene.measures import estimate, frechet, pooled, sums_of
+from prefopt.worlds.scene.measures import estimate, pooled, sums_of
 from prefopt.worlds.scene.task import draw
 
 
@@ -61,18 +61,6 @@ def test_the_interval_is_the_bootstraps(maps):
     assert found.low < found.mean < found.high
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.015)
     assert estimate(sums_of(SceneDetector("mask"), seen, true)) == found
-
-
-def test_frechet_of_known_normals():
-    rng = np.random.default_rng(1)
-    a = torch.from_numpy(rng.standard_normal((40_000, 3)))
-    b = torch.from_numpy(rng.standard_normal((40_000, 3)) * [1.0, 2.0, 3.0] + [1.0, 0.0, 0.0])
-    # diagonal covariances: sum of (mean difference)^2 + (deviation difference)^2
-    assert frechet(a, b) == pytest.approx(1 + 0 + 1 + 4, rel=0.03)
-    assert frechet(a, a) == pytest.approx(0, abs=1e-6)
-    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-6)
-    with pytest.raises(ValueError, match="at least 2 samples; given 1 and"):
-        frechet(a[:1], b)
 
 
 def test_pooled_pixels_are_means_of_patches():

@@ -122,7 +122,11 @@ def build(
     header = {**artist.depends_on, "detector": detector.name, "detector_files": dict(files or {})}
     (folder / PICTURES).mkdir(parents=True, exist_ok=True)
     with Journal(folder / "journal.jsonl", header) as journal:
-        there = {line["id"]: line for _, line in journal.lines}
+        there = {
+            line["id"]: line
+            for _, line in journal.lines
+            if "reason" in line or (folder / line["rejected"]).is_file()
+        }
         missing = [one for one in conditions.found if key_of(one) not in there]
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
         for batch in with_bar(batches, "drawing and detecting"):

@@ -133,6 +133,11 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
                 seed=given["seed"],
             )
             data = judging.usable(found.found, drawing, found.dropped)
+            if measures.features is not None and len(data.images) < 2:
+                raise ValueError(
+                    f"--features measures the distance to real images, and {given['data']} has {len(data.images)}: add a column "
+                    "`image`, with two rows at least, or leave --features out"
+                )
             true = judging.true_of(detector, data)
             if data.images:
                 oracle = judging.judged(data, true, [data.images], detector, replace(measures, features=None))

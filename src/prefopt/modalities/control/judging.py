@@ -98,7 +98,7 @@ def samples(
 
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / "journal.jsonl", artist.depends_on) as journal:
-        there = {line["file"] for _, line in journal.lines}
+        there = {line["file"] for _, line in journal.lines if (folder / line["file"]).is_file()}
         names = [f"{key_of(one)}-{number}.png" for one in data.wanted]
         missing = [k for k, name in enumerate(names) if name not in there]
         batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]

@@ -142,7 +142,8 @@ def set_up(context: Context) -> Setup:
         )
         data.held_out = author.rewritten(data.held_out, epoch=-1, for_good=True)
         feed = online_feed(context, data, likelihood, author)
-    keep = ("vae",) if feed is not None else ()
+    # else it would be read again for every sample, beside the one that the reward decodes with
+    keep = ("vae",) if feed is not None or likelihood.consistency is not None else ()
     setup = conclude(
         context,
         loaded,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prefopt.metrics.frechet import frechet_distance
 from prefopt.worlds.base import Estimate
 from prefopt.worlds.scene.detector import SceneDetector, overlaps
 from prefopt.worlds.scene.task import Scenes
@@ -69,7 +70,7 @@ def fidelity(
         metric=judge.metric,
         control=estimate(sums_of(judge, seen_BHW, wanted_BHW)),
         style=Estimate(mean, mean - half, mean + half),
-        frechet=frechet(pooled(images_BCHW), pooled(real_BCHW)),
+        frechet=frechet_distance(pooled(images_BCHW), pooled(real_BCHW)),
         pictures=n,
     )
 
@@ -116,24 +117,3 @@ def estimate(sums: Sums, seed: int = 0) -> Estimate:
 def pooled(images_BCHW: Tensor) -> Tensor:
     """(B, 48) means of 4 x 4 patches, of pixels in [-1, 1]."""
     return torch.nn.functional.avg_pool2d(2 * images_BCHW - 1, POOL).flatten(1)
-
-
-def frechet(one_BD: Tensor, other_BD: Tensor) -> float:
-    """Frechet distance of two normal distributions with these samples' means and covariances.
-
-    |m - m'|^2 + tr(S + S' - 2 (S S')^(1/2)). Of finite samples it is biased upwards: compare at equal numbers only.
-
-    Raises:
-        ValueError: fewer than two samples.
-    """
-    import numpy as np
-    from scipy.linalg import sqrtm
-
-    if min(len(one_BD), len(other_BD)) < 2:
-        raise ValueError(f"a covariance needs at least 2 samples; given {len(one_BD)} and {len(other_BD)}")
-    one, other = (x.double().cpu().numpy() for x in (one_BD, other_BD))
-    apart = one.mean(0) - other.mean(0)
-    s, t = np.cov(one.T), np.cov(other.T)
-    # rounding makes the root of a singular product a little complex
-    root = np.real(np.trace(sqrtm(s @ t)))
-    return float(apart @ apart + np.trace(s) + np.trace(t) - 2 * root)
