@@ -126,7 +126,9 @@ def test_examples_resolve(example: Path) -> None:
         own = dict(pair.split("=", 1) for pair in options.split(":") if pair)
         config, _ = resolve(shared, own, {"method": method}, kind_of=kind_for)
         made = config.data.startswith(f"runs/{example.parent.name}/")  # by a script beside the file
-        assert made or config.data in ("world:text", "world:picture", "world:scene"), "examples run without a network"
+        assert made or config.data in ("world:text", "world:picture", "world:scene"), (
+            "examples run without a network"
+        )
 
 
 def test_files_that_the_architecture_names_exist() -> None:
