@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,10 +63,13 @@ def test_variance_within_timesteps_is_their_mean():
     assert found.remaining(900) == 0.5
 
 
-@pytest.mark.usefixtures("cache")
+@pytest.fixture(scope="module")
+def measured(cache: Path) -> dict[Kind, Contrasts]:
+    return contrast.measure(0, SIZE)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_delta_is_the_winners_error_less_the_losers_in_plain_diffusers(kind):
-    measured = contrast.measure(0, SIZE)[kind]
+def test_delta_is_the_winners_error_less_the_losers_in_plain_diffusers(kind, measured):
     pipeline = load(world_of(SIZE).model_dir())
     rows = rows_of(kind, 0, SIZE)[: SIZE.contrast_rows]
     with Run(rows, 0, SIZE, method=SCORED_AS[kind]) as run:
@@ -95,8 +99,8 @@ def test_delta_is_the_winners_error_less_the_losers_in_plain_diffusers(kind):
                 ).sample
             won, lost = (predicted - plan.noise_NCHW).square().mean((1, 2, 3)).double()
             deltas_TE[k, e] = won - lost
-    assert measured.variance == pytest.approx(float(deltas_TE.var()), rel=1e-3)
-    for delta_E, line in zip(deltas_TE, measured.lines.values(), strict=True):
+    assert measured[kind].variance == pytest.approx(float(deltas_TE.var()), rel=1e-3)
+    for delta_E, line in zip(deltas_TE, measured[kind].lines.values(), strict=True):
         assert line.mean == pytest.approx(float(delta_E.mean()), rel=1e-3, abs=1e-7)
         assert line.std == pytest.approx(float(delta_E.std()), rel=1e-3, abs=1e-7)
 
