@@ -128,3 +128,17 @@ def test_pipelines_without_a_controlnet_are_images(folder, pipelines):
         match=r"is a StableDiffusionPipeline, which cannot be trained here; supported are StableDiff",
     ):
         load_control(str(pipelines("sd")))
+
+
+@pytest.mark.parametrize(
+    ("levels", "grey", "mixed"),
+    [(2, True, False), (40, True, False), (200, True, True), (30, False, False)],
+)
+def test_maps_are_resized_by_the_nearest_pixel_and_depth_smoothly(levels, grey, mixed):
+    stripes = (np.arange(128) * 37 % levels * 255 // max(levels - 1, 1)).astype(np.uint8)
+    across = np.broadcast_to(stripes, (128, 128))
+    picture = np.stack([across, across if grey else 255 - across, across], -1)
+    small = as_control(ImageRef(png(Image.fromarray(picture))), 32, "center")
+    known = {tuple(colour) for colour in picture.reshape(-1, 3).tolist()}
+    found = {tuple(colour) for colour in small.reshape(3, -1).T.tolist()}
+    assert (not found <= known) == mixed

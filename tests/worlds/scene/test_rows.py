@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from prefopt.cli.main import main
-from prefopt.modalities.control.rows import to_control_comparisons
+from prefopt.modalities.control.rows import conditions_of, to_control_comparisons
 from prefopt.sources.files import load_rows
 from prefopt.worlds.pixels import as_batch
 from prefopt.worlds.scene import rows as scene_rows
@@ -33,6 +33,18 @@ def test_the_losing_condition_is_what_the_detector_sees_in_the_models_sample(wor
     assert (stored - scenes.images_BCHW).abs().max() < 0.51 / 255
     assert {row["source"] for row in rows} == {"world:scene/mask"}
     assert world.comparisons(4, "test")[0]["id"] == "test-0"
+
+
+def test_single_rows_leave_no_picture_out(world):
+    rows, scenes = world.singles(5, "test"), world.pictures(5, "test")
+    assert [row["id"] for row in rows] == [f"test-{k}" for k in range(5)]
+    assert torch.equal(
+        world.detector().read(as_batch([row["condition"] for row in rows])), scenes.classes_BHW
+    )
+    found = conditions_of("world:scene", None, limit=3).found
+    assert [one.id for one in found] == ["test-0", "test-1", "test-2"]
+    with pytest.raises(ValueError, match="world:text has no control images"):
+        conditions_of("world:text", None)
 
 
 def test_label_noise_exchanges_the_sides_of_its_share(world):

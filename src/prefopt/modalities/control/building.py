@@ -146,6 +146,7 @@ def build(
     told = {**provenance, **header, "kept": len(rows), "dropped": dict(counts), "filter": asdict(keep)}
     write_whole(folder / "build.json", json.dumps(told, indent=1, default=str) + "\n")
     if not rows:
+        (folder / "rows.jsonl").unlink(missing_ok=True)  # of another filter
         raise ValueError(
             f"no row is left of {len(conditions.found)}: {dict(counts)}; see {folder / 'dropped.jsonl'}"
         )

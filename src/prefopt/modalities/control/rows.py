@@ -46,7 +46,7 @@ from prefopt.sources.collecting import (
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, evaluation_split, load_rows
 from prefopt.sources.report import Dropped
-from prefopt.worlds import world_of, world_prompts
+from prefopt.worlds import world_modality, world_of, world_prompts
 
 Kind = Literal["conditions", "images", "single"]
 CONDITION = ("condition", "condition_file_name", "conditioning_image", "conditioning_image_file_name")
@@ -386,5 +386,11 @@ def conditions_of(source: str, split: str | None, limit: int | None = None) -> C
     else:
         part: Literal["train", "test"] = "train" if split == "train" else "test"
         n = min(limit or math.inf, world_prompts(source, part))
-        found = load_conditions(world.comparisons(int(n), split=part))
+        if world_modality(source) != "control":
+            raise ValueError(
+                f"{source} has no control images: give world:scene, or rows of prompt and condition"
+            )
+        found = load_conditions(
+            world.singles(int(n), split=part)
+        )  # its comparisons are where its own model erred
     return found if limit is None else replace(found, found=found.found[:limit])

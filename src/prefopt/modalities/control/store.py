@@ -20,7 +20,8 @@ from prefopt.shards import ShardCache
 
 BATCH = 64
 SHARD_ITEMS = 64  # about 50 MB at 512 pixels
-COLOURS = 256  # a picture of no more is a map: its colours are names, and no colour between two of them means anything
+COLOURS = 256  # a coloured picture of no more is a map: its colours are names, and no colour between two means anything
+LEVELS = 64  # a grey one of no more is a map too (class ids, edges); depth has more, and may be mixed
 
 
 class CachedControls(CachedImages):
@@ -28,7 +29,7 @@ class CachedControls(CachedImages):
 
     def __init__(self, loaded: LoadedPipeline, resolution: int, crop: Crop, **options: Any) -> None:
         super().__init__(loaded, resolution, crop, **options)
-        place = {"resolution": resolution, "crop": crop, "version": 1}
+        place = {"resolution": resolution, "crop": crop, "version": 2}
         self.identity = {**self.identity, "controls": place}
         self._controls = ShardCache("controls", place, dtype=np.uint8)
         self._held = {"": np.zeros(3 * resolution**2, np.uint8)}
@@ -84,8 +85,16 @@ def as_control(ref: ImageRef, resolution: int, crop: Crop) -> np.ndarray:
     picture = decode(ref)
     new, (left, top) = geometry(picture.size, resolution, crop)
     if picture.size != new:
-        is_map = picture.getcolors(COLOURS) is not None
-        how = Image.Resampling.NEAREST if is_map else Image.Resampling.BILINEAR
+        how = Image.Resampling.NEAREST if is_map(picture) else Image.Resampling.BILINEAR
         picture = picture.resize(new, how)
     cut = picture.crop((left, top, left + resolution, top + resolution))
     return np.asarray(cut, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def is_map(picture: Any) -> bool:
+    """Whether what lies between two of an RGB picture's colours means nothing: few colours, or very few levels of grey."""
+    colours = picture.getcolors(COLOURS)
+    if colours is None:
+        return False
+    grey = all(red == green == blue for _, (red, green, blue) in colours)
+    return not grey or len(colours) <= LEVELS

@@ -41,6 +41,21 @@ def of_conditions(scenes: Scenes, samples_BCHW: Tensor, detector: SceneDetector,
     ]
 
 
+def of_singles(scenes: Scenes, detector: SceneDetector, split: str) -> list[Row]:
+    """One picture under its true condition."""
+    true_BCHW = detector.draw(detector.labels(scenes.classes_BHW))
+    return [
+        {
+            "id": f"{split}-{k}",
+            "prompt": caption,
+            "image": as_png(scenes.images_BCHW[k]),
+            "condition": as_png(true_BCHW[k]),
+            "source": f"world:scene/{detector.kind}",
+        }
+        for k, caption in enumerate(scenes.captions)
+    ]
+
+
 def of_images(scenes: Scenes, samples_BNCHW: Tensor, detector: SceneDetector, split: str) -> list[Row]:
     """The samples that agree best and worst with their true condition, where these two agree differently well."""
     true_BHW = detector.labels(scenes.classes_BHW)

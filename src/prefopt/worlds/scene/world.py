@@ -317,6 +317,18 @@ class SceneWorld:
             row.update(zip(sides, [row[side] for side in sides[::-1]], strict=True))
         return found
 
+    def singles(self, n: int, split: Split = "train") -> list[dict[str, Any]]:
+        """Rows of `pictures(n, split)`, each under its true condition: no model has a part in which they are.
+
+        Args:
+            n: rows.
+            split: "train" or "test".
+
+        Returns:
+            Rows with `id`, `prompt`, `image`, `condition`, `source`.
+        """
+        return rows.of_singles(self.pictures(n, split), self.detector(), split)
+
     def pairs(
         self, n: int, split: Split = "train", candidates: int = 3, *, progress: bool = True
     ) -> list[dict[str, Any]]:
