@@ -37,6 +37,7 @@ from prefopt.modalities.image.probe import with_probe
 from prefopt.modalities.image.setup import check_settings
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.splits import PreparedData, Split
+from prefopt.objectives.base import Objective
 from prefopt.references import Reference
 from prefopt.sources.feeds import Feed
 from prefopt.sources.report import Dropped
@@ -54,22 +55,8 @@ def set_up(context: Context) -> Setup:
     """
     config, accelerator = context.config, context.accelerator
     check_settings(config)
-    if config.losing_condition == "online" and config.reference == "cached":
-        raise ConfigError(
-            "reference=cached is of no use to losing_condition=online: its conditions are new in every step. Leave reference "
-            "out"
-        )
+    check_terms(config, context.objective)
     needs = context.objective.needs
-    if config.losing_condition == "online" and (context.objective.unpaired or context.objective.winner_alone):
-        raise ConfigError(
-            f"losing_condition=online makes losing conditions, and {config.method} compares none: leave losing_condition out, "
-            "or take condition_po or another method of pairs"
-        )
-    if config.condition_dropout > 0 and "logp_own" not in needs:
-        raise ConfigError(
-            f"condition_dropout={config.condition_dropout:g} drops conditions of the diffusion term's own draws, and this run "
-            "has none: set diffusion_draw=own and diffusion_weight above 0, or leave condition_dropout out"
-        )
     detector = find_detector(context)
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source, families(config.controlnet))
@@ -158,6 +145,25 @@ def set_up(context: Context) -> Setup:
         feed=feed,
     )
     return with_probe(context, setup, likelihood)
+
+
+def check_terms(config: TrainConfig, objective: Objective) -> None:
+    """Raise ConfigError for keys of conditions that this objective has no use for."""
+    if config.losing_condition == "online" and config.reference == "cached":
+        raise ConfigError(
+            "reference=cached is of no use to losing_condition=online: its conditions are new in every step. Leave reference "
+            "out"
+        )
+    if config.losing_condition == "online" and (objective.unpaired or objective.winner_alone):
+        raise ConfigError(
+            f"losing_condition=online makes losing conditions, and {config.method} compares none: leave losing_condition out, "
+            "or take condition_po or another method of pairs"
+        )
+    if config.condition_dropout > 0 and "logp_own" not in objective.needs:
+        raise ConfigError(
+            f"condition_dropout={config.condition_dropout:g} drops conditions of the diffusion term's own draws, and this run "
+            "has none: set diffusion_draw=own and diffusion_weight above 0, or leave condition_dropout out"
+        )
 
 
 def online_feed(
