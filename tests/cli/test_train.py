@@ -46,6 +46,16 @@ def test_misspelt_key(tmp_path):
     assert_plain_error(done, "'betta'", "did you mean 'beta'?")
 
 
+def test_a_method_and_a_file_for_all_else(tmp_path):
+    (tmp_path / "cfg.yaml").write_text("method: kto\nmodel: ./nowhere\ndata: d.jsonl\nbeta: 0.2\n")
+    assert_plain_error(
+        prefopt(tmp_path, "train", "dpo", "cfg.yaml", "betta=0.3"), "'betta'", "dpo takes beta"
+    )
+    assert_plain_error(
+        prefopt(tmp_path, "train", "dpo", "cfg.yaml", "beta=0.3"), "no model folder at ./nowhere"
+    )
+
+
 def test_missing_model_and_data(tiny_model, rows_file, tmp_path):
     data = rows_file(ROWS)
     done = prefopt(tmp_path, "train", "dpo", "--model", "./nowhere", "--data", data)

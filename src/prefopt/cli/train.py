@@ -10,11 +10,12 @@ import click
 
 HELP = """Train a model on comparisons.
 
-WHAT is a YAML file or a method's name. Every configuration key and every hyper-parameter of the method can be given
+WHAT is a YAML file, a method's name, or both (a method and a file for all else). Every configuration key and every hyper-parameter of the method can be given
 as key=value or --key value; the command line wins over the file.
 
 \b
     prefopt train examples/ties.yaml beta=0.3
+    prefopt train dpo_d examples/ties.yaml
     prefopt train dpo --model DIR --data pairs.jsonl --learning_rate 1e-6
     accelerate launch --num_processes 2 -m prefopt train examples/ties.yaml
 
@@ -31,13 +32,18 @@ def command(what: str, overrides: tuple[str, ...]) -> None:
     from prefopt.modalities.fit import kind_for
 
     try:
-        given = parse_overrides(overrides)
-        is_file = Path(what).suffix in (".yaml", ".yml")
-        layers = [read_yaml(Path(what)), given] if is_file else [{"method": what}, given]
-        config, hyper = resolve(*layers, kind_of=kind_for)
+        layers = [read_yaml(Path(what)) if is_file(what) else {"method": what}]
+        if overrides and is_file(overrides[0]) and not is_file(what):
+            layers, overrides = [read_yaml(Path(overrides[0])), *layers], overrides[1:]
+        config, hyper = resolve(*layers, parse_overrides(overrides), kind_of=kind_for)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     run_or_explain(config, hyper)
+
+
+def is_file(what: str) -> bool:
+    """Whether a YAML file is meant, and not a method or an override."""
+    return "=" not in what and Path(what).suffix in (".yaml", ".yml")
 
 
 def run_or_explain(config: object, hyper: dict[str, object]) -> object:
