@@ -158,14 +158,14 @@ def claims(found: Found) -> list[Claim]:
         *(
             more_control(
                 ours, DPO, f"C4: {ours} beats image DPO at equal steps, with {conditions:.0f} samples against {images:.0f}",
-                "Sec. 1: image pairs are confounded",
+                "abstract: image pairs are confounded",
             )
             for ours in OURS
         ),
         *(
             more_control(
                 ours, DPO_FEWER, f"C4: {ours} beats image DPO at equal steps and samples ({conditions:.0f} and {fewer:.0f})",
-                "Sec. 1: one image a condition, not 20",
+                "figures: one image a condition, not 20",
             )
             for ours in OURS
         ),
@@ -173,7 +173,7 @@ def claims(found: Found) -> list[Claim]:
             everywhere(
                 f"C4: {ours} draws pictures nearer to real ones than image DPO",
                 {name: minus(frechets(found[name]), frechets(found[ours])) for name in THEIRS},
-                source="Sec. 1: image pairs are confounded",
+                source="abstract: image pairs are confounded",
                 how=f"Frechet distance of pooled pixels, image DPO - {ours}",
             )
             for ours in OURS
