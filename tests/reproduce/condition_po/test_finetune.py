@@ -62,7 +62,7 @@ def test_a_small_loss_of_quality_is_none():
                 run._replace(
                     measured=Measured(
                         run.measured.miou,
-                        start.measured.frechet + share * FRECHET_MARGIN + 1e-4 * s,
+                        start.measured.frechet * (1 + share * FRECHET_MARGIN) + 1e-4 * s,
                         start.measured.style - share * STYLE_MARGIN / 100 - 1e-5 * s,
                     )
                 )

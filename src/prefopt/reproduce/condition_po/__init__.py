@@ -5,5 +5,5 @@ from prefopt.reproduce.core import Paper
 PAPER = Paper(
     title="CPO: Condition Preference Optimization for Controllable Image Generation",
     paper="2511.04753",
-    seeds=5,
+    seeds=3,
 )

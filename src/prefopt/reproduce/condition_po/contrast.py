@@ -26,7 +26,7 @@ NAMES = {CONDITIONS: "condition pairs", IMAGES: "image pairs (DPO)"}
 CLEAN, NOISY = 50, (700, 900)
 """Timesteps that C2 compares."""
 REMAINS = 0.01
-"""Share of the mean Delta at t = 50 that still is a signal: the prototype had 5 % and 0.2 % or less."""
+"""Share of the mean Delta at t = 50 that still is a signal: the pilot had 5 % and 0.2 % or less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,14 @@ def claims(found: Found) -> list[Claim]:
         everywhere(
             f"C2: condition pairs keep more than {REMAINS:.0%} of their mean Delta at high noise",
             {f"t = {t}": [100 * (seed[CONDITIONS].remaining(t) - REMAINS) for seed in found] for t in NOISY},
-            source="Sec. 1: signal at all timesteps",
+            source="abstract: signal at all timesteps",
             how=f"mean Delta over that at t = {CLEAN}, less {REMAINS:.0%}",
             unit="percentage points",
         ),
         everywhere(
             f"C2: image pairs keep less than {REMAINS:.0%} of theirs",
             {f"t = {t}": [100 * (REMAINS - seed[IMAGES].remaining(t)) for seed in found] for t in NOISY},
-            source="prototype: 0.2 % and 0.02 %",
+            source="pilot: 0.2 % and 0.02 %",
             how=f"{REMAINS:.0%} less mean Delta over that at t = {CLEAN}",
             unit="percentage points",
         ),
