@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from prefopt.reproduce.condition_po import contrast, finetune
@@ -47,10 +48,11 @@ def part(what: str, seed: int, size: Size) -> Any:
 def experiments(asked: Asked) -> Iterator[Part]:
     """C1 to C5. A model and samples that are not cached take some minutes."""
     if asked.quick:
-        asked = asked.at_most(2)
+        asked = asked.at_most(1)
     size, seeds = (quick if asked.quick else Size)(asked.seeds), range(asked.seeds)
     start = time.monotonic()
-    asked.in_processes("condition_po: model (pretrained once, then cached)", prepare, [(None, size)])
+    alone = replace(asked, workers=1)  # a process less to start
+    alone.in_processes("condition_po: model (pretrained once, then cached)", prepare, [(None, size)])
     asked.in_processes(
         "condition_po: samples for rows (cached)", prepare, [(kind, size) for kind in contrast.KINDS]
     )
