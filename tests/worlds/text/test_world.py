@@ -149,6 +149,7 @@ def test_a_damaged_model_is_rebuilt(cache_folder):
 
 
 def test_another_process_finds_the_model(world, cache_folder):
+    world.model_dir()  # may be the first test of its worker
     code = (
         "import sys, prefopt.worlds\n"
         "assert not {'torch', 'transformers'} & set(sys.modules), 'heavy import'\n"
