@@ -102,7 +102,7 @@ def test_jobs_are_done_in_processes_as_in_one(capsys):
     [
         ("bpo", 15, 2),
         pytest.param("compo", 30, 2, marks=pytest.mark.slow),
-        ("condition_po", 22, 1),
+        pytest.param("condition_po", 22, 1, marks=pytest.mark.slow),
         ("gradspo", 15, 1),  # a seed of these takes seconds
         ("lpo", 15, 1),
         ("ssapo", 40, 2),

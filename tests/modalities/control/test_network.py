@@ -346,6 +346,7 @@ def test_sharded_parameters_are_called_plainly(monkeypatch):
     assert rows == [2]
 
 
+@pytest.mark.slow
 def test_a_run_on_sdxl_shares_states(own_cache, tmp_path):
     model = tiny_pipelines.tiny_control_xl(tmp_path / "xl")
     result = prefopt.train(

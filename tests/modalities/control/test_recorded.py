@@ -159,6 +159,7 @@ def test_a_step_that_is_drawn_again_is_recorded_once(real: Path, model: Path, tm
     assert after["steps"][2]["agreement"] == pytest.approx(before["steps"][2]["agreement"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_the_first_pair_of_online_conditions_says_that_the_losing_one_is_made(
     model: Path, own_cache: Path, tmp_path: Path
 ) -> None:

@@ -43,7 +43,7 @@ def train(method: str, model: Path, data: Path, folder: Path, **options: Any) ->
     return prefopt.train(method, model=model, data=data, output_dir=str(folder), **{**given, **options})
 
 
-@pytest.mark.parametrize("form", ["gated", "sigmoid"])
+@pytest.mark.parametrize("form", ["gated", pytest.param("sigmoid", marks=pytest.mark.slow)])
 def test_the_true_condition_comes_to_explain_the_image_better(form, model, data, own_cache, tmp_path):
     given = {"form": form, "margin": 1.0, "diffusion_weight": 0.0, "learning_rate": 1e-3}  # both gates open
     result = train("condition_po", model, data, tmp_path / "run", per_device_train_batch_size=6, **given)
@@ -155,7 +155,7 @@ def drawn_by(folder: Path) -> bytes:
     return pipe("a cat", image=control, num_inference_steps=2, generator=seed).images[0].tobytes()
 
 
-@pytest.mark.parametrize("base", ["sd", "sdxl"])
+@pytest.mark.parametrize("base", ["sd", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_a_base_pipeline_starts_a_controlnet_from_its_own_weights(base, pipelines, data, own_cache, tmp_path):
     folder = pipelines(base)
     fresh = load_control(str(folder), controlnet="new", seed=3)

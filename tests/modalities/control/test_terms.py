@@ -345,6 +345,8 @@ def test_rows_of_two_conditions_lose_theirs_to_the_made_ones(model, online, own_
     assert record(result.output_dir, "manifest")["data"]["examples"] == 6
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 def test_made_conditions_are_detected_in_full_precision(model, online, own_cache, tmp_path, monkeypatch):
     detect, found = TorchCanny.detect, []
 

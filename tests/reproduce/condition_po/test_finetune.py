@@ -88,6 +88,7 @@ def test_the_same_loss_on_both_kinds_of_pairs():
     assert {VARIANTS[name].kind for name in (DPO, DPO_DIFFUSION, DPO_FEWER)} == {"images"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_a_run_is_that_of_prefopt_train(tmp_path):
     rows = rows_of("conditions", 0, SIZE)
