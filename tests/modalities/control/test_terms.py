@@ -346,7 +346,6 @@ def test_rows_of_two_conditions_lose_theirs_to_the_made_ones(model, online, own_
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_made_conditions_are_detected_in_full_precision(model, online, own_cache, tmp_path, monkeypatch):
     detect, found = TorchCanny.detect, []
 
@@ -360,6 +359,7 @@ def test_made_conditions_are_detected_in_full_precision(model, online, own_cache
     assert not any(found)
 
 
+@pytest.mark.slow
 def test_a_run_with_online_conditions_resumes_to_the_same_weights(model, online, own_cache, tmp_path):
     given = {**online, "save_checkpoints": True, "save_steps": 2, "save_total_limit": 3}
     data = edge_rows(tmp_path)
