@@ -27,17 +27,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from alternating import against, alternated, clocks, machine, measure, peak, per_step
 
 PAIRS = 4
 WAYS = ("plain", "unfrozen", "own noise", "live", "live, own", "cached")
@@ -107,24 +103,6 @@ def build(folder: Path, channels: int, resolution: int) -> None:
             row[side] = f"{n}-{side}.png"
         rows.append(json.dumps(row))
     (folder / "rows.jsonl").write_text("\n".join(rows))
-
-
-def clocks() -> tuple[float, float]:
-    """Wall time and this process's processor time, in seconds."""
-    return time.perf_counter(), time.process_time()
-
-
-def per_step(began: tuple[float, float], ended: tuple[float, float], steps: int) -> dict[str, float]:
-    """Differences of both clocks, a step."""
-    return {
-        "seconds": (ended[0] - began[0]) / steps,
-        "processor_seconds": (ended[1] - began[1]) / steps,
-    }
-
-
-def peak() -> float:
-    """The most memory that this process has held, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def plain(folder: Path, steps: int, batch: int, way: str) -> dict[str, float]:
@@ -336,20 +314,6 @@ def counts() -> str:
     return "\n".join(lines)
 
 
-def measure(given: argparse.Namespace, folder: Path, way: str) -> dict[str, float]:
-    """One way in a process of its own: seconds a step and peak memory."""
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder)]
-    command += ["--steps", str(given.steps), "--batch", str(given.batch)]
-    environment = dict(os.environ, PREFOPT_CACHE=str(folder / "cache"))
-    if given.threads:
-        environment["OMP_NUM_THREADS"] = str(given.threads)
-    out = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if out.returncode:
-        raise SystemExit(out.stderr[-2000:])
-    found: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
-    return found
-
-
 def table(runs: dict[str, list[dict[str, float]]]) -> str:
     """Medians of seconds a step by both clocks, speed-ups as median and range over rounds, and peak memory.
 
@@ -361,11 +325,7 @@ def table(runs: dict[str, list[dict[str, float]]]) -> str:
     ]
     net = {way: max(r["peak_gb"] - r["imported_gb"] for r in rounds) for way, rounds in runs.items()}
     for way, rounds in runs.items():
-        cells = []
-        for clock in ("seconds", "processor_seconds"):
-            ratios = sorted(a[clock] / b[clock] for a, b in zip(runs["plain"], rounds, strict=True))
-            median = statistics.median(r[clock] for r in rounds)
-            cells += [f"{median:.2f}", f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"]
+        cells = against(runs["plain"], rounds)
         cells += [
             f"{max(r['peak_gb'] for r in rounds):.2f}",
             f"{net[way]:.2f}",
@@ -373,17 +333,6 @@ def table(runs: dict[str, list[dict[str, float]]]) -> str:
         ]
         lines.append(f"| {way} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def machine() -> str:
-    """What this ran on."""
-    import diffusers
-    import torch
-
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
-        f"torch {torch.__version__}, diffusers {diffusers.__version__}"
-    )
 
 
 def main() -> None:
@@ -413,10 +362,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder, given.channels, given.resolution)
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-        for _ in range(given.rounds):
-            for way in WAYS:
-                runs[way].append(measure(given, folder, way))
+        options = ["--steps", str(given.steps), "--batch", str(given.batch)]
+        runs = alternated(
+            WAYS, given.rounds, lambda way: measure(__file__, way, folder, given.threads, options)
+        )
         print(machine())
         print(
             f"ControlNet and U-Net of {given.channels} channels, {given.resolution} px, {given.batch} pairs a step, "

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
+
+from alternating import against, alternated, clocks, measure, peak, per_step
 
 PAIRS = 16
 BATCH = 4
@@ -156,19 +153,6 @@ def ceilings() -> str:
     return "\n".join(lines)
 
 
-def clocks() -> tuple[float, float]:
-    """Wall time and this process's processor time, in seconds."""
-    return time.perf_counter(), time.process_time()
-
-
-def per_step(began: tuple[float, float], ended: tuple[float, float], steps: int) -> dict[str, float]:
-    """Differences of both clocks, a step."""
-    return {
-        "seconds": (ended[0] - began[0]) / steps,
-        "processor_seconds": (ended[1] - began[1]) / steps,
-    }
-
-
 def plain(folder: Path, steps: int, lora: bool) -> dict[str, float]:
     """The obvious loop, with diffusers alone."""
     import copy
@@ -260,20 +244,6 @@ def ours(folder: Path, steps: int, reference: str, lora: bool) -> dict[str, floa
     return per_step(marks[0], marks[-1], steps)
 
 
-def measure(given: argparse.Namespace, folder: Path, way: str) -> dict[str, float]:
-    """One way in a process of its own: seconds a step and peak memory."""
-    command = [sys.executable, __file__, "--way", way, "--folder", str(folder), "--steps", str(given.steps)]
-    command += ["--lora"] if given.lora else []
-    environment = dict(os.environ, PREFOPT_CACHE=str(folder / "cache"))
-    if given.threads:
-        environment["OMP_NUM_THREADS"] = str(given.threads)
-    out = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if out.returncode:
-        raise SystemExit(out.stderr[-2000:])
-    found: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
-    return found
-
-
 def table(runs: dict[str, list[dict[str, float]]]) -> str:
     """Medians of seconds a step by both clocks, speed-ups as median and range over rounds, and peak memory."""
     lines = [
@@ -281,11 +251,7 @@ def table(runs: dict[str, list[dict[str, float]]]) -> str:
         "|---|---|---|---|---|---|",
     ]
     for way, rounds in runs.items():
-        cells = []
-        for clock in ("seconds", "processor_seconds"):
-            ratios = sorted(a[clock] / b[clock] for a, b in zip(runs["plain"], rounds, strict=True))
-            median = statistics.median(r[clock] for r in rounds)
-            cells += [f"{median:.2f}", f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"]
+        cells = against(runs["plain"], rounds)
         lines.append(f"| {way} | {' | '.join(cells)} | {max(r['peak_gb'] for r in rounds):.2f} |")
     return "\n".join(lines)
 
@@ -313,8 +279,7 @@ def main() -> None:
             found = plain(given.folder, given.steps, given.lora)
         else:
             found = ours(given.folder, given.steps, given.way, given.lora)
-        found["peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps(found))
+        print(json.dumps(found | {"peak_gb": peak()}))
         return
     if given.ceilings:
         print(ceilings())
@@ -322,10 +287,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         build(folder, given.channels, given.resolution)
-        runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-        for _ in range(given.rounds):
-            for way in WAYS:
-                runs[way].append(measure(given, folder, way))
+        options = ["--steps", str(given.steps), *(["--lora"] if given.lora else [])]
+        runs = alternated(
+            WAYS, given.rounds, lambda way: measure(__file__, way, folder, given.threads, options)
+        )
         print(
             f"U-Net of {given.channels} channels, {given.resolution} px, batch {BATCH} pairs, "
             f"{'adapters, ' if given.lora else ''}{given.rounds} rounds of {given.steps} steps"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 GO_ON = "free some space or fix the permissions, and go on with resume=true"
 AGAIN = "free some space or fix the permissions, and run the command again"
@@ -89,6 +91,12 @@ def write_whole(
             _publish_new(partial, path)
         else:
             os.replace(partial, path)
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]], advice: str = AGAIN) -> None:
+    """Write rows as JSON lines, whole or not at all; see `write_whole`."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(path, text, advice=advice)
 
 
 def _publish_new(partial: Path, path: Path) -> None:

@@ -31,7 +31,7 @@ def assembled(options: Mapping[str, Any], change: Callable[[Any, Any], Any] | No
     record = Record(Path(config.output_dir), config, hyper, main=True, resuming=False)
     console = Console(False)
     trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
-    modality = modalities.of_model(config.model)
+    modality = modalities.of_config(config)
     context = Context(modality, config, objective, accelerator, bf16, record, console, None, trackers)
     setup = modality.part("setup").set_up(context)
     if change is not None:

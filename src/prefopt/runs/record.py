@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import io
 import json
 import math
 import shutil
@@ -22,6 +21,7 @@ from torch import Tensor
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig, dump
 from prefopt.files import GO_ON, append_whole, write_whole, writing
 from prefopt.locking import FolderLock
+from prefopt.png import as_levels, as_png
 from prefopt.sources.report import Dropped, write_dropped
 from prefopt.version import __version__
 
@@ -214,14 +214,9 @@ class Record:
         """Write a picture in [0, 1] as record/images/NAME.png; returns its path within the folder."""
         path = Path("record", "images", f"{name}.png")
         if self.main:
-            from PIL import Image
-
-            pixels_HWC = picture_CHW.detach().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).cpu()
-            buffer = io.BytesIO()
-            Image.fromarray(pixels_HWC.numpy()).save(buffer, "PNG")
             with writing("a picture", self.folder, GO_ON):
                 (self.folder / path.parent).mkdir(exist_ok=True)
-            write_whole(self.folder / path, buffer.getvalue(), advice=GO_ON)
+            write_whole(self.folder / path, as_png(as_levels(picture_CHW)), advice=GO_ON)
         return path.as_posix()
 
     def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:

@@ -9,11 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+
+
+class Course(Protocol):
+    """What a configuration says of a run's length."""
+
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    num_train_epochs: float
+    max_steps: int | None
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,19 @@ class Schedule:
     epochs: float
     max_steps: int | None
     seed: int
+
+    @classmethod
+    def of(cls, config: Course, n_examples: int, processes: int) -> Schedule:
+        """The order of a run on a fixed set of examples, as its configuration has it."""
+        return cls(
+            n_examples=n_examples,
+            per_device=config.per_device_train_batch_size,
+            accumulation=config.gradient_accumulation_steps,
+            processes=processes,
+            epochs=config.num_train_epochs,
+            max_steps=config.max_steps,
+            seed=config.seed,
+        )
 
     @property
     def step_size(self) -> int:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from prefopt.config import ConfigError, TrainConfig, dump, read_yaml, run_folder, staged_keys
-from prefopt.files import GO_ON, link_or_copy, replace_folder, write_whole, writing
+from prefopt.files import GO_ON, link_or_copy, replace_folder, write_lines, writing
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
 from prefopt.modalities import of_model
@@ -191,7 +191,7 @@ class StagedFolder:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """JSON lines, whole or not at all."""
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), advice=GO_ON)
+    write_lines(path, rows, advice=GO_ON)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -157,15 +157,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
     reference = make_reference(context, setup)
     feed: Feed
     if setup.feed is None:
-        schedule = Schedule(
-            n_examples=len(data.train),
-            per_device=config.per_device_train_batch_size,
-            accumulation=config.gradient_accumulation_steps,
-            processes=accelerator.num_processes,
-            epochs=config.num_train_epochs,
-            max_steps=config.max_steps,
-            seed=config.seed,
-        )
+        schedule = Schedule.of(config, len(data.train), accelerator.num_processes)
         feed = OfflineFeed(data.train, schedule, likelihood)
     else:
         feed = setup.feed(reference)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from prefopt.cache import built_once
 from prefopt.worlds.base import seed_of
 from prefopt.worlds.pretraining import no_bars, progress_bar
 
@@ -99,6 +101,21 @@ def tokens_of(tokenizer: Any, texts: Sequence[str]) -> Tensor:
         "input_ids"
     ]
     return ids
+
+
+def kept_images(place: Path, make: Callable[[], Tensor]) -> Tensor:
+    """(B, 3, H, W) pictures in [0, 1] at 8 bits a channel, as in a file: made once, then read from the cache.
+
+    Args:
+        place: folder in the cache.
+        make: draws them.
+    """
+    from safetensors.torch import load_file, save_file
+
+    def build(folder: Path) -> None:
+        save_file({"images": make().mul(255).round().byte()}, folder / "images.safetensors")
+
+    return load_file(built_once(place, build) / "images.safetensors")["images"].float() / 255
 
 
 def sample_images(

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefopt import png
+
 SIDE = 16
 
 
@@ -57,9 +59,4 @@ def _as_tensor(image: Any) -> Tensor:
 
 def as_png(image_CHW: Tensor) -> dict[str, Any]:
     """A picture as `datasets.Image` stores it: `{"bytes": PNG, "path": None}`. 8 bits a channel."""
-    from PIL import Image
-
-    pixels = image_CHW.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0)
-    file = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(file, format="PNG")
-    return {"bytes": file.getvalue(), "path": None}
+    return {"bytes": png.as_png(png.as_levels(image_CHW)), "path": None}

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 import prefopt
 import tiny_pipelines
 from modalities.battery import picture_rows
+from modalities.control.edges import DETECTOR, edge_rows
 from modalities.image.image_runs import QUIET, picture, png, record, rotten
 from prefopt.cli.main import main
 from prefopt.modalities.control.building import Filter
@@ -25,26 +26,10 @@ from prefopt.modalities.control.detectors import find
 from prefopt.modalities.control.drawing import seed_of
 from prefopt.modalities.control.models import load_control
 
-DETECTOR = "canny_torch"
-
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_pipelines.tiny_control(tmp_path_factory.mktemp("control") / "sd")
-
-
-def edge_rows(folder: Path) -> Path:
-    """Pictures of noise at the model's size, and their edges."""
-    rows = picture_rows(folder, ("image", "condition"))
-    detector = find(DETECTOR)
-    for path in folder.glob("*-image.png"):
-        image = Image.open(path).convert("RGB").resize((32, 32))
-        image.save(path)
-        levels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-        drawn = detector.draw(detector.detect(levels[None].float() / 255))[0]
-        edges = Image.fromarray(drawn.mul(255).byte().permute(1, 2, 0).numpy())
-        edges.save(folder / path.name.replace("image", "condition"))
-    return rows
 
 
 @pytest.fixture(scope="module")

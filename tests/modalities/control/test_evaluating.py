@@ -14,10 +14,9 @@ from PIL import Image
 
 import tiny_pipelines
 from modalities.battery import picture_rows
-from modalities.control.test_building import DETECTOR, edge_rows
+from modalities.control.edges import DETECTOR, edge_rows
 from prefopt.cli.main import main
 from prefopt.metrics.frechet import frechet_distance
-from prefopt.modalities.control.contrast import contrasts
 from prefopt.modalities.control.detectors import fidelity, find
 from prefopt.modalities.control.features import get_features
 
@@ -137,7 +136,7 @@ def test_of_one_condition_there_is_no_interval(models, data, tmp_path):
 
 def test_a_condition_that_no_detector_reads_is_named(models, tmp_path):
     done = evaluate(models[0], picture_rows(tmp_path, ("condition",)), tmp_path / "out")
-    assert "the condition of row row-1: " in done.output
+    assert "the condition of row row-1 cannot be read by canny_torch" in done.output
 
 
 def test_a_distance_to_real_images_needs_some(models, data, tmp_path):
@@ -172,12 +171,3 @@ def test_models_that_answer_prompts_are_judged_as_before():
     done = CliRunner().invoke(main, ["evaluate", "world:text", "--help"])
     assert "--judge" in done.output
     assert "--detector" not in done.output
-
-
-def test_contrast_of_known_numbers():
-    delta = torch.tensor([[-1.0, -2.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5]])
-    first, second = contrasts(delta, [10, 900])
-    assert (first.timestep, first.mean, first.accuracy) == (10, -0.5, 0.625)
-    assert first.std == pytest.approx(float(delta[0].std()))
-    assert first.snr == pytest.approx(0.5 / first.std)
-    assert (second.snr, second.accuracy) == (0.0, 0.0)

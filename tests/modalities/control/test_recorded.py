@@ -15,7 +15,7 @@ from PIL import Image
 import prefopt
 import tiny_pipelines
 from modalities.battery import picture_rows
-from modalities.control.test_building import DETECTOR, edge_rows
+from modalities.control.edges import DETECTOR, condition_rows, edge_rows
 from modalities.control.test_report import read
 from modalities.image.image_runs import QUIET, record
 from modalities.image.test_report import names
@@ -40,19 +40,6 @@ REAL: dict[str, Any] = {
     "eval_steps": 1, "learning_rate": 1e-3, "warmup_steps": 0, "save_checkpoints": True, "save_steps": 1,
     "save_total_limit": 2,
 }  # fmt: skip
-
-
-def condition_rows(folder: Path) -> Path:
-    """Each row's losing condition is the next one's true one."""
-    rows = edge_rows(folder)
-    told = [json.loads(line) for line in rows.read_text().splitlines()]
-    for n, row in enumerate(told):
-        row |= {
-            "chosen_condition": row.pop("condition"),
-            "rejected_condition": f"{(n + 1) % len(told)}-condition.png",
-        }
-    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
-    return rows
 
 
 @pytest.fixture(scope="module")

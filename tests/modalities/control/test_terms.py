@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import prefopt
 import tiny_pipelines
 from modalities.battery import control_rows
-from modalities.control.test_building import DETECTOR, edge_rows
+from modalities.control.edges import DETECTOR, condition_rows, edge_rows
 from modalities.image.image_runs import QUIET, column, record
 from prefopt.comparisons import TIE, Comparison, Encoded
 from prefopt.config import ConfigError
@@ -42,13 +42,7 @@ def scored(
     model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, ControlLikelihood, list[Encoded]]:
     """A loaded model, its likelihood, and examples."""
-    rows = edge_rows(tmp_path_factory.mktemp("rows"))
-    told = [json.loads(line) for line in rows.read_text().splitlines()]
-    for n, row in enumerate(told):
-        row["chosen_condition"], row["rejected_condition"] = row.pop("condition"), told[n - 1]["image"]
-    for n, row in enumerate(told):
-        row["rejected_condition"] = told[(n + 1) % len(told)]["chosen_condition"]
-    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
+    rows = condition_rows(tmp_path_factory.mktemp("rows"))
     found = load_control_comparisons(rows).examples
     loaded = load_control(str(model))
     store = CachedControls(loaded, 32, "center")
@@ -231,14 +225,7 @@ def test_consistency_is_not_logged_where_nobody_looked(model, own_cache, tmp_pat
 
 
 def test_condition_po_takes_every_term_at_once(model, own_cache, tmp_path):
-    rows = edge_rows(tmp_path)
-    told = [json.loads(line) for line in rows.read_text().splitlines()]
-    for n, row in enumerate(told):
-        row |= {
-            "chosen_condition": row.pop("condition"),
-            "rejected_condition": f"{(n + 1) % len(told)}-condition.png",
-        }
-    rows.write_text("".join(json.dumps(row) + "\n" for row in told))
+    rows = condition_rows(tmp_path)
     options = {
         "detector": DETECTOR, "consistency_weight": 0.5, "consistency_timestep": 999, "condition_dropout": 0.5,
         "prompt_dropout": 0.5, "gradient_accumulation_steps": 2,

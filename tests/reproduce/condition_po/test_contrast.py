@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from prefopt.modalities.control.contrast import Contrast
 from prefopt.reproduce.condition_po import contrast
 from prefopt.reproduce.condition_po.contrast import CONDITIONS, IMAGES, KINDS, SCORED_AS, Contrasts
+from prefopt.reproduce.condition_po.deltas import Contrast, contrasts
 from prefopt.reproduce.condition_po.world import Kind, Run, quick, rows_of, world_of
 from prefopt.worlds.scene.model import load
 
@@ -115,3 +115,12 @@ def test_seeds_have_noise_of_their_own():
             likelihood, examples = run.course.setup.likelihood, run.course.setup.data.train
             noises.append(likelihood.plan(likelihood.at(examples[0], -1).items).noise_NCHW)
     assert not torch.equal(*noises)
+
+
+def test_contrast_of_known_numbers():
+    delta = torch.tensor([[-1.0, -2.0, 1.0, 0.0], [0.5, 0.5, 0.5, 0.5]])
+    first, second = contrasts(delta, [10, 900])
+    assert (first.timestep, first.mean, first.accuracy) == (10, -0.5, 0.625)
+    assert first.std == pytest.approx(float(delta[0].std()))
+    assert first.snr == pytest.approx(0.5 / first.std)
+    assert (second.snr, second.accuracy) == (0.0, 0.0)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from prefopt.modalities.control import options
+
+if TYPE_CHECKING:
+    from prefopt.modalities.control.building import Built
 
 
 @click.command("conditions")
@@ -15,8 +20,7 @@ import click
 )
 @click.option("--controlnet", metavar="DIR", help="ControlNet beside a base pipeline.")
 @click.option(
-    "--detector", required=True, metavar="NAME",
-    help="What reads conditions from images: canny, segmentation:DIR, depth:DIR, pose:DETECTOR:DIR, world:NAME, FILE.py:NAME.",
+    "--detector", required=True, metavar="NAME", help=options.DETECTORS,
 )  # fmt: skip
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path, file_okay=False),
@@ -24,28 +28,7 @@ import click
 )  # fmt: skip
 @click.option("--split", default="train", show_default=True, help="Of the data.")
 @click.option("--limit", type=click.IntRange(min=1), help="Take only the first so many rows.")
-@click.option(
-    "--num_inference_steps", "--num-inference-steps", type=click.IntRange(min=1), default=20, show_default=True,
-    help="Reverse steps of a sample.",
-)  # fmt: skip
-@click.option(
-    "--guidance_scale", "--guidance-scale", type=click.FloatRange(min=1), default=7.5, show_default=True
-)
-@click.option("--resolution", type=click.IntRange(min=8), help="[default: what the model was made for]")
-@click.option(
-    "--crop",
-    type=click.Choice(["center", "none"]),
-    default="center",
-    show_default=True,
-    help="As in training.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the samples."
-)
-@click.option(
-    "--batch_size", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True,
-    help="Samples at a time.",
-)  # fmt: skip
+@options.of_drawing
 @click.option(
     "--min_agreement", "--min-agreement", type=float,
     help="Leave out rows whose two conditions agree less, in [0, 1].",
@@ -54,7 +37,7 @@ import click
     "--max_agreement", "--max-agreement", type=float,
     help="Leave out rows whose two conditions agree more. Identical ones always are.",
 )  # fmt: skip
-def conditions(data: str, model: str, controlnet: str | None, output: Path, **options: Any) -> None:
+def conditions(output: Path, **given: Any) -> None:
     """Let a ControlNet draw under true conditions, and take what a detector sees in its samples as the losing ones.
 
     DATA holds rows of `prompt`, `image` and `condition` (or `chosen_condition`, `winner_KIND`). The same command again
@@ -70,7 +53,7 @@ def conditions(data: str, model: str, controlnet: str | None, output: Path, **op
 
     try:
         with FolderLock(output, "build", "give another --output"):
-            built = run(data, model, controlnet, output, options)
+            built = run(output, given)
     except (ValueError, OSError) as error:
         if "PREFOPT_DEBUG" in os.environ:
             raise
@@ -81,47 +64,29 @@ def conditions(data: str, model: str, controlnet: str | None, output: Path, **op
     click.echo(f"{built.path}: {built.kept} comparisons of conditions{left}{again}")
 
 
-def run(data: str, model: str, controlnet: str | None, output: Path, options: dict[str, Any]) -> Any:
+def run(output: Path, given: dict[str, Any]) -> Built:
     """Read the rows, then load detector and model, then draw."""
     from prefopt.modalities.control.building import Filter, build
     from prefopt.modalities.control.detectors import files_of, find
-    from prefopt.modalities.control.drawing import Artist, Drawing
-    from prefopt.modalities.control.models import families, load_control
     from prefopt.modalities.control.rows import conditions_of
-    from prefopt.modalities.image.models.pipelines import check_pipeline_source
-    from prefopt.modalities.models import folder_of
 
-    keep = Filter(options["min_agreement"], options["max_agreement"])
-    detector = find(options["detector"], device=device())
-    found = conditions_of(data, options["split"], options["limit"])
-    source = folder_of(model)
-    check_pipeline_source(source, families(controlnet))
-    loaded = load_control(source, controlnet=controlnet, seed=options["seed"], trainable=False)
-    loaded.to(device())
-    drawing = Drawing(
-        resolution=options["resolution"] or loaded.image_size,
-        crop=options["crop"],
-        num_inference_steps=options["num_inference_steps"],
-        guidance_scale=options["guidance_scale"],
-        seed=options["seed"],
-    )
+    keep = Filter(given["min_agreement"], given["max_agreement"])
+    detector = find(given["detector"], device=options.device())
+    found = conditions_of(given["data"], given["split"], given["limit"])
+    source = (given["model"], given["controlnet"])
+    options.check(*source)
     return build(
         found,
-        Artist(loaded, drawing),
+        options.artist(options.load(*source, given["seed"]), given),
         detector,
         output,
         keep=keep,
-        batch_size=options["batch_size"],
-        files=files_of(options["detector"]),
-        provenance={"data": data, "source": model, "controlnet": controlnet, "rows": found.report["rows"]},
-    )
-
-
-def device() -> str:
-    """Where models work here."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        batch_size=given["batch_size"],
+        files=files_of(given["detector"]),
+        provenance={
+            "data": given["data"], "source": source[0], "controlnet": source[1], "rows": found.rows,
+        },
+    )  # fmt: skip
 
 
 COMMANDS = (conditions,)

@@ -9,7 +9,7 @@ goes on where it stopped.
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
 from collections import Counter
@@ -23,18 +23,19 @@ import torch
 from torch import Tensor
 
 from prefopt.comparisons import UnusableItem
-from prefopt.files import write_whole
+from prefopt.files import write_lines, write_whole
 from prefopt.generation.journal import Journal
-from prefopt.modalities.control.detectors import Detector, Labels
-from prefopt.modalities.control.drawing import Artist, as_batch, as_levels
-from prefopt.modalities.control.rows import Conditioned, Conditions
+from prefopt.metrics.segmentation import IGNORED
+from prefopt.modalities.control.detectors import Detector, Labels, read
+from prefopt.modalities.control.drawing import Artist, as_batch
+from prefopt.modalities.control.rows import Conditioned, TrueConditions
 from prefopt.modalities.control.store import as_control
 from prefopt.modalities.image.pictures import ImageRef
+from prefopt.png import as_levels, as_png
 from prefopt.sources.progress import with_bar
-from prefopt.sources.report import Dropped
+from prefopt.sources.report import Dropped, write_dropped
 
 PICTURES = "pictures"
-IGNORED = 255  # a class id for pixels that belong to none
 ROUNDING = 1e-6
 
 
@@ -88,7 +89,7 @@ class Built:
 
 
 def build(
-    conditions: Conditions,
+    conditions: TrueConditions,
     artist: Artist,
     detector: Detector,
     folder: Path,
@@ -116,7 +117,7 @@ def build(
     """
     if any(one.image is None for one in conditions.found):
         raise ValueError(
-            f"{conditions.report['source']} has no images: a comparison of conditions needs the image that they belong to. "
+            f"{conditions.source} has no images: a comparison of conditions needs the image that they belong to. "
             "Add a column `image`"
         )
     header = {**artist.depends_on, "detector": detector.name, "detector_files": dict(files or {})}
@@ -142,7 +143,7 @@ def build(
         else:
             dropped.append(Dropped(one.row, one.id, *why))
     counts = Counter(drop.reason for drop in dropped)
-    write_lines(folder / "dropped.jsonl", [asdict(drop) for drop in dropped])
+    write_dropped(dropped, folder / "dropped.jsonl")
     told = {**provenance, **header, "kept": len(rows), "dropped": dict(counts), "filter": asdict(keep)}
     write_whole(folder / "build.json", json.dumps(told, indent=1, default=str) + "\n")
     if not rows:
@@ -212,15 +213,7 @@ def true_labels(
     """
     if detector.metric == "pose":
         return detector.detect(images_BCHW)
-    try:
-        return detector.read(controls_BCHW)
-    except ValueError:
-        for one, control_CHW in zip(rows, controls_BCHW, strict=True):
-            try:
-                detector.read(control_CHW[None])
-            except ValueError as error:
-                raise ValueError(f"the condition of row {one.id}: {error}") from error
-        raise
+    return read(detector, [f"row {one.id}" for one in rows], controls_BCHW)
 
 
 def without_ignored(true: Labels, found: Labels) -> Labels:
@@ -269,20 +262,4 @@ def key_of(one: Conditioned) -> str:
 
 def digest_of(text: str) -> str:
     """Eight hexadecimal digits."""
-    import hashlib
-
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
-
-
-def as_png(levels_HWC: np.ndarray[Any, Any]) -> bytes:
-    """A file of 8-bit pixels, without loss."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(levels_HWC)).save(file, format="PNG")
-    return file.getvalue()
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines, whole or not at all."""
-    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -5,7 +5,6 @@ Legend: B images, H W in pixels.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,12 +17,12 @@ from torch import Tensor
 
 from prefopt.modalities.control.models import LoadedControl
 from prefopt.modalities.control.rows import Conditioned
-from prefopt.modalities.control.store import as_control
 from prefopt.modalities.image.models.denoiser import Conditions
 from prefopt.modalities.image.models.pipelines import borrowed, text_identity, vae_identity
 from prefopt.modalities.image.models.tensors import encode_prompts, encode_unconditional, generate_images
 from prefopt.modalities.image.pictures import Crop
 from prefopt.models.identity import fingerprint, plain
+from prefopt.worlds import base
 
 
 @dataclass(frozen=True)
@@ -87,20 +86,12 @@ class Artist:
             "drawing": asdict(self.how),
         }
 
-    def controls(self, wanted: Sequence[Conditioned]) -> Tensor:
-        """(B, 3, H, W) control images in [0, 1], as the model is given them.
-
-        Raises:
-            UnusableItem: one cannot be decoded.
-        """
-        return as_batch([as_control(one.control, self.how.resolution, self.how.crop) for one in wanted])
-
     def draw(self, wanted: Sequence[Conditioned], controls_BCHW: Tensor, number: int = 0) -> Tensor:
         """(B, 3, H, W) images in [0, 1], float32 on the CPU.
 
         Args:
             wanted: prompts, and ids that name the noise.
-            controls_BCHW: of `controls`.
+            controls_BCHW: (B, 3, H, W) control images in [0, 1], as the model is given them.
             number: of the sample under each condition.
 
         Raises:
@@ -141,12 +132,6 @@ def as_batch(levels: Sequence[np.ndarray[Any, Any]]) -> Tensor:
     return torch.from_numpy(np.stack(levels)).float() / 255
 
 
-def as_levels(image_CHW: Tensor) -> np.ndarray[Any, Any]:
-    """(H, W, 3) 8-bit pixels of a picture in [0, 1]."""
-    return image_CHW.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-
-
 def seed_of(seed: int, name: str, number: int) -> int:
     """A seed for one sample, the same in every process."""
-    digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
-    return int.from_bytes(digest[:7])
+    return base.seed_of(f"{seed} {number} {name}")

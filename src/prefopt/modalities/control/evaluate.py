@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from prefopt.modalities.control import options
+
 
 @click.command("evaluate")
 @click.argument("model")
@@ -24,8 +26,7 @@ import click
 )
 @click.option(
     "--detector", required=True, metavar="NAME",
-    help="What reads conditions from images: canny, segmentation:DIR, depth:DIR, pose:DETECTOR:DIR, world:NAME, FILE.py:NAME. "
-    "Take another than trained with.",
+    help=f"{options.DETECTORS} Take another than trained with.",
 )  # fmt: skip
 @click.option(
     "--features",
@@ -39,28 +40,7 @@ import click
     "--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Of each condition."
 )
 @click.option("--limit", type=click.IntRange(min=2), help="Take only the first so many rows.")
-@click.option(
-    "--num_inference_steps",
-    "--num-inference-steps",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-)
-@click.option(
-    "--guidance_scale", "--guidance-scale", type=click.FloatRange(min=1), default=7.5, show_default=True
-)
-@click.option("--resolution", type=click.IntRange(min=8), help="[default: what the model was made for]")
-@click.option(
-    "--crop",
-    type=click.Choice(["center", "none"]),
-    default="center",
-    show_default=True,
-    help="As in training.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 2), default=0, show_default=True, help="Of the samples."
-)
-@click.option("--batch_size", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True)
+@options.of_drawing
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("runs/evaluation"), show_default=True,
     help="Folder for evaluation.json and the samples.",
@@ -93,67 +73,50 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     """Data and names first, then one model after the other."""
     from prefopt.files import write_whole
     from prefopt.modalities.control import judging
-    from prefopt.modalities.control.build import device
     from prefopt.modalities.control.detectors import find
-    from prefopt.modalities.control.drawing import Artist, Drawing
+    from prefopt.modalities.control.drawing import Artist
     from prefopt.modalities.control.features import get_features
-    from prefopt.modalities.control.models import families, load_control
     from prefopt.modalities.control.rows import conditions_of
-    from prefopt.modalities.image.models.pipelines import check_pipeline_source
     from prefopt.modalities.image.scorers import get_scorer
-    from prefopt.modalities.models import folder_of
 
-    place = device()
+    place = options.device()
     detector = find(given["detector"], device=place)
     match = None if given["scorer"] is None else get_scorer(given["scorer"], device=place)
     found = conditions_of(given["data"], given["split"], given["limit"])
-    wanted = {"model": (given["model"], given["controlnet"])}
+    sources = {"model": (given["model"], given["controlnet"])}
     if given["baseline"] is not None:
-        wanted["baseline"] = (given["baseline"], None)
-    for source, beside in wanted.values():
-        check_pipeline_source(folder_of(source), families(beside))
+        sources["baseline"] = (given["baseline"], None)
+    for source in sources.values():
+        options.check(*source)
     measures = judging.Measures(
         features=None if given["features"] is None else get_features(given["features"], place),
-        feature_name=given["features"],
         match=None if match is None else match.score,
-        match_name=given["scorer"],
     )
+    artist = options.artist(options.load(*sources["model"], given["seed"]), given)
+    data = judging.usable(found.found, artist.how, found.dropped)
+    if measures.features is not None and len(data.images) < 2:
+        raise ValueError(
+            f"--features measures the distance to real images, and {given['data']} has {len(data.images)}: add a column "
+            "`image`, with two rows at least, or leave --features out"
+        )
+    true = judging.true_of(detector, data)
+    oracle = None
+    if data.images:
+        oracle = judging.judged(data, true, [data.images], detector, replace(measures, features=None))
     sides: dict[str, dict[str, Any]] = {}
-    data = oracle = None
-    drawing: Drawing | None = None
-    for side, (source, beside) in wanted.items():
-        loaded = load_control(folder_of(source), controlnet=beside, seed=given["seed"], trainable=False)
-        loaded.to(place)
-        if drawing is None:
-            drawing = Drawing(
-                resolution=given["resolution"] or loaded.image_size,
-                crop=given["crop"],
-                num_inference_steps=given["num_inference_steps"],
-                guidance_scale=given["guidance_scale"],
-                seed=given["seed"],
-            )
-            data = judging.usable(found.found, drawing, found.dropped)
-            if measures.features is not None and len(data.images) < 2:
-                raise ValueError(
-                    f"--features measures the distance to real images, and {given['data']} has {len(data.images)}: add a column "
-                    "`image`, with two rows at least, or leave --features out"
-                )
-            true = judging.true_of(detector, data)
-            if data.images:
-                oracle = judging.judged(data, true, [data.images], detector, replace(measures, features=None))
-        assert data is not None
+    for side, source in sources.items():
+        if side != "model":  # one model in memory at a time, and all at the resolution of the first
+            artist = Artist(options.load(*source, given["seed"]), artist.how)
         folder = given["output"] / "samples" / side
         groups = [
-            judging.samples(Artist(loaded, drawing), data, folder, number, given["batch_size"])
+            judging.samples(artist, data, folder, number, given["batch_size"])
             for number in range(given["samples"])
         ]
         sides[side] = judging.judged(data, true, groups, detector, measures)
-    assert data is not None
-    assert drawing is not None
     told = {
         "settings": {
             **{k: str(v) if isinstance(v, Path) else v for k, v in given.items()},
-            **asdict(drawing),
+            **asdict(artist.how),
         },
         "n": len(data.wanted),
         "dropped": [asdict(drop) for drop in data.dropped],

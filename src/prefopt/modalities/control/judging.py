@@ -23,11 +23,12 @@ from prefopt.files import write_whole
 from prefopt.generation.journal import Journal
 from prefopt.metrics.control import error_rate_reduction
 from prefopt.metrics.frechet import frechet_distance
-from prefopt.modalities.control.building import as_png, key_of, true_labels, without_ignored
+from prefopt.modalities.control.building import key_of, true_labels, without_ignored
 from prefopt.modalities.control.detectors import HEADLINE, Detector, Labels, fidelity
-from prefopt.modalities.control.drawing import Artist, as_batch, as_levels
+from prefopt.modalities.control.drawing import Artist, as_batch
 from prefopt.modalities.control.rows import Conditioned
 from prefopt.modalities.control.store import as_control
+from prefopt.png import as_levels, as_png
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import Dropped
 
@@ -41,15 +42,11 @@ class Measures:
 
     Attributes:
         features: of images, for the Frechet distance to the real ones; None for none.
-        feature_name: of them, for the record.
         match: (prompts, images) -> scores of text and image, such as CLIP's; None for none.
-        match_name: of it.
     """
 
     features: Features | None = None
-    feature_name: str | None = None
     match: Callable[[Sequence[str], Tensor], Tensor] | None = None
-    match_name: str | None = None
 
 
 @dataclass(frozen=True)

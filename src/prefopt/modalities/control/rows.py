@@ -294,24 +294,17 @@ class Conditioned(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """True conditions, and the rows that gave none."""
+class TrueConditions:
+    """True conditions of a data set, and the rows that gave none."""
 
+    source: str
+    rows: int
+    """Of the data set."""
     found: list[Conditioned]
     dropped: list[Dropped]
-    report: dict[str, Any]
-    columns: dict[str, str]
-    """What the columns of prompt, condition and image are called."""
 
 
-def load_conditions(
-    source: str | Path | list[dict[str, Any]] | Any,
-    *,
-    split: str = "train",
-    config_name: str | None = None,
-    columns_as: ColumnsAs = AS_THEY_ARE,
-    thorough: bool = False,
-) -> Conditions:
+def load_conditions(source: str | Path | list[dict[str, Any]] | Any, split: str = "train") -> TrueConditions:
     """Read prompts and their true conditions, of rows that may hold more (images, losing conditions).
 
     Args:
@@ -319,15 +312,12 @@ def load_conditions(
             or `winner_KIND`; an `image` is the real one. Of two conditions the true one is that which `label` or votes favour;
             single images must not be labelled as not good.
         split: split to take.
-        config_name: configuration of a hub data set.
-        columns_as: columns to leave out or to call otherwise.
-        thorough: decode every picture to find damage in the middle of a file.
 
     Raises:
         OSError: the source cannot be found or read.
         ValueError: it is corrupt, needed columns are missing, or no row can be used.
     """
-    rows = columns_as.apply(load_rows(source, split, config_name))
+    rows = load_rows(source, split)
     sides = sides_of(rows.columns)
     names = {
         "prompt": next((n for n in PROMPT if n in rows.columns), None),
@@ -359,8 +349,8 @@ def load_conditions(
                 "image" in there and row.get("label") is not None and not cells.as_flag(row["label"], "label")
             ):
                 raise UnusableItem("not labelled good: its condition is not a true one", "not_good")
-            control = check_plain(pictures(number, row, column, thorough))
-            image = pictures(number, row, there["image"], thorough) if "image" in there else None
+            control = check_plain(pictures(number, row, column, False))
+            image = pictures(number, row, there["image"], False) if "image" in there else None
             if image is not None:
                 check_shapes(Form("conditions", there["prompt"], (there["image"], column)), (image, control))
             found.append(Conditioned(number, name, prompt, control, image))
@@ -368,11 +358,10 @@ def load_conditions(
             dropped.append(Dropped(number, name, error.reason, str(error)))
     if not found:
         raise ValueError(nothing_usable(rows.source, rows.place, dropped))
-    report = {"source": rows.source, "rows": len(rows), "examples": len(found)}
-    return Conditions(found, dropped, report, there)
+    return TrueConditions(rows.source, len(rows), found, dropped)
 
 
-def conditions_of(source: str, split: str | None, limit: int | None = None) -> Conditions:
+def conditions_of(source: str, split: str | None, limit: int | None = None) -> TrueConditions:
     """`load_conditions` of a data set, or of a world: any split of it but "train" is "test".
 
     Args:
@@ -382,7 +371,7 @@ def conditions_of(source: str, split: str | None, limit: int | None = None) -> C
     """
     world = world_of(source)
     if world is None:
-        found = load_conditions(source, split=split or evaluation_split(source))
+        found = load_conditions(source, split or evaluation_split(source))
     else:
         part: Literal["train", "test"] = "train" if split == "train" else "test"
         n = min(limit or math.inf, world_prompts(source, part))

@@ -11,7 +11,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.process import Process
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.control.consistency import Consistency
-from prefopt.modalities.control.detectors import Detector, find, require_loss
+from prefopt.modalities.control.detectors import Detector, find, read, require_loss
 from prefopt.modalities.control.first import first_comparison
 from prefopt.modalities.control.likelihood import ControlLikelihood, EncodedControl
 from prefopt.modalities.control.models import (
@@ -88,7 +88,9 @@ def set_up(context: Context) -> Setup:
         noise_epochs=config.noise_epochs,
         own_draws="logp_own" in needs,
         condition_dropout=config.condition_dropout,
-        consistency=consistency(config, loaded, detector) if "consistency" in needs else None,
+        consistency=None
+        if "consistency" not in needs or detector is None
+        else Consistency.of(loaded, require_loss(detector), config.consistency_timestep),
     )
     data = encode_data(context, split, report, dropped, store, likelihood)
     # rows that objectives leave out may be sampled for, and their pictures were not looked at to the end
@@ -170,21 +172,8 @@ def online_feed(
     context: Context, data: PreparedData, likelihood: ControlLikelihood, author: Author
 ) -> Callable[[Reference], Feed]:
     """The data's examples, their losing conditions made for every step."""
-    config = context.config
-
-    def feed(_: Reference) -> Feed:
-        schedule = Schedule(
-            n_examples=len(data.train),
-            per_device=config.per_device_train_batch_size,
-            accumulation=config.gradient_accumulation_steps,
-            processes=context.accelerator.num_processes,
-            epochs=config.num_train_epochs,
-            max_steps=config.max_steps,
-            seed=config.seed,
-        )
-        return OnlineConditions(data.train, schedule, likelihood, author)
-
-    return feed
+    schedule = Schedule.of(context.config, len(data.train), context.accelerator.num_processes)
+    return lambda reference: OnlineConditions(data.train, schedule, likelihood, author)
 
 
 def encode_data(
@@ -259,12 +248,6 @@ def find_detector(context: Context) -> Detector | None:
     return None
 
 
-def consistency(config: TrainConfig, loaded: LoadedControl, detector: Detector | None) -> Consistency:
-    """The reward of consistency of a run whose objective needs it."""
-    assert detector is not None  # `find_detector` looked
-    return Consistency.of(loaded, require_loss(detector), config.consistency_timestep)
-
-
 def check_readable(detector: Detector, store: CachedControls, keys: Mapping[str, str]) -> None:
     """Raise ValueError, naming the row, for a true condition that the detector cannot read: a mask with a class it lacks.
 
@@ -278,15 +261,4 @@ def check_readable(detector: Detector, store: CachedControls, keys: Mapping[str,
     names = list(keys)
     for start in range(0, len(names), READ_AT_ONCE):
         some = names[start : start + READ_AT_ONCE]
-        controls = store.controls([keys[name] for name in some])
-        try:
-            detector.read(controls)
-        except ValueError:
-            for name, control_CHW in zip(some, controls, strict=True):
-                try:
-                    detector.read(control_CHW[None])
-                except ValueError as error:
-                    raise ValueError(
-                        f"the condition of {name} cannot be read by {detector.name}: {error}"
-                    ) from error
-            raise
+        read(detector, some, store.controls([keys[name] for name in some]))

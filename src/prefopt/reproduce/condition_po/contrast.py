@@ -12,8 +12,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from prefopt.modalities.control.contrast import Contrast, contrasts, deltas
 from prefopt.reproduce import plots
+from prefopt.reproduce.condition_po.deltas import Contrast, contrasts, deltas
 from prefopt.reproduce.condition_po.world import Kind, Run, Size, rows_of
 from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, everywhere
 from prefopt.reproduce.paired import mean

@@ -47,7 +47,7 @@ from prefopt.worlds.base import (
     check_split,
     seed_of,
 )
-from prefopt.worlds.diffusion import sample_images
+from prefopt.worlds.diffusion import kept_images, sample_images
 from prefopt.worlds.picture import annotator
 from prefopt.worlds.picture.task import (
     ATTRIBUTES,
@@ -206,24 +206,18 @@ class PictureWorld:
         """
         prompts = self.prompts(n, split)
 
-        def build(folder: Path) -> None:
-            from safetensors.torch import save_file
-
+        def make() -> Tensor:
             from prefopt.worlds.picture import model as picture_model
 
-            images = sample_images(
+            return sample_images(
                 picture_model.load(self.model_dir(progress)),
                 [prompt for prompt in prompts for _ in range(per_prompt)],
                 seed=seed_of(f"samples {split} {self.seed}"),
                 progress=progress,
             )
-            save_file({"images": images.mul(255).round().byte()}, folder / "images.safetensors")
 
-        from safetensors.torch import load_file
-
-        place = built_once(self._place("samples", n=n, per_prompt=per_prompt, split=split), build)
-        images = load_file(place / "images.safetensors")["images"].float() / 255
-        return images.unflatten(0, (n, per_prompt))
+        place = self._place("samples", n=n, per_prompt=per_prompt, split=split)
+        return kept_images(place, make).unflatten(0, (n, per_prompt))
 
     def expected_rewards(
         self,

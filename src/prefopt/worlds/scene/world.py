@@ -40,7 +40,7 @@ from prefopt.worlds.base import (
     flipped,
     seed_of,
 )
-from prefopt.worlds.diffusion import sample_images
+from prefopt.worlds.diffusion import kept_images, sample_images
 from prefopt.worlds.pixels import as_batch
 from prefopt.worlds.scene import measures, rows
 from prefopt.worlds.scene.detector import Kind, SceneDetector
@@ -206,12 +206,11 @@ class SceneWorld:
 
         10 DDIM steps, eta 0, no guidance; 8 bits a channel, as in a file.
         """
-        from safetensors.torch import load_file, save_file
 
-        def build(folder: Path) -> None:
+        def make() -> Tensor:
             from prefopt.worlds.scene import model as scene_model
 
-            images = sample_images(
+            return sample_images(
                 scene_model.load(self.model_dir(progress)),
                 [prompt for prompt in self.prompts(n, split) for _ in range(per_condition)],
                 seed=seed_of(f"scene samples {split} {self.seed}"),
@@ -219,11 +218,9 @@ class SceneWorld:
                 progress=progress,
                 **SAMPLING,
             )
-            save_file({"images": images.mul(255).round().byte()}, folder / "images.safetensors")
 
         place = self._place("samples", n=n, per_condition=per_condition, split=split)
-        images = load_file(built_once(place, build) / "images.safetensors")["images"].float() / 255
-        return images.unflatten(0, (n, per_condition))
+        return kept_images(place, make).unflatten(0, (n, per_condition))
 
     def fidelity(
         self,

@@ -22,6 +22,7 @@ from prefopt.modalities.control.detectors.base import (
     Metric,
     Poses,
     check_detector,
+    read,
     require_loss,
 )
 from prefopt.modalities.control.detectors.fidelity import HEADLINE, fidelity
@@ -37,6 +38,7 @@ __all__ = [
     "fidelity",
     "files_of",
     "find",
+    "read",
     "require_loss",
 ]
 

@@ -5,7 +5,7 @@ Legend: B images, C = 3, H W in pixels, N people.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, Protocol, SupportsIndex, TypeAlias, get_args, overload
 
 from torch import Tensor
@@ -78,6 +78,30 @@ class DifferentiableDetector(Detector, Protocol):
     def loss(self, images_BCHW: Tensor, labels: Labels) -> Tensor:
         """(B,) how far each image is from its label, in single precision."""
         ...
+
+
+def read(detector: Detector, names: Sequence[str], conditions_BCHW: Tensor) -> Labels:
+    """The labels that control images show, as `Detector.read`.
+
+    Args:
+        detector: not of poses.
+        names: of the control images, for messages.
+        conditions_BCHW: (B, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: one that the detector cannot read, such as a mask with a class it lacks; says which.
+    """
+    try:
+        return detector.read(conditions_BCHW)
+    except ValueError:
+        for name, condition_CHW in zip(names, conditions_BCHW, strict=True):
+            try:
+                detector.read(condition_CHW[None])
+            except ValueError as error:
+                raise ValueError(
+                    f"the condition of {name} cannot be read by {detector.name}: {error}"
+                ) from error
+        raise
 
 
 def require_loss(detector: Detector) -> DifferentiableDetector:

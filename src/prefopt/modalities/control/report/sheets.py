@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from prefopt.modalities.control.report.departures import COLOURS, Kind, departures
-from prefopt.modalities.image.report.sections import SHOWN_ROWS
+from prefopt.modalities.image.report.sections import SHOWN_ROWS, sampled_by
 from prefopt.modalities.image.report.sheets import SIDE, Cell, sheet_of
 from prefopt.report.changes import score_changes
 from prefopt.report.format import finite
@@ -62,7 +62,6 @@ def samples(run: Run) -> Markup:
     sheet = sheet_of(run, cell, empty)
     if not sheet.rows:
         return Markup("")
-    settings = run.of("samples", "settings")
     cells = [one for row in sheet.rows for one in row.cells]
     return render(
         "sheet",
@@ -70,7 +69,7 @@ def samples(run: Run) -> Markup:
         sheet=sheet,
         shown=SHOWN_ROWS,
         changes=score_changes([row.ends for row in sheet.rows]),
-        settings={k: v for k, v in settings.items() if k != "seeds"} if isinstance(settings, Mapping) else {},
+        settings=sampled_by(run),
         scored="agreement"
         if any(one.read is not None and one.score is not None for one in cells)
         else "reward",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from markupsafe import Markup
 
@@ -25,18 +26,20 @@ def samples(run: Run) -> Markup:
     sheet = sample_sheet(run)
     if not sheet.rows:
         return Markup("")
-    settings = run.of("samples", "settings")
-    shown = (
-        {k: v for k, v in settings.items() if k not in ("seeds",)} if isinstance(settings, Mapping) else {}
-    )
     return render(
         "sheet",
         __package__,
         sheet=sheet,
         shown=SHOWN_ROWS,
         changes=score_changes([row.ends for row in sheet.rows]),
-        settings=shown,
+        settings=sampled_by(run),
     )
+
+
+def sampled_by(run: Run) -> dict[str, Any]:
+    """Settings of the samples that a reader is told, by name."""
+    settings = run.of("samples", "settings")
+    return {k: v for k, v in settings.items() if k != "seeds"} if isinstance(settings, Mapping) else {}
 
 
 def first_pair(run: Run) -> Section:

@@ -10,6 +10,7 @@ Legend: E comparisons, T timesteps, N items.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -52,8 +53,6 @@ def deltas(
         draws: of noise, each comparison.
         batch_size: comparisons at a time.
     """
-    from dataclasses import replace
-
     likelihood = replace(likelihood, weight="constant")
     device = next(model.parameters()).device
     found: list[Tensor] = []
