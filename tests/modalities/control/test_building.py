@@ -131,7 +131,27 @@ def test_the_filter_leaves_rows_out_and_says_so(built, data, model):
     assert "no row is left of 6" in done.output
     dropped = [json.loads(line) for line in (built / "dropped.jsonl").read_text().splitlines()]
     assert {drop["reason"] for drop in dropped} == {"agrees"}
+    assert not (built / "rows.jsonl").exists()  # those of another filter would pass for these
     assert build(data, model, built).exit_code == 0
+
+
+def test_samples_follow_the_seed_and_the_crop(model, tmp_path):
+    rows = edge_rows(tmp_path)
+    for path in tmp_path.glob("0-*.png"):  # twice as wide, the picture in its left half
+        wide = Image.new("RGB", (64, 32))
+        wide.paste(Image.open(path), (0, 0))
+        wide.save(path)
+
+    def made(name: str, *options: str) -> list[bytes]:
+        assert build(rows, model, tmp_path / name, "--limit", "1", *options).exit_code == 0
+        (row,) = rows_of(tmp_path / name)
+        return [(tmp_path / name / row[c]).read_bytes() for c in ("chosen_condition", "rejected_condition")]
+
+    plain = made("plain")
+    seed = made("seed", "--seed", "5")
+    assert seed[0] == plain[0]
+    assert seed[1] != plain[1]
+    assert made("stretched", "--crop", "none")[0] != plain[0]
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,17 @@ def test_what_is_measured_is_measured_on_the_samples_that_are_there(evaluated, d
     )
 
 
+def test_the_baseline_draws_its_own_samples_from_the_noise_of_the_model(evaluated, models, data, tmp_path):
+    output, _ = evaluated
+    assert evaluate(models[1], data, tmp_path / "alone").exit_code == 0
+    alone = {
+        path.name: path.read_bytes() for path in (tmp_path / "alone" / "samples" / "model").glob("*-0.png")
+    }
+    assert len(alone) == 6
+    beside = {path.name: path.read_bytes() for path in (output / "samples" / "baseline").glob("*-0.png")}
+    assert beside == alone
+
+
 def test_real_images_are_the_oracle(evaluated):
     _, told = evaluated
     assert told["oracle"]["edge_f1"] == 1

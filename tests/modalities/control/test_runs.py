@@ -245,5 +245,6 @@ def test_single_images_that_are_not_good_are_left_out(model, own_cache, tmp_path
     result = train("sft", model, rows, tmp_path / "run", max_steps=1)
     (dropped,) = map(json.loads, (result.output_dir / "dropped.jsonl").read_text().splitlines())
     assert (dropped["row"], dropped["reason"]) == (1, "not_good")
+    assert record(result.output_dir, "manifest")["data"]["examples"] == 5
     with pytest.raises(ConfigError, match=r"dpo compares pairs.*sft for good ones"):
         train("dpo", model, rows, tmp_path / "pairs")
