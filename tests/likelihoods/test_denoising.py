@@ -25,8 +25,8 @@ from prefopt.likelihoods.process import Process
 from prefopt.modalities.image import store as image_store
 from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import LoadedPipeline, load_pipeline
-from prefopt.modalities.image.pictures import ImageRef, as_ref, decode, to_pixels
 from prefopt.modalities.image.store import CachedImages
+from prefopt.sources.pictures import ImageRef, as_ref, decode, to_pixels
 
 PROMPTS = ("a red cube", "two cats on a mat")
 PIPELINES: dict[str, Callable[[Path], Path]] = {

@@ -16,10 +16,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from prefopt.modalities.image.pictures import ImageRef, problem
 from prefopt.modalities.image.rows import load_image_comparisons, load_prompts
 from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.files import load_rows
+from prefopt.sources.pictures import ImageRef, problem
 from prefopt.sources.prompts import load_text_prompts
 from prefopt.sources.report import write_dropped, write_report
 

@@ -20,7 +20,7 @@ from prefopt.modalities.control.models import denoise_controlled, is_control_pip
 from prefopt.modalities.control.rows import load_control_comparisons
 from prefopt.modalities.control.setup import encoded
 from prefopt.modalities.control.store import CachedControls, as_control
-from prefopt.modalities.image.pictures import ImageRef
+from prefopt.sources.pictures import ImageRef
 
 IMAGE, TRUE, WRONG = (png(picture(n)) for n in range(3))
 CONDITIONS = {"prompt": "a cat", "image": IMAGE, "chosen_condition": TRUE, "rejected_condition": WRONG}

@@ -14,11 +14,11 @@ from PIL import Image
 
 from modalities.image.picture_files import CAT, COW, DOG, PAIR, PICK, SINGLE, save, write
 from prefopt.comparisons import LOSE, TIE, WIN, Comparison, Encoded, Outcome, collate
-from prefopt.modalities.image.pictures import decode
 from prefopt.modalities.image.rows import load_image_comparisons, looks_like_images
 from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.collecting import Comparisons
 from prefopt.sources.files import load_rows
+from prefopt.sources.pictures import decode
 from prefopt.sources.report import Dropped
 from prefopt.sources.ties import apply_ties_policy
 from prefopt.sources.unpaired import unpair

@@ -30,8 +30,8 @@ from prefopt.modalities.control.detectors import Detector, Labels, read
 from prefopt.modalities.control.drawing import Artist, as_batch
 from prefopt.modalities.control.rows import Conditioned, TrueConditions
 from prefopt.modalities.control.store import as_control
-from prefopt.modalities.image.pictures import ImageRef
 from prefopt.png import as_levels, as_png
+from prefopt.sources.pictures import ImageRef
 from prefopt.sources.progress import with_bar
 from prefopt.sources.report import Dropped, write_dropped
 

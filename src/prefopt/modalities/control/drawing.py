@@ -20,8 +20,8 @@ from prefopt.modalities.control.rows import Conditioned
 from prefopt.modalities.image.models.denoiser import Conditions
 from prefopt.modalities.image.models.pipelines import borrowed, text_identity, vae_identity
 from prefopt.modalities.image.models.tensors import encode_prompts, encode_unconditional, generate_images
-from prefopt.modalities.image.pictures import Crop
 from prefopt.models.identity import fingerprint, plain
+from prefopt.sources.pictures import Crop
 from prefopt.worlds import base
 
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from prefopt.comparisons import LOSE, WIN, Item, Outcome, UnusableItem
 from prefopt.modalities.image.data_report import describe_images
-from prefopt.modalities.image.pictures import ImageRef, decode
 from prefopt.modalities.image.rows import (
     CHOSEN,
     COLUMNS,
@@ -45,6 +44,7 @@ from prefopt.sources.collecting import (
 )
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, evaluation_split, load_rows
+from prefopt.sources.pictures import ImageRef, decode
 from prefopt.sources.report import Dropped
 from prefopt.worlds import world_modality, world_of, world_prompts
 

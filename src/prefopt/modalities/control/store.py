@@ -14,9 +14,9 @@ from torch import Tensor
 
 from prefopt.comparisons import UnusableItem
 from prefopt.modalities.image.models.pipelines import LoadedPipeline
-from prefopt.modalities.image.pictures import Crop, ImageRef, decode, geometry
 from prefopt.modalities.image.store import CachedImages
 from prefopt.shards import ShardCache
+from prefopt.sources.pictures import Crop, ImageRef, decode, geometry
 
 BATCH = 64
 SHARD_ITEMS = 64  # about 50 MB at 512 pixels

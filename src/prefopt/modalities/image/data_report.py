@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from prefopt.comparisons import TIE, Example
-from prefopt.modalities.image.pictures import ImageRef
 from prefopt.sources.hints import ENOUGH, assemble
+from prefopt.sources.pictures import ImageRef
 from prefopt.sources.report import DataReport, Dropped, Hint, Measures, Origin, summary
 
 SIZES_LISTED = 8

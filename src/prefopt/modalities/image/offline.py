@@ -25,7 +25,6 @@ from prefopt.modalities.image.models.pipelines import (
     load_pipeline,
 )
 from prefopt.modalities.image.models.saving import write_trained
-from prefopt.modalities.image.pictures import ImageRef, decode, geometry, to_pixels
 from prefopt.modalities.image.probe import with_probe
 from prefopt.modalities.image.rows import load_image_comparisons
 from prefopt.modalities.image.samples import ImageSamples, Scorer
@@ -35,6 +34,7 @@ from prefopt.modalities.probes import SampleProbe, Samples
 from prefopt.modalities.splits import PreparedData, Split, digest, has_ties, merge_dropped, read
 from prefopt.sources.collecting import Comparisons
 from prefopt.sources.hints import recount
+from prefopt.sources.pictures import ImageRef, decode, geometry, to_pixels
 from prefopt.sources.report import Dropped, count_reasons
 from prefopt.worlds import world_of
 

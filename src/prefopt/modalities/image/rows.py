@@ -18,7 +18,6 @@ from typing import Any, Literal, NamedTuple, overload
 
 from prefopt.comparisons import LOSE, TIE, WIN, Item, Outcome, UnusableItem
 from prefopt.modalities.image.data_report import describe_images
-from prefopt.modalities.image.pictures import Cell, ImageRef, as_ref, problem
 from prefopt.sources import cells
 from prefopt.sources.collecting import (
     Comparisons,
@@ -33,6 +32,7 @@ from prefopt.sources.collecting import (
 )
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, load_rows
+from prefopt.sources.pictures import Cell, ImageRef, as_ref, problem
 from prefopt.sources.report import Dropped
 
 Kind = Literal["pick_a_pic", "pair", "single"]

@@ -21,8 +21,8 @@ from prefopt.comparisons import UnusableItem
 from prefopt.modalities.image.models.denoiser import Conditions
 from prefopt.modalities.image.models.pipelines import LoadedPipeline, borrowed, text_identity, vae_identity
 from prefopt.modalities.image.models.tensors import encode_images, encode_prompts, encode_unconditional
-from prefopt.modalities.image.pictures import Crop, ImageRef, decode, problem, to_pixels
 from prefopt.shards import ShardCache
+from prefopt.sources.pictures import Crop, ImageRef, decode, problem, to_pixels
 
 T = TypeVar("T")
 

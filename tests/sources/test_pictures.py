@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from prefopt.comparisons import UnusableItem
-from prefopt.modalities.image.pictures import MAX_PIXELS, Cell, ImageRef, as_ref, decode, problem, to_pixels
+from prefopt.sources.pictures import MAX_PIXELS, Cell, ImageRef, as_ref, decode, problem, to_pixels
 
 
 def noise(width: int = 24, height: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
