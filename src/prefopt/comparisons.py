@@ -8,7 +8,7 @@ many edges touch it.
     K ranked candidates  K items, many edges
     unpaired row         1 item, 1 edge whose other end is None: the baseline outside the batch
     image pair           2 items, 1 edge        condition {"prompt"}             sample: image
-    two images, crossed  5 items, 3 edges       condition {"prompt", "images"}   (m,w)(m,l)(m,c)(m',c)(m',w)
+    two images, crossed  5 items, 1 edge        condition {"prompt", "images"}   (m,w)(m,l); branches (m,c)(m',c)(m',w)
     control images       2 items, 1 edge        two conditions, the same sample
 
 Nothing here knows a modality: conditions and samples are whatever the likelihood in use can encode.
@@ -63,6 +63,8 @@ class Comparison:
         outcome: vote shares.
         weight: factor on this comparison's loss, > 0.
         columns: further numbers that ride along by name to the objective.
+        branches: further items that the objective reads with this comparison, by the names that it gives them
+            (`Objective.branches`); indices of the example's items, and behind these of an encoded example's `aside`.
     """
 
     first: int
@@ -70,6 +72,7 @@ class Comparison:
     outcome: Outcome = WIN
     weight: float = 1.0
     columns: Mapping[str, float] = field(default_factory=dict)
+    branches: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ class Encoded(Generic[EncodedT]):
     items: tuple[EncodedT, ...]
     comparisons: tuple[Comparison, ...]
     aside: tuple[EncodedT, ...] = ()
-    """Items scored without gradient for the objective's statistics, one a comparison (KTO's mismatched pairs)."""
+    """Items scored without gradient, which comparisons name as branches (KTO's mismatched pairs)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,8 @@ class Edges:
     """(E,) float32."""
     columns: dict[str, Tensor]
     """(E,) float32 each; NaN where an edge has no such column is not allowed: all edges carry the same names."""
+    branches: dict[str, Tensor]
+    """(E,) int64 each: an item by the name that the objective gives it; those beyond the items are `aside`."""
     all_wins: bool
     """Known on the host at collation, so that the loop can skip outcome terms without a device read."""
     singles: bool = False
@@ -154,6 +159,7 @@ class Edges:
             outcome_E3=self.outcome_E3.to(device, non_blocking=True),
             weight_E=self.weight_E.to(device, non_blocking=True),
             columns={name: t.to(device, non_blocking=True) for name, t in self.columns.items()},
+            branches={name: t.to(device, non_blocking=True) for name, t in self.branches.items()},
             all_wins=self.all_wins,
             singles=self.singles,
         )
@@ -171,18 +177,25 @@ class Batch(Generic[EncodedT]):
     ids: list[str]
     example_of_item: list[int]
     aside: list[EncodedT]
-    """One item a comparison, or none at all; see `Encoded.aside`."""
+    """See `Encoded.aside`."""
 
 
 def collate(examples: Iterable[Encoded[EncodedT]]) -> Batch[EncodedT]:
-    """Concatenate examples into one batch, renumbering their edges."""
+    """Concatenate examples into one batch, renumbering their edges and branches."""
+    examples = list(examples)
+    total = sum(len(example.items) for example in examples)
     items: list[EncodedT] = []
     ids: list[str] = []
     example_of_item: list[int] = []
     aside: list[EncodedT] = []
     edges: list[tuple[int, int, Comparison]] = []
+    branches: list[dict[str, int]] = []
     for example in examples:
-        start = len(items)
+        start, beside = len(items), total + len(aside) - len(example.items)
+        branches += [
+            {name: k + (start if k < len(example.items) else beside) for name, k in e.branches.items()}
+            for e in example.comparisons
+        ]
         example_of_item += [len(ids)] * len(example.items)
         ids.append(example.id)
         items += example.items
@@ -192,12 +205,8 @@ def collate(examples: Iterable[Encoded[EncodedT]]) -> Batch[EncodedT]:
         ]
     if not edges:
         raise ValueError("a batch needs at least one comparison; every example given had none")
-    names = sorted({name for *_, e in edges for name in e.columns})
-    for *_, e in edges:
-        if missing := [name for name in names if name not in e.columns]:
-            raise ValueError(
-                f"column(s) {', '.join(missing)} are on some comparisons of the batch but not on all"
-            )
+    names = on_all("column", [e.columns for *_, e in edges])
+    roles = on_all("branch", branches)
     return Batch(
         items=items,
         edges=Edges(
@@ -206,6 +215,7 @@ def collate(examples: Iterable[Encoded[EncodedT]]) -> Batch[EncodedT]:
             outcome_E3=torch.tensor([e.outcome for *_, e in edges], dtype=torch.float32),
             weight_E=torch.tensor([e.weight for *_, e in edges], dtype=torch.float32),
             columns={name: torch.tensor([float(e.columns[name]) for *_, e in edges]) for name in names},
+            branches={name: torch.tensor([of_edge[name] for of_edge in branches]) for name in roles},
             all_wins=all(e.outcome == WIN for *_, e in edges),
             singles=all(e.second is None for *_, e in edges),
         ),
@@ -213,6 +223,21 @@ def collate(examples: Iterable[Encoded[EncodedT]]) -> Batch[EncodedT]:
         example_of_item=example_of_item,
         aside=aside,
     )
+
+
+def on_all(what: str, given: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names that every comparison of a batch carries.
+
+    Raises:
+        ValueError: some carry a name that others lack.
+    """
+    names = sorted({name for one in given for name in one})
+    for one in given:
+        if missing := [name for name in names if name not in one]:
+            raise ValueError(
+                f"{what}(s) {', '.join(missing)} are on some comparisons of the batch but not on all"
+            )
+    return names
 
 
 class UnusableItem(ValueError):

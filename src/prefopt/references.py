@@ -13,7 +13,7 @@ policy is sharded.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,14 +153,14 @@ class Reference:
             )
 
     @torch.no_grad()
-    def _score(self, model: nn.Module, plan: Any) -> ItemScores:
+    def _score(self, model: nn.Module, plan: Any, extras: Collection[str] = ()) -> ItemScores:
         autocast = (
             torch.autocast(self.device.type, dtype=torch.bfloat16)
             if self.precision == "bf16"
             else contextlib.nullcontext()
         )
         with autocast:
-            return self.likelihood.score(model, plan)
+            return self.likelihood.score(model, plan, extras)
 
     def scores(self, items: Sequence[Any], plan: Any) -> Tensor | None:
         """(N, L) scores by part on the device, zero after each item's end; None without a reference.
@@ -182,6 +182,27 @@ class Reference:
         for n, values in enumerate(found):
             logp_NL[n, : len(values)] = torch.from_numpy(values.copy())
         return logp_NL.to(self.device, non_blocking=True)
+
+    def distribution(self, items: Sequence[Any], plan: Any) -> Tensor:
+        """(K, V) log-probabilities of all tokens at the plan's scored places, for divergences; nothing is cached.
+
+        Raises:
+            ValueError: the reference is not at hand, or sees other conditions.
+        """
+        if self.kind not in ("live", "adapter_off"):
+            raise ValueError(
+                f"a divergence from the reference needs its whole distribution at every token, which reference={self.kind} "
+                "does not give: set reference=live, or adapter_off with adapters"
+            )
+        if any(self.likelihood.seen_by_reference(item) is not item for item in items):
+            raise ValueError(
+                "a divergence from the reference needs both models under one condition, but these items have another for "
+                "the reference"
+            )
+        with self.model() as model, torch.no_grad():
+            found = self._score(model, plan, {"distribution"}).distribution_KV
+        assert found is not None
+        return found
 
 
 def by_family(seen: Mapping[str, Any], likelihood: Likelihood) -> list[str]:

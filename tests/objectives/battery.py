@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from prefopt import objectives
-from prefopt.objectives import Objective, Sides
+from prefopt.objectives import Objective, Score, Sides
 
 E = 7
 TOKENS = 9
@@ -151,6 +151,9 @@ ROWS = [
 ]
 
 
+BRANCHES = sorted({name for row in ROWS for name in row.objective.branches})
+
+
 def sides(rho_w: Tensor, rho_l: Tensor, *, seed: int = 0, equal_lengths: bool = False) -> Sides:
     """Sides with every optional field, consistent with each other: token sums, lengths, log-probabilities."""
     g = torch.Generator().manual_seed(seed)
@@ -184,9 +187,21 @@ def sides(rho_w: Tensor, rho_l: Tensor, *, seed: int = 0, equal_lengths: bool = 
         consistency_l=torch.rand(n, **like).to(rho_w),
         seen_w=(torch.arange(n) % 2).to(rho_w),
         seen_l=(torch.arange(n) % 3).clamp(max=1).to(rho_w),
-        rho_mismatched=3 * torch.randn(n, **like).to(rho_w),
+        changed_w=(torch.arange(TOKENS) % 3 == 1).to(rho_w).expand(n, -1),
+        changed_l=(torch.arange(TOKENS) % 2 == 1).to(rho_w).expand(n, -1),
+        kl_w=torch.rand(n, **like).to(rho_w),
+        kl_l=2 * torch.rand(n, **like).to(rho_w),
+        branches={name: branch(n, like, rho_w) for name in BRANCHES},
         columns=columns(n, rho_w.dtype),
     )
+
+
+def branch(n: int, like: dict[str, Any], rho_w: Tensor) -> Score:
+    """One branch of n comparisons: what an objective may read of it."""
+    length = torch.randint(3, TOKENS + 1, (n,), generator=like["generator"]).to(rho_w)
+    rho = 3 * torch.randn(n, **like).to(rho_w)
+    logp = -3 * length * (0.5 + torch.rand(n, **like)).to(rho_w)
+    return Score(rho=rho, logp=logp, length=length, rho_tokens=tokens(rho, length))
 
 
 def columns(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -223,13 +238,28 @@ def random_sides(
 
 def at(s: Sides, rows: Tensor) -> Sides:
     """Some of the comparisons."""
-    taken = {name: getattr(s, name)[rows] for name in s.__dataclass_fields__ if name != "columns"}
-    return replace(s, columns={name: value[rows] for name, value in s.columns.items()}, **taken)
+    taken = {
+        name: getattr(s, name)[rows] for name in s.__dataclass_fields__ if name not in ("columns", "branches")
+    }
+    branches = {
+        name: Score(**{part: getattr(score, part)[rows] for part in Score.__dataclass_fields__})
+        for name, score in s.branches.items()
+    }
+    return replace(
+        s, columns={name: value[rows] for name, value in s.columns.items()}, branches=branches, **taken
+    )
 
 
 def cast(s: Sides, dtype: torch.dtype) -> Sides:
-    own = {n: getattr(s, n).to(dtype) for n in s.__dataclass_fields__ if n != "columns"}
-    return replace(s, columns={name: value.to(dtype) for name, value in s.columns.items()}, **own)
+    own = {n: getattr(s, n).to(dtype) for n in s.__dataclass_fields__ if n not in ("columns", "branches")}
+    parts = Score.__dataclass_fields__
+    branches = {
+        name: Score(**{part: getattr(score, part).to(dtype) for part in parts})
+        for name, score in s.branches.items()
+    }
+    return replace(
+        s, columns={name: value.to(dtype) for name, value in s.columns.items()}, branches=branches, **own
+    )
 
 
 def call(objective: Objective, s: Sides, outcome: Tensor | None = None, state: Any = None) -> Tensor:
@@ -238,6 +268,8 @@ def call(objective: Objective, s: Sides, outcome: Tensor | None = None, state: A
     for need in objective.needs:
         for name in [need] if need in s.__dataclass_fields__ else [f"{need}_w", f"{need}_l"]:
             columns[name] = getattr(s, name)
+    for name in objective.branches:
+        columns |= {f"{part}_{name}": getattr(s.branches[name], part) for part in Score.__dataclass_fields__}
     if objective.unpaired:
         desirable = torch.ones(len(s.rho_w), dtype=torch.bool) if outcome is None else outcome
         return objective(s.rho_w, desirable, state=state, **columns)

@@ -15,7 +15,7 @@ from prefopt.likelihoods.base import ItemScores
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import load_model, load_tokenizer
 from prefopt.references import Reference
-from prefopt.training.batches import Scorer, join
+from prefopt.training.batches import Known, Scorer, join
 
 T = torch.tensor
 LOGP = T([[-1.0, -2.0], [-4.0, 0.0], [-8.0, -16.0]])
@@ -24,12 +24,12 @@ SCORES = ItemScores(logp_NL=LOGP, length_N=T([2, 1, 2]), log_p2_N=T([-0.1, -0.2,
 # an item may be the winner of one comparison and the loser of another
 EDGES = Edges(
     first_E=T([2, 0]), second_E=T([1, 2]), outcome_E3=T([[1.0, 0, 0]] * 2), weight_E=torch.ones(2),
-    columns={"offset": T([7.0, 8.0])}, all_wins=True,
+    columns={"offset": T([7.0, 8.0])}, branches={}, all_wins=True,
 )  # fmt: skip
 
 
 def test_both_ends_of_every_edge():
-    sides = join(SCORES, REFERENCE, EDGES, objectives.get("dpo"))
+    sides = join(Known(SCORES, REFERENCE), EDGES, objectives.get("dpo"))
     assert sides.logp_w.tolist() == [-24.0, -3.0]
     assert sides.logp_l.tolist() == [-4.0, -24.0]
     assert sides.rho_w.tolist() == [-22.0, -2.25]
@@ -38,32 +38,32 @@ def test_both_ends_of_every_edge():
     assert sides.length_l.tolist() == [1.0, 2.0]
     assert sides.columns["offset"].tolist() == [7.0, 8.0]
     assert sides.rho_tokens_w is None
-    assert sides.rho_mismatched is None
+    assert sides.branches == {}
 
 
 def test_without_a_reference_rho_is_the_policys():
-    sides = join(SCORES, None, EDGES, objectives.get("simpo"))
+    sides = join(Known(SCORES, None), EDGES, objectives.get("simpo"))
     assert torch.equal(sides.rho_w, sides.logp_w)
     assert torch.equal(sides.rho_l, sides.logp_l)
 
 
 def test_tokens_where_the_objective_needs_them():
-    sides = join(SCORES, REFERENCE, EDGES, objectives.get("ld_dpo"))
+    sides = join(Known(SCORES, REFERENCE), EDGES, objectives.get("ld_dpo"))
     assert torch.equal(sides.rho_tokens_w, (LOGP - REFERENCE)[[2, 0]])
     assert torch.equal(sides.rho_tokens_l, (LOGP - REFERENCE)[[1, 2]])
 
 
 def test_extras_go_to_their_own_side():
-    mismatched = T([0.5, 0.6])
-    sides = join(SCORES, REFERENCE, EDGES, objectives.get("wpo"), mismatched)
+    sides = join(Known(SCORES, REFERENCE), EDGES, objectives.get("wpo"))
     torch.testing.assert_close(sides.log_p2_w, T([-0.3, -0.1]))
     torch.testing.assert_close(sides.log_p2_l, T([-0.2, -0.3]))
-    assert sides.rho_mismatched is mismatched
 
 
 def test_single_samples_have_a_baseline_of_zero():
-    edges = replace(EDGES, second_E=T([-1, -1]))
-    sides = join(SCORES, REFERENCE, edges, objectives.get("kto"))
+    edges = replace(EDGES, second_E=T([-1, -1]), branches={"mismatched": T([4, 3])})
+    beside = Known(ItemScores(logp_NL=T([[0.5], [0.6]]), length_N=T([1, 1])), T([[0.1], [0.1]]))
+    sides = join(Known(SCORES, REFERENCE), edges, objectives.get("kto"), beside)
+    torch.testing.assert_close(sides.rho("mismatched"), T([0.5, 0.4]))
     assert sides.rho_w.tolist() == [-22.0, -2.25]
     assert sides.rho_l.tolist() == [0.0, 0.0]
     assert sides.logp_l is None
@@ -85,7 +85,7 @@ def test_mismatched_completions_are_scored_beside_the_batch(tiny_model, kind):
     def encode(prompt: str, completion: str):
         return likelihood.encode(Item({"prompt": prompt}, completion))
 
-    edge = (Comparison(0, None, Outcome(1.0, 0.0, 0.0)),)
+    edge = (Comparison(0, None, Outcome(1.0, 0.0, 0.0), branches={"mismatched": 1}),)
     pairs = list(pairwise(ROWS[:4]))
     batch = collate(
         Encoded(str(n), (encode(a["prompt"], a["chosen"]),), edge, (encode(a["prompt"], b["chosen"]),))
@@ -96,14 +96,14 @@ def test_mismatched_completions_are_scored_beside_the_batch(tiny_model, kind):
     assert width == sum(len(item.ids) for item in batch.items)
     assert len(edges) == 3
     assert sides.rho_w.requires_grad
-    assert not sides.rho_mismatched.requires_grad
+    assert not sides.rho("mismatched").requires_grad
     with torch.no_grad():
         plan = likelihood.plan([encode(a["prompt"], b["chosen"]) for a, b in pairs])
         expected = likelihood.score(policy.model, plan).logp_N
         if kind == "live":
             expected = expected - likelihood.score(reference._resident, plan).logp_N
-    torch.testing.assert_close(sides.rho_mismatched, expected, rtol=0, atol=1e-4)
-    assert (sides.rho_mismatched - sides.rho_w).abs().max() > 1e-2
+    torch.testing.assert_close(sides.rho("mismatched"), expected, rtol=0, atol=1e-4)
+    assert (sides.rho("mismatched") - sides.rho_w).abs().max() > 1e-2
 
 
 def test_extras_are_asked_of_the_likelihood(tiny_model):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefopt
 from prefopt import methods, objectives
-from prefopt.objectives.base import Sides
+from prefopt.objectives.base import Score, Sides
 
 ROWS = [
     {"prompt": "Sort: pear fig apple", "chosen": " apple fig pear", "rejected": " pear apple fig pear"},
@@ -73,7 +73,7 @@ def sides_by_hand(model_dir: Path, objective: Any) -> Sides:
             f"rho_tokens_{side}": torch.zeros(2, 9),
             f"log_p2_{side}": torch.stack([p2 for _, p2 in scored]),
         }
-    return Sides(**values, rho_mismatched=torch.zeros(2))
+    return Sides(**values)
 
 
 def start_by_hand(model_dir: Path, name: str) -> float:
@@ -83,9 +83,8 @@ def start_by_hand(model_dir: Path, name: str) -> float:
     if objective.unpaired:
         outcome = torch.tensor([[1.0, 0, 0]] * 2 + [[0, 1.0, 0]] * 2)
         both = {k: torch.cat([getattr(sides, f"{k}_w"), getattr(sides, f"{k}_l")]) for k in ("rho", "logp")}
-        sides = Sides(
-            rho_w=both["rho"], rho_l=torch.zeros(4), logp_w=both["logp"], rho_mismatched=torch.zeros(4)
-        )
+        beside = {"mismatched": Score(rho=torch.zeros(4))}
+        sides = Sides(rho_w=both["rho"], rho_l=torch.zeros(4), logp_w=both["logp"], branches=beside)
     state = objective.next_state(objective.initial_state(), objective.statistics(sides, outcome))
     return float(objective.losses(sides, outcome, state).mean())
 

@@ -130,7 +130,6 @@ def test_single_samples():
         losses=[1.0, 2.0, 3.0, 100.0],
         rho_w=[1.0, -2.0, -4.0, 77.0],
         logp_w=[-1.0, -2.0, -5.0, -77.0],
-        rho_mismatched=[0.0, 0.0, 0.0, 0.0],
     )
     assert found["loss"] == 2.0
     assert found["rewards/chosen"] == pytest.approx(2 * (1 - 4) / 2)

@@ -35,6 +35,10 @@ class ItemScores:
     """(N,) a detector's loss on the one-step estimate, 0 where it is not taken; only when asked for."""
     seen_N: Tensor | None = None
     """(N,) 1 where it is taken."""
+    changed_NL: Tensor | None = None
+    """(N, L) 1 for tokens that the comparison's other side has not; only where items were encoded with it."""
+    distribution_KV: Tensor | None = None
+    """(K, V) log-probabilities of all tokens at the K scored places, in the plan's order; only when asked for."""
     auxiliary: Tensor | None = None
     """A loss of the model's own, weighed, that is added to the objective's (balance of experts)."""
 

@@ -7,7 +7,16 @@
 tensor([1.3863, 0.6931])
 """
 
-from prefopt.objectives.base import Objective, Sides, State, Unpaired, apply_ties_policy, as_shares
+from prefopt.objectives.base import (
+    Branch,
+    Objective,
+    Score,
+    Sides,
+    State,
+    Unpaired,
+    apply_ties_policy,
+    as_shares,
+)
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
@@ -78,6 +87,7 @@ __all__ = [
     "AverageMargin",
     "BCOPair",
     "BetaDPO",
+    "Branch",
     "ClippedMargin",
     "ConditionPO",
     "ContrastivePO",
@@ -98,6 +108,7 @@ __all__ = [
     "RaoKupper",
     "RobustDPO",
     "SLiC",
+    "Score",
     "Sides",
     "SimPO",
     "State",

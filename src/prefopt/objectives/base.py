@@ -36,6 +36,33 @@ State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A further sample that an objective reads with each comparison: under which condition, and which.
+
+    Attributes:
+        condition: "own" is the comparison's; others are the row's (`contrast`: its contrast image) or made of it.
+        sample: "chosen", "rejected", or another of the row's.
+        gradient: whether the loss is differentiated through its score.
+        reference: whether its log-ratio is read; False where its log-probability is all.
+    """
+
+    condition: str
+    sample: str
+    gradient: bool = True
+    reference: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What is known of one branch of E comparisons; fields as those of `Sides`, which say what they are."""
+
+    rho: Tensor | None = None
+    logp: Tensor | None = None
+    length: Tensor | None = None
+    rho_tokens: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sides:
     """All that an objective may look at: the two sides of E comparisons, one entry a comparison.
 
@@ -73,8 +100,14 @@ class Sides:
     seen_w: Tensor | None = None
     """(E,) 1 where the estimate was looked at (little noise), else 0."""
     seen_l: Tensor | None = None
-    rho_mismatched: Tensor | None = None
-    """(E,) log-ratio of another row's completion after this row's prompt (KTO)."""
+    changed_w: Tensor | None = None
+    """(E, T) 1 for tokens of the winner that the other side has not, 0 for those that both have."""
+    changed_l: Tensor | None = None
+    kl_w: Tensor | None = None
+    """(E,) sum over tokens of KL(pi_ref(.|y_<t) || pi_theta(.|y_<t)), nats."""
+    kl_l: Tensor | None = None
+    branches: Mapping[str, Score] = field(default_factory=dict)
+    """Scores of `Objective.branches`, by name."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     """Further per-comparison columns, (E,) each, by name (for example `offset`)."""
 
@@ -84,6 +117,15 @@ class Sides:
         if winner is None or loser is None:
             raise ValueError(f"these sides carry no {name}; name it in the objective's `needs`")
         return winner, loser
+
+    def rho(self, name: str) -> Tensor:
+        """(E,) log-ratio of a branch, known to be there because the objective's `branches` name it."""
+        found = self.branches[name].rho if name in self.branches else None
+        if found is None:
+            raise ValueError(
+                f"these sides carry no log-ratio of {name}; name it in the objective's `branches`"
+            )
+        return found
 
     def swapped(self) -> Sides:
         """The same comparisons with winner and loser exchanged."""
@@ -108,7 +150,11 @@ class Sides:
             consistency_l=self.consistency_w,
             seen_w=self.seen_l,
             seen_l=self.seen_w,
-            rho_mismatched=self.rho_mismatched,
+            changed_w=self.changed_l,
+            changed_l=self.changed_w,
+            kl_w=self.kl_l,
+            kl_l=self.kl_w,
+            branches=self.branches,
             columns=self.columns,
         )
 
@@ -127,12 +173,20 @@ class Sides:
 
         values: dict[str, Any] = {}
         for f in fields(self):
-            if f.name == "columns":
+            if f.name in ("columns", "branches"):
                 continue
-            # a length of 0 would divide by zero; a policy log-prob of 0 means certainty, whose log-odds diverge
-            filler = 1.0 if f.name.startswith("length") else -1.0 if f.name.startswith("logp") else 0.0
-            values[f.name] = masked(getattr(self, f.name), filler)
-        return Sides(columns=self.columns, **values)
+            values[f.name] = masked(getattr(self, f.name), harmless(f.name))
+        branches = {
+            name: Score(**{f.name: masked(getattr(score, f.name), harmless(f.name)) for f in fields(score)})
+            for name, score in self.branches.items()
+        }
+        return Sides(columns=self.columns, branches=branches, **values)
+
+
+def harmless(name: str) -> float:
+    """What stands for a field of `Sides` on rows that do not count."""
+    # a length of 0 would divide by zero; a policy log-prob of 0 means certainty, whose log-odds diverge
+    return 1.0 if name.startswith("length") else -1.0 if name.startswith("logp") else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +211,9 @@ class Objective:
     """True where the state tells of the very rows that are judged, so that evaluations need one of their own."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens", "log_p2",
-    "entropy", "top1", "rho_mismatched", "logp_own", "consistency", "seen". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
+    "entropy", "top1", "logp_own", "consistency", "seen", "changed", "kl". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
+    branches: ClassVar[Mapping[str, Branch]] = {}
+    """Further samples that are read with each comparison, by the names of their log-ratios behind `rho_`."""
     columns: ClassVar[Mapping[str, float]] = {}
     """Numbers of a comparison read where the data has them (`Sides.columns`), by name, with the value that stands for
     one that is absent. Unlike `needs` they are data, so nothing is computed for them."""
@@ -213,7 +269,8 @@ class Objective:
             outcome: what the judge said. None: the first side won everywhere. (E,) boolean: True where the two
                 sides tie. (E, 3) floats: shares of (win, lose, tie), summing to 1.
             state: running statistics as returned by `next_state`; computed from these rows alone if left out.
-            columns: other fields of `Sides`, by name (`length_w=...`), and numbers named in `columns`.
+            columns: other fields of `Sides`, by name (`length_w=...`), those of branches (`rho_c=...`), and numbers named
+                in `columns`.
 
         Returns:
             (E,) losses in the dtype of `rho_w`.
@@ -328,8 +385,9 @@ def make_sides(objective: Objective, rho_w: Tensor, rho_l: Tensor, columns: Mapp
             f"given {tuple(rho_w.shape)} and {tuple(rho_l.shape)}"
         )
     known = {f.name for f in fields(Sides)}
+    of_branch = {f"{f.name}_{name}": (name, f.name) for name in objective.branches for f in fields(Score)}
     own = {name: value for name, value in columns.items() if name in known}
-    rest = {name: value for name, value in columns.items() if name not in known}
+    rest = {name: value for name, value in columns.items() if name not in known | set(of_branch)}
     for name, value in columns.items():
         if value.shape[:1] != rho_w.shape:
             raise ValueError(
@@ -343,7 +401,16 @@ def make_sides(objective: Objective, rho_w: Tensor, rho_l: Tensor, columns: Mapp
                 f"{type(objective).__name__} also needs {' and '.join(missing)}: "
                 f"call it with {', '.join(f'{name}=...' for name in missing)}"
             )
-    return Sides(rho_w=rho_w, rho_l=rho_l, columns=rest, **own)
+    given: dict[str, dict[str, Tensor]] = {name: {} for name in objective.branches}
+    for name, branch in objective.branches.items():
+        read = f"rho_{name}" if branch.reference else f"logp_{name}"
+        if read not in columns:
+            raise ValueError(f"{type(objective).__name__} also needs {read}: call it with {read}=...")
+    for name, (branch_name, part) in of_branch.items():
+        if name in columns:
+            given[branch_name][part] = columns[name]
+    branches = {name: Score(**parts) for name, parts in given.items()}
+    return Sides(rho_w=rho_w, rho_l=rho_l, columns=rest, branches=branches, **own)
 
 
 def as_shares(outcome: Tensor, like: Tensor) -> Tensor:

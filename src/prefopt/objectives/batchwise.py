@@ -7,13 +7,14 @@ Symbols and shapes: see `base.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, Unpaired, require
+from prefopt.objectives.base import Branch, Objective, Sides, State, Unpaired, require
 from prefopt.objectives.pairwise import Pairwise, smoothed_logistic
 from prefopt.objectives.stable import softplus
 
@@ -35,7 +36,9 @@ class KTO(Unpaired):
     tensor([0.5000, 0.5000])
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"rho_mismatched"})
+    branches: ClassVar[Mapping[str, Branch]] = {
+        "mismatched": Branch(condition="own", sample="mismatched", gradient=False)
+    }
     beta: float = 0.1
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
@@ -51,8 +54,7 @@ class KTO(Unpaired):
 
     def statistics(self, sides: Sides, outcome_E3: Tensor | None) -> State:
         """Sum and count of mismatched log-ratios."""
-        assert sides.rho_mismatched is not None  # guaranteed by `needs`
-        rho = sides.rho_mismatched.detach()
+        rho = sides.rho("mismatched").detach()
         return {"sum": rho.sum(), "count": torch.ones_like(rho).sum()}
 
     def next_state(self, state: State, sums: State) -> State:

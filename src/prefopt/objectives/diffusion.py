@@ -13,13 +13,14 @@ Where an objective has no reference, rho is the policy's own -MSE, or a judge's 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, require
+from prefopt.objectives.base import Branch, Objective, Sides, State, require
 from prefopt.objectives.batchwise import KTO
 from prefopt.objectives.margins import PLAIN, ClippedMargin, Margin
 from prefopt.objectives.pairwise import DPO, smoothed_logistic
@@ -99,7 +100,7 @@ class DiffusionKTO(KTO):
     tensor([0.2689, 0.2689])
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    branches: ClassVar[Mapping[str, Branch]] = {}
     beta: float = 1000.0
     utility: Literal["sigmoid", "loss_averse", "risk_seeking"] = "sigmoid"
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, Unpaired, require
+from prefopt.objectives.base import Branch, Objective, Sides, State, Unpaired, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,13 @@ class Mixture(Objective):
                 f"{single} takes single labelled samples and {pairs} takes pairs; one data set cannot feed both. "
                 "For pairs use bco_pair instead of bco"
             )
+        meant: dict[str, Branch] = {}
+        for _, objective in terms:
+            for name, branch in objective.branches.items():
+                require(
+                    meant.setdefault(name, branch) == branch,
+                    f"two terms of the sum mean different things by {name}, so they cannot be added",
+                )
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]
@@ -91,6 +98,11 @@ class Mixture(Objective):
         union = frozenset().union(*(objective.needs for _, objective in self.terms))
         mixed = len({objective.needs_reference for _, objective in self.terms}) > 1
         return union | {"logp"} if mixed else union
+
+    @property
+    def branches(self) -> Mapping[str, Branch]:  # type: ignore[override]
+        """Those of all terms, each once."""
+        return {name: branch for _, objective in self.terms for name, branch in objective.branches.items()}
 
     @property
     def columns(self) -> Mapping[str, float]:  # type: ignore[override]

@@ -50,7 +50,8 @@ def with_mismatched(
     for (_, example), k in zip(samples, partner, strict=False):  # donors begin with the samples
         own, other = example.items[0], donors[k][1].items[0]
         ids = array("i", (own.ids[: own.start] + other.ids[other.start :])[:max_length])
-        out.append(replace(example, aside=(EncodedText(ids, own.start),)))
+        edges = tuple(replace(e, branches={"mismatched": len(example.items)}) for e in example.comparisons)
+        out.append(replace(example, aside=(EncodedText(ids, own.start),), comparisons=edges))
     return out
 
 

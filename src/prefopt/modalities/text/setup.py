@@ -216,7 +216,7 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
     report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
         report["hints"]
     )
-    if "rho_mismatched" in objective.needs:
+    if "mismatched" in objective.branches:
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
         train = with_mismatched(samples, likelihood.max_length)
         held_out = with_mismatched(judged, likelihood.max_length, others=samples)

@@ -29,7 +29,7 @@ from prefopt.models.ema import EMA
 from prefopt.objectives.base import Objective, Sides
 from prefopt.reproduce.gradspo.world import PROMPTS, SHAPE, Measured, Size, World, measure, network
 from prefopt.sources.online import Gap, StepSampler, Tally
-from prefopt.training.batches import join
+from prefopt.training.batches import Known, join
 
 BATCH = 64
 RELEASED = methods.defaults("gradspo")
@@ -182,7 +182,7 @@ def score(
     scores = likelihood.score(model, plan)
     with torch.no_grad():
         reference_NL = likelihood.score(reference, plan).logp_NL
-    return plan, join(scores, reference_NL, batch.edges, objective)
+    return plan, join(Known(scores, reference_NL), batch.edges, objective)
 
 
 def train(world: World, variant: Variant, learning_rate: float, size: Size) -> Run:
