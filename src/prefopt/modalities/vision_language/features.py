@@ -53,11 +53,15 @@ def dealt_out(model: nn.Module, tokens: Sequence[int], order: Sequence[int]) -> 
                 )
         return out
 
+    before = vars(trunk).get("get_image_features")
     trunk.get_image_features = get_image_features
     try:
         yield
     finally:
-        del trunk.get_image_features
+        if before is None:
+            del trunk.get_image_features
+        else:
+            trunk.get_image_features = before
 
 
 def deal(value: Any, tokens: Sequence[int], order: Sequence[int]) -> Any:

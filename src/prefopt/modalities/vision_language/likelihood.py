@@ -30,7 +30,7 @@ from prefopt.likelihoods.rendering import ODDITIES, oddities, render
 from prefopt.likelihoods.tokens import TokenLikelihood, as_messages, padding_within
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.features import dealt_out
-from prefopt.modalities.vision_language.images import Images
+from prefopt.modalities.vision_language.images import Images, Unit, name_of
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks, in_strings, marks, takes_blocks
 
 
@@ -96,7 +96,10 @@ class PicturedLikelihood(TokenLikelihood):
 
     def _pictured(self, encoded: EncodedText, condition: Mapping[str, Any]) -> EncodedPictured:
         values = {f.name: getattr(encoded, f.name) for f in fields(EncodedText)}
-        return EncodedPictured(**values, pictures=pictures_of(condition))
+        guide = None
+        if condition.get("misled_by"):
+            guide = replace(self._pictured(encoded, {}), pictures=tuple(condition["misled_by"]))
+        return EncodedPictured(**values, pictures=pictures_of(condition), misled_by=guide)
 
     def tokenize(self, condition: Mapping[str, Any], sample: Any) -> tuple[list[int], list[int]]:
         """Token ids of the prompt alone, and of prompt and completion together, uncut."""
@@ -137,7 +140,12 @@ class PicturedLikelihood(TokenLikelihood):
         return [ODDITIES[name] for name in found]
 
     def _placed(self, text: str) -> str:
-        return text.replace(MARK, self.images.placeholder)
+        return text.replace(MARK, self.images.place)
+
+    def units(self, pictures: Sequence[Picture]) -> list[Unit]:
+        """A prompt's pictures as they are processed: each alone, or all together where company matters."""
+        together = len(pictures) > 1 and not self._faithful.get(len(pictures), True)
+        return [tuple(pictures)] if together else [(picture,) for picture in pictures]
 
     def _messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if self._blocks is None:
@@ -190,6 +198,8 @@ class PicturedLikelihood(TokenLikelihood):
                 self._faithful[len(pictures)] = self._asked(text, pictures, options) == ids
             if not self._faithful[len(pictures)]:
                 ids = self._asked(text, pictures, options)
+        if not self._faithful.get(len(pictures), True):
+            found = [("", self.images.processed(unit).tokens) for unit in self.units(pictures)]
         expected = sum(tokens for _, tokens in found)
         if (held := ids.count(self.images.image_token_id)) != expected:
             raise UnusableItem(
@@ -238,14 +248,17 @@ class PicturedLikelihood(TokenLikelihood):
         top = max(8, space)
 
         def item(pictures: tuple[Picture, ...], *tail: int) -> EncodedPictured:
-            prompt = self.prompt_ids({"prompt": MARK * len(pictures) + "a b", "pictures": pictures})
+            prompt = self.prompt_ids(
+                {"prompt": "a ".join(MARK for _ in pictures) + "a b", "pictures": pictures}
+            )
             clean = [k if k != self.images.image_token_id else space for k in tail]
             return EncodedPictured(array("i", [*prompt, *clean]), len(prompt), pictures=pictures)
 
+        # turned round, a completion stays where it is in the sorted order: another order is another sum of the same numbers
         items = [
-            item((first,), 3 % top, 5 % top, 7 % top, 4 % top),
+            item((first,), 3 % top, 4 % top, 5 % top, 4 % top),
             item((first,), 6 % top, 4 % top, 5 % top),
-            item((second,), 3 % top, 5 % top, 7 % top, 4 % top),
+            item((second,), 3 % top, 4 % top, 5 % top, 4 % top),
         ]
         try:
             return [*items, item((first, second), 6 % top, 4 % top, 5 % top, 3 % top)]
@@ -263,13 +276,14 @@ class PicturedLikelihood(TokenLikelihood):
         """As `plan_rows`, with the pictures."""
         pictured = [item if isinstance(item, EncodedPictured) else self._pictured(item, {}) for item in items]
         number: dict[str, int] = {}
-        distinct: list[Picture] = []
-        for picture in (picture for item in pictured for picture in item.pictures):
-            if picture.digest not in number:
-                number[picture.digest] = len(distinct)
-                distinct.append(picture)
+        distinct: list[Unit] = []
+        units = [self.units(item.pictures) for item in pictured]
+        for unit in (unit for of_item in units for unit in of_item):
+            if name_of(unit) not in number:
+                number[name_of(unit)] = len(distinct)
+                distinct.append(unit)
         images, tokens_of = self.images.batch(distinct)
-        numbers = [[number[picture.digest] for picture in item.pictures] for item in pictured]
+        numbers = [[number[name_of(unit)] for unit in of_item] for of_item in units]
         sequences = [
             told_apart(item.ids, self.images.image_token_id, own, tokens_of)
             for item, own in zip(pictured, numbers, strict=True)
@@ -299,8 +313,10 @@ class PicturedLikelihood(TokenLikelihood):
         numbers: Sequence[Sequence[int]],
     ) -> Tensor | None:
         """(C, R, T) positions of each token within its own sequence, for models that count them on several axes."""
-        if self._rope_index is None or "image_grid_thw" not in images:
+        if "image_grid_thw" not in images:
             return None
+        if self._rope_index is None:
+            raise ValueError("this model counts positions on several axes: call adapt(model) before plans are made")
         position_CRT = plan.position_RT[None].repeat(3, 1, 1)
         for n, item in enumerate(items):
             ids_1T = torch.tensor([item.ids[:-1].tolist()])
@@ -340,6 +356,30 @@ class PicturedLikelihood(TokenLikelihood):
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         for name, value in plan.images.items():
             inputs[name] = value.to(dtype) if value.is_floating_point() else value
+        return inputs
+
+    def generation_inputs(
+        self, pictures: Sequence[Sequence[Picture]], ids_BT: Tensor, model: nn.Module
+    ) -> dict[str, Tensor]:
+        """What a model is given to generate with, beside token ids padded on the left.
+
+        Args:
+            pictures: of each prompt.
+            ids_BT: (B, T) token ids.
+            model: for its dtype.
+        """
+        if not any(pictures):
+            return {}
+        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        images, _ = self.images.batch([unit for of_prompt in pictures for unit in self.units(of_prompt)])
+        inputs = {
+            name: value.to(dtype) if value.is_floating_point() else value for name, value in images.items()
+        }
+        here_BT = (ids_BT == self.images.image_token_id).long()
+        if self._rope_index is not None or "image_grid_thw" in inputs:
+            inputs["mm_token_type_ids"] = here_BT
+        if self.images.typed:
+            inputs["token_type_ids"] = torch.zeros_like(here_BT) if self.images.suffixed else here_BT
         return inputs
 
     def reading(self, model: nn.Module, plan: Plan) -> AbstractContextManager[Any]:

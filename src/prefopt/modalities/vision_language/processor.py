@@ -21,8 +21,8 @@ FILES = (
 """What a processor consists of beside its tokenizer."""
 
 
-class NoVideos:
-    """Stands where a processor keeps its part for videos."""
+class NoVideos(dict[str, Any]):
+    """Stands where a processor keeps its part for videos; a mapping, so that a processor can be written down."""
 
     model_input_names: tuple[str, ...] = ()
     _auto_class = None
