@@ -148,11 +148,12 @@ def ability_of(
 
 
 @torch.no_grad()
-def check_looks_back(model: nn.Module) -> None:
+def check_looks_back(model: nn.Module, kind: int | None = None) -> None:
     """Refuse a model whose predictions depend on what follows: a token's score would be read off the token itself.
 
     Args:
         model: a language model of transformers, on its device.
+        kind: of the tokens of a completion, for models that are told it of each token.
 
     Raises:
         ValueError: it looks ahead.
@@ -163,10 +164,11 @@ def check_looks_back(model: nn.Module) -> None:
     top = min(getattr(inner.config.get_text_config(), "vocab_size", None) or 256, 2**15) - 1
     device = next(model.parameters()).device
     ids_2T = torch.tensor([[min(k, top) for k in (3, 7, 5, 9, 4, 8, last)] for last in (6, 2)], device=device)
+    told = {} if kind is None else {"token_type_ids": torch.full_like(ids_2T, kind)}
     training = model.training
     model.eval()
     try:
-        logits_2TV = inner(input_ids=ids_2T, use_cache=False).logits.double()
+        logits_2TV = inner(input_ids=ids_2T, use_cache=False, **told).logits.double()
     except (TypeError, ValueError, RuntimeError, IndexError):
         return  # what cannot be asked like this fails where it is asked in earnest, for a reason of its own
     finally:

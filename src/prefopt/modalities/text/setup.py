@@ -50,10 +50,12 @@ class Language:
     Attributes:
         loader: auto class of transformers, one of `models.sources.LOADERS`.
         tokenizer: of the model, once `open` was called.
+        kind_of_tokens: of a completion, for models that are told it of each token.
     """
 
     loader = CAUSAL
     tokenizer: Any
+    kind_of_tokens: int | None = None
 
     def open(self, source: str) -> None:
         """Load what makes tokens."""
@@ -185,10 +187,10 @@ def set_up_language(context: Context, language: Language) -> Setup:
             loader=language.loader,
         ).model
         if reference_source != source:
-            check_looks_back(frozen)
+            check_looks_back(frozen, language.kind_of_tokens)
         return frozen
 
-    check_looks_back(model)
+    check_looks_back(model, language.kind_of_tokens)
     densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
     if config.reference_model is not None and not alike(source, reference_source):
         densest = "plain"  # what is found of the policy need not hold for another architecture

@@ -49,6 +49,7 @@ class VisionLanguage(Language):
         """Load the processor."""
         self.images = open_images(source)
         self.tokenizer = self.images.processor.tokenizer
+        self.kind_of_tokens = int(self.images.suffixed) if self.images.typed else None
 
     def likelihood(self, source: str, config: TrainConfig, reference: str) -> PicturedLikelihood:
         """Rows that fit both models."""
