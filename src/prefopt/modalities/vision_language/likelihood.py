@@ -316,7 +316,9 @@ class PicturedLikelihood(TokenLikelihood):
         if "image_grid_thw" not in images:
             return None
         if self._rope_index is None:
-            raise ValueError("this model counts positions on several axes: call adapt(model) before plans are made")
+            raise ValueError(
+                "this model counts positions on several axes: call adapt(model) before plans are made"
+            )
         position_CRT = plan.position_RT[None].repeat(3, 1, 1)
         for n, item in enumerate(items):
             ids_1T = torch.tensor([item.ids[:-1].tolist()])
