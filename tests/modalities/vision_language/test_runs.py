@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_vision
+from modalities.image.image_runs import column, note
 from modalities.vision_language.vision_runs import rows_of, said, train, written
 from prefopt.config import ConfigError
 from prefopt.modalities.vision_language.parts import part_of
@@ -155,11 +156,37 @@ def test_objectives_of_text_see_pictures(method, llava, own_cache, tmp_path):
 
 
 def test_cached_and_live_references_are_one(llava, own_cache, tmp_path):
-    from modalities.image.image_runs import column
-
     data = written(tmp_path, rows_of(tmp_path))
     losses: dict[str, Any] = {
         kind: column(train("dpo", llava, data, tmp_path / kind, reference=kind, max_steps=4), "loss")
         for kind in ("cached", "live")
     }
     assert losses["cached"] == pytest.approx(losses["live"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl", "internvl", "gemma3"])
+def test_features_on_disk_give_the_same_run(name, own_cache, tmp_path, monkeypatch):
+    model = tiny_vision.save_tiny(name, tmp_path / "model")
+    data = written(tmp_path, rows_of(tmp_path))
+    frozen = {"freeze": ["vision_tower", "projector"], "max_steps": 3}
+    plain = train("dpo", model, data, tmp_path / "plain", **frozen)
+    kept = train("dpo", model, data, tmp_path / "kept", cache_vision_features=True, **frozen)
+    assert column(kept, "loss") == pytest.approx(column(plain, "loss"), abs=1e-5)
+    assert note(kept.output_dir, "vision features") == "4 of 4 pictures encoded, the others were there"
+    from prefopt.modalities.vision_language.feature_cache import FeatureCache
+
+    def never(*args: Any) -> Any:
+        raise AssertionError("encoded again")
+
+    encoded = FeatureCache.encoded
+    calls: list[Any] = []
+    monkeypatch.setattr(FeatureCache, "encoded", lambda self, unit: calls.append(unit) or encoded(self, unit))
+    train("dpo", model, data, tmp_path / "again", cache_vision_features=True, **frozen)
+    assert len(calls) == 1  # to learn in which form the model wants them
+
+
+def test_features_of_what_is_trained_are_not_kept(llava, own_cache, tmp_path):
+    with pytest.raises(ConfigError, match=r"projector would be trained: set freeze="):
+        train(
+            "dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run", cache_vision_features=True
+        )

@@ -84,6 +84,11 @@ class Language:
     def loaded(self, context: Context, model: nn.Module) -> None:
         """Whatever is to be done with a model before its training."""
 
+    def ready(
+        self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
+    ) -> None:
+        """Whatever is to be made of the data before its first forward pass; the model is on its device, and tried out."""
+
     def encoded(
         self, examples: list[Encoded[EncodedText]], objective: Objective
     ) -> list[Encoded[EncodedText]]:
@@ -206,6 +211,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     elif config.attn_implementation is None and attention.name is not None:
         context.record.check("attention", "pass", f"{attention.name} was found to give the same scores")
 
+    language.ready(context, model, likelihood, data)
     need = TextMemory.of(
         config, model, likelihood, data.train, data.held_out, context.bf16, objective.needs_reference
     )

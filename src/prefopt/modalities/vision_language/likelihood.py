@@ -29,6 +29,7 @@ from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
 from prefopt.likelihoods.rendering import ODDITIES, oddities, render
 from prefopt.likelihoods.tokens import TokenLikelihood, as_messages, padding_within
 from prefopt.modalities.vision_language.contrasts import Picture
+from prefopt.modalities.vision_language.feature_cache import FEATURES, FeatureCache, read_from_disk
 from prefopt.modalities.vision_language.features import dealt_out
 from prefopt.modalities.vision_language.images import Images, Unit, name_of
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks, in_strings, marks, takes_blocks
@@ -83,6 +84,7 @@ class PicturedLikelihood(TokenLikelihood):
         self._blocks: bool | None = None
         self._faithful: dict[int, bool] = {}
         self._rope_index: Any = None
+        self.features: FeatureCache | None = None
 
     # -- from items to tokens --------------------------------------------------------------------------------
 
@@ -282,7 +284,7 @@ class PicturedLikelihood(TokenLikelihood):
             if name_of(unit) not in number:
                 number[name_of(unit)] = len(distinct)
                 distinct.append(unit)
-        images, tokens_of = self.images.batch(distinct)
+        images, tokens_of = (self.features or self.images).batch(distinct)
         numbers = [[number[name_of(unit)] for unit in of_item] for of_item in units]
         sequences = [
             told_apart(item.ids, self.images.image_token_id, own, tokens_of)
@@ -357,7 +359,8 @@ class PicturedLikelihood(TokenLikelihood):
             inputs["token_type_ids"] = plan.type_RT
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
         for name, value in plan.images.items():
-            inputs[name] = value.to(dtype) if value.is_floating_point() else value
+            if name != FEATURES:
+                inputs[name] = value.to(dtype) if value.is_floating_point() else value
         return inputs
 
     def generation_inputs(
@@ -389,7 +392,13 @@ class PicturedLikelihood(TokenLikelihood):
         stack = ExitStack()
         stack.enter_context(super().reading(model, plan))
         if isinstance(plan, PicturedPlan) and plan.images:
-            stack.enter_context(dealt_out(model, plan.tokens_of, plan.order))
+            given = plan.images.get(FEATURES)
+            if given is None or self.features is None:
+                stack.enter_context(dealt_out(model, plan.tokens_of, plan.order))
+            else:
+                stack.enter_context(
+                    read_from_disk(model, given, self.features.form, plan.tokens_of, plan.order)
+                )
         return stack
 
     def _score(self, model: nn.Module, plan: Plan, extras: Collection[str], ability: Ability) -> ItemScores:

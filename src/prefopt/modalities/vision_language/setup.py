@@ -13,11 +13,14 @@ from torch import nn
 from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.models import lora_settings
+from prefopt.modalities.splits import PreparedData
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.text.setup import Language, first_pair, set_up_language
-from prefopt.modalities.vision_language.images import Images
+from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
+from prefopt.modalities.vision_language.images import Images, name_of
 from prefopt.modalities.vision_language.likelihood import EncodedPictured, PicturedLikelihood
 from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
 from prefopt.modalities.vision_language.parts import adapted_modules, freeze
@@ -75,8 +78,40 @@ class VisionLanguage(Language):
 
     def loaded(self, context: Context, model: nn.Module) -> None:
         """Leave alone what is not to be trained."""
+        if context.config.cache_vision_features:
+            check_frozen(context.config)
         if not context.config.use_peft:
             freeze(model, context.config.freeze)
+
+    def ready(
+        self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
+    ) -> None:
+        """Features of every picture on disk, where that is asked for."""
+        if not context.config.cache_vision_features:
+            return
+        assert isinstance(likelihood, PicturedLikelihood)
+        cache = FeatureCache(model, self.images, likelihood.settings(), "bf16" if context.bf16 else "no")
+        units = {
+            name_of(unit): unit
+            for example in (*data.train, *data.held_out)
+            for item in (*example.items, *example.aside)
+            if isinstance(item, EncodedPictured)
+            for seen in (item, item.misled_by)
+            if seen is not None
+            for unit in likelihood.units(seen.pictures)
+        }
+        accelerator = context.accelerator
+        with accelerator.autocast():
+            made = cache.fill(
+                units,
+                share=(accelerator.process_index, accelerator.num_processes),
+                wait=accelerator.wait_for_everyone,
+                progress=context.console.track if accelerator.is_main_process else None,
+            )
+        context.record.check(
+            "vision features", "note", f"{made} of {len(units)} pictures encoded, the others were there"
+        )
+        likelihood.features = cache
 
     def encoded(
         self, examples: list[Encoded[EncodedText]], objective: Objective
