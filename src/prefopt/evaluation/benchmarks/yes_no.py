@@ -1,0 +1,29 @@
+"""Yes or no: what a free answer to a yes/no question says."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+Polarity = Literal["yes", "no", "unclear"]
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def yes_or_no(answer: str) -> Polarity:
+    """What the first sentence of an answer says.
+
+    Its first word decides if it is yes or no; otherwise a negation (no, not, none, cannot, -n't) makes it no, and a later
+    yes makes it yes. An answer with none of these is unclear: a benchmark says what becomes of it.
+
+    Example:
+        >>> [yes_or_no(a) for a in ("Yes.", "yes, there is", "There isn't a dog.", "A dog runs.", "")]
+        ['yes', 'yes', 'no', 'unclear', 'unclear']
+    """
+    sentences = (WORD.findall(part.lower().replace("’", "'")) for part in re.split(r"[.!?\n]", answer))
+    words = next((found for found in sentences if found), [])
+    if words and words[0] in ("yes", "no"):
+        return "yes" if words[0] == "yes" else "no"
+    if any(word in ("no", "not", "none", "cannot") or word.endswith("n't") for word in words):
+        return "no"
+    return "yes" if "yes" in words else "unclear"
