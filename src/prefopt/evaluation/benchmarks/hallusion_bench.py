@@ -80,7 +80,11 @@ def judged_row(row: Mapping[str, Any], code: Any) -> Judged:
     if row["category"] not in ("VD", "VS"):
         raise ValueError(f"a row has the category {row['category']!r}; needed VD or VS")
     given = ident(code).lower()
-    if code is None or not given or (given.lstrip("-").isdigit() and given not in "012"):
+    if (
+        code is None
+        or not given
+        or (given.lstrip("-").isdigit() and given not in (CORRECT, INCORRECT, UNCLEAR))
+    ):
         raise ValueError(f"a judge's code is {code!r}; needed 0 (incorrect), 1 (correct) or 2 (unclear)")
     if not given.isdigit():
         given = INCORRECT if "incorrect" in given else CORRECT if "correct" in given else UNCLEAR
@@ -190,8 +194,8 @@ def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Give
     codes = {_id(row): row[CODE] for row in read_rows(given.judged, (*FIELDS[:5], CODE))}
     complete(codes, [question.id for question in questions], f"the codes of {given.judged}")
     rows = [judged_row(question.row, codes[question.id]) for question in questions]
-    found = [Part("hallusion_bench", tallies(rows), figures)]
-    for category in ("VD", "VS"):
-        if chosen := [row for row in rows if row.category == category]:
-            found.append(Part(category, tallies(chosen), figures))
-    return found
+    groups = {
+        "hallusion_bench": rows,
+        **{name: [row for row in rows if row.category == name] for name in ("VD", "VS")},
+    }
+    return [Part(name, tallies(chosen), figures) for name, chosen in groups.items() if chosen]

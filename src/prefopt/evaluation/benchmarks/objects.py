@@ -3,7 +3,7 @@
 The rules are few and need no language model. Case, hyphens and a possessive 's do not matter. From each place the longest
 phrase of the vocabulary is taken, so that "hot dog" is no dog; its last word may be a plural. A plural is a word of which
 one of these is in the vocabulary: the word without -s, without -es, with -y for -ies, -f or -fe for -ves, -man for -men, or
-the singular of one of seven irregular plurals. What stands in the vocabulary itself is never changed. The rules know no
+the singular of one of eight irregular plurals. What stands in the vocabulary itself is never changed. The rules know no
 grammar: "no dog" mentions a dog, and a verb that is spelt like an object counts as one.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from prefopt.evaluation.benchmarks.base import read_json
 
 IRREGULAR = {
-    "people": "person", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse",
+    "men": "man", "people": "person", "children": "child", "feet": "foot", "teeth": "tooth", "geese": "goose", "mice": "mouse",
     "oxen": "ox",
 }  # fmt: skip
 ENDINGS = (("s", ""), ("es", ""), ("ies", "y"), ("ves", "fe"), ("ves", "f"), ("men", "man"))

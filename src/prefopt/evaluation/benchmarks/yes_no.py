@@ -20,7 +20,7 @@ def yes_or_no(answer: str) -> Polarity:
         >>> [yes_or_no(a) for a in ("Yes.", "yes, there is", "There isn't a dog.", "A dog runs.", "")]
         ['yes', 'yes', 'no', 'unclear', 'unclear']
     """
-    sentences = (WORD.findall(part.lower().replace("’", "'")) for part in re.split(r"[.!?\n]", answer))
+    sentences = (WORD.findall(part.lower().replace("’", "'")) for part in re.split(r"[.!?]", answer))
     words = next((found for found in sentences if found), [])
     if words and words[0] in ("yes", "no"):
         return "yes" if words[0] == "yes" else "no"
