@@ -13,8 +13,7 @@ WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 def yes_or_no(answer: str) -> Polarity:
     """What the first sentence of an answer says.
 
-    Its first word decides if it is yes or no; otherwise a negation (no, not, none, cannot, -n't) makes it no, and a later
-    yes makes it yes. An answer with none of these is unclear: a benchmark says what becomes of it.
+    A yes at its start decides; otherwise a negation (no, not, none, cannot, -n't) makes it no, and a later yes makes it yes. An answer with none of these is unclear: a benchmark says what becomes of it.
 
     Example:
         >>> [yes_or_no(a) for a in ("Yes.", "yes, there is", "There isn't a dog.", "A dog runs.", "")]
@@ -22,8 +21,8 @@ def yes_or_no(answer: str) -> Polarity:
     """
     sentences = (WORD.findall(part.lower().replace("’", "'")) for part in re.split(r"[.!?]", answer))
     words = next((found for found in sentences if found), [])
-    if words and words[0] in ("yes", "no"):
-        return "yes" if words[0] == "yes" else "no"
+    if words[:1] == ["yes"]:
+        return "yes"
     if any(word in ("no", "not", "none", "cannot") or word.endswith("n't") for word in words):
         return "no"
     return "yes" if "yes" in words else "unclear"
