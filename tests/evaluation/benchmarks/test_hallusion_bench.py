@@ -155,8 +155,8 @@ def test_files(asked, tmp_path):
         json.dumps([{**r, "gpt4v_output_gpt_check": c} for r, c in zip(rows, codes, strict=True)])
     )
     found = {part.name: part.score().figures for part in parts(asked, answers, Given(judged=judged))}
-    assert list(found) == ["hallusion_bench", "VD", "VS"]
-    assert found["hallusion_bench"]["aAcc"] == pytest.approx(2 / 3)
+    assert list(found) == ["all", "VD", "VS"]
+    assert found["all"]["aAcc"] == pytest.approx(2 / 3)
     assert found["VD"]["qAcc"] == 0
     assert found["VS"]["aAcc"] == 1
     judged.write_text(json.dumps([{**rows[0], "gpt4v_output_gpt_check": "1"}]))

@@ -82,8 +82,8 @@ def test_ratings_by_type(asked, tmp_path):
     path.write_text(json.dumps([*replies, {"review": "no idea"}, {"rating": 5}]))
     assert read_ratings(path) == [0, 1, 2, 3, 4, 5, 6, 0, None, 5]
     found = {part.name: part.score() for part in parts(asked, {}, Given(judged=path))}
-    assert list(found) == ["mmhal", *(f"kind{n}" for n in range(8))]
-    assert found["mmhal"].figures["score"] == pytest.approx(26 / 10)
+    assert list(found) == ["all", *(f"kind{n}" for n in range(8))]
+    assert found["all"].figures["score"] == pytest.approx(26 / 10)
     assert found["kind0"].figures["score"] == 0  # questions 0 and 8
     assert found["kind1"].figures["score"] == 3  # questions 1 and 9
     path.write_text(json.dumps([{"rating": 5}]))

@@ -89,7 +89,7 @@ def test_files(tmp_path, kind):
     found = {part.name: part.score().figures["accuracy"] for part in parts(asked, answers, Given())}
     assert found == pytest.approx(
         {
-            "mmstar": 2 / 4,
+            "all": 2 / 4,
             "math": 2 / 3,
             "math / geometry": 1,
             "math / counting": 1 / 2,

@@ -50,7 +50,11 @@ def test_the_longest_phrase_is_taken_and_one_without_class_hides_what_is_in_it()
     ]
     assert vocabulary.classes(["home plate", "plates", "sofa"]) == ["plate"]
     seats = Vocabulary({name: name for name in ("car", "car seat", "seat", "car seat cover")})
-    assert seats.mentions("car seats, a car seat cover, a car's seat") == ["car seat", "car seat cover", "car seat"]
+    assert seats.mentions("car seats, a car seat cover, a car's seat") == [
+        "car seat",
+        "car seat cover",
+        "car seat",
+    ]
 
 
 def test_words():

@@ -96,7 +96,7 @@ def test_a_model_is_asked_and_scored(folder, model):
     rows = [json.loads(line) for line in (folder / "out" / "answers.jsonl").read_text().splitlines()]
     assert rows[1] == {"question_id": 1, "question": "Is there a thing 1?", "answer": "Yes."}
     found = told(folder)
-    assert found["parts"]["pope"]["figures"]["accuracy"] == 1
+    assert found["parts"]["all"]["figures"]["accuracy"] == 1
     assert found["questions"] == 7
     assert "1.0000" in done.output
     again = run(
@@ -115,7 +115,7 @@ def test_a_killed_run_goes_on_where_it_was(folder, monkeypatch):
     monkeypatch.setattr(evaluate, "load", going.load)
     assert pope(folder, "m", "--batch_size", "2").exit_code == 0
     assert [r.prompt for batch in going.batches for r in batch] == [q["text"] for q in QUESTIONS[4:]]
-    assert told(folder)["parts"]["pope"]["figures"]["accuracy"] == 1
+    assert told(folder)["parts"]["all"]["figures"]["accuracy"] == 1
     third = StandIn()
     monkeypatch.setattr(evaluate, "load", third.load)
     assert pope(folder, "m", "--batch_size", "2").exit_code == 0
@@ -209,7 +209,7 @@ def test_chair_stands_beside_recall_f1_and_mentions_and_judges_nothing_alone(des
     done = halbench(described, "talkative")
     assert done.exit_code == 0, done.output
     found = told(described)
-    part = found["parts"]["object_halbench"]
+    part = found["parts"]["all"]
     assert part["figures"]["chair_i"] == pytest.approx(1 / 3)
     assert {"recall", "object_f1"} <= set(part["figures"])
     assert part["counts"]["mentions"] == 120
@@ -226,16 +226,16 @@ def test_chair_stands_beside_recall_f1_and_mentions_and_judges_nothing_alone(des
 def test_a_verdict_needs_recall_too(described, answers, said):
     done = halbench(described, answers, "--baseline_answers", described / "talkative.jsonl")
     assert done.exit_code == 0, done.output
-    assert told(described)["verdicts"]["object_halbench"].startswith(said)
+    assert told(described)["verdicts"]["all"].startswith(said)
     assert said in done.output
-    assert told(described)["differences"]["object_halbench"]["recall"]["value"] == pytest.approx(
+    assert told(described)["differences"]["all"]["recall"]["value"] == pytest.approx(
         {"right": 0, "terse": -0.5, "silent": -1}[answers]
     )
 
 
 def test_undefined_figures_are_null_in_the_file(described):
     done = halbench(described, "silent")
-    assert told(described)["parts"]["object_halbench"]["figures"]["chair_i"] is None
+    assert told(described)["parts"]["all"]["figures"]["chair_i"] is None
     assert "undefined" in done.output
     assert "40 answers mention no object" in done.output
 
@@ -249,8 +249,8 @@ def test_extracted_objects_of_both_sides_or_of_none(described):
     assert "--judged and --baseline_judged go together" in one.output
     both = halbench(described, "right", *baseline, "--judged", extracted, "--baseline_judged", extracted)
     assert both.exit_code == 0, both.output
-    assert told(described)["differences"]["object_halbench"]["chair_i"]["value"] == 0
-    assert told(described)["parts"]["object_halbench"]["figures"]["chair_i"] == 1
+    assert told(described)["differences"]["all"]["chair_i"]["value"] == 0
+    assert told(described)["parts"]["all"]["figures"]["chair_i"] == 1
 
 
 def test_without_a_judge_answers_are_written_and_nothing_is_scored(folder, model):
@@ -315,6 +315,6 @@ def test_the_command_is_found_by_its_options_where_no_model_is_named(folder, mon
     ]
     done = CliRunner().invoke(cli.command, [*map(str, given), "--output", str(folder / "out")])
     assert done.exit_code == 0, done.output
-    assert told(folder)["parts"]["pope"]["figures"]["yes_ratio"] == 0
+    assert told(folder)["parts"]["all"]["figures"]["yes_ratio"] == 0
     own = CliRunner().invoke(cli.command, ["--baseline", "x", "--data", "y", "--judge", "z"])
     assert "Missing argument 'MODEL'" in own.output

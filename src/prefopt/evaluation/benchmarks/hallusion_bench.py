@@ -195,7 +195,7 @@ def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Give
     complete(codes, [question.id for question in questions], f"the codes of {given.judged}")
     rows = [judged_row(question.row, codes[question.id]) for question in questions]
     groups = {
-        "hallusion_bench": rows,
+        "all": rows,
         **{name: [row for row in rows if row.category == name] for name in ("VD", "VS")},
     }
     return [Part(name, tallies(chosen), figures) for name, chosen in groups.items() if chosen]

@@ -153,7 +153,7 @@ def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Give
             f"{given.judged} has {len(ratings)} ratings, and there are {len(questions)} questions: needed one each, in order"
         )
     found = {str(number): tally(rating) for number, rating in enumerate(ratings)}
-    out = [Part("mmhal", found, figures)]
+    out = [Part("all", found, figures)]
     for kind in range(min(TYPES, len(questions))):
         name = str(questions[kind].row.get("question_type") or f"type {kind}")
         out.append(Part(name, {n: t for n, t in found.items() if int(n) % TYPES == kind}, figures))

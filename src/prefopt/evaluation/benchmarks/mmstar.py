@@ -146,6 +146,6 @@ def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Give
         if question.row.get("l2_category"):
             groups.setdefault(f"{capability} / {question.row['l2_category']}", []).append(question.id)
     return [
-        Part("mmstar", found, figures),
+        Part("all", found, figures),
         *(Part(name, {i: found[i] for i in groups[name]}, figures) for name in sorted(groups)),
     ]

@@ -99,7 +99,7 @@ def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Give
         else:  # "a wooden dining table" mentions a dining table
             mentions = [word for phrase in extracted[question.id] for word in vocabulary.mentions(phrase)]
         tallies.append((image, chair.tally(chair.Caption(mentions, truth[image]), vocabulary)))
-    return [Part("object_halbench", by_unit(tallies), chair.figures)]
+    return [Part("all", by_unit(tallies), chair.figures)]
 
 
 def read_truth(paths: Sequence[Path], vocabulary: Vocabulary) -> dict[str, set[str]]:

@@ -15,6 +15,8 @@ import click
 from prefopt.evaluation.benchmarks import BENCHMARKS
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from prefopt.evaluation.benchmarks.base import Benchmark, Given, Part, Question
     from prefopt.modalities.vision_language.requests import Answerer
 
@@ -268,40 +270,60 @@ def _plain(value: Any) -> Any:
 
 
 def show(told: dict[str, Any]) -> None:
-    """Tables of figures and of differences, and notes."""
+    """Figures, or figures of both sides and their differences, then verdicts and notes."""
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
-    baseline = told.get("baseline")
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for name, score in told["parts"].items():
-        groups.setdefault(tuple(score["figures"]), []).append(name)
-    for columns, names in groups.items():
-        table = Table("", *columns, *(["mentions"] if "object_f1" in columns else []), title_justify="left")
-        for name in names:
-            for side, scores in (("", told["parts"]), (" (baseline)", baseline or {})):
-                if name in scores:
-                    figures, counts = scores[name]["figures"], scores[name]["counts"]
-                    more = [f"{counts['mentions']:.0f}"] if "object_f1" in columns else []
-                    table.add_row(name + side, *(_number(figures[c]) for c in columns), *more)
-        console.print(table)
-    if baseline is not None:
-        apart = Table("model minus baseline", "", "95 % interval")
-        for name, differences in told["differences"].items():
-            for figure, found in differences.items():
-                interval = (
-                    "undefined"
-                    if math.isnan(found["low"])
-                    else f"{found['low']:+.4f} to {found['high']:+.4f}"
-                )
-                apart.add_row(f"{name}: {figure}", _number(found["value"], "+.4f"), interval)
-        console.print(apart)
-        for name, said in told["verdicts"].items():
-            console.print(f"{name}: {said}", markup=False, soft_wrap=True)
+    if "baseline" in told:
+        console.print(_both_sides(told))
+    else:
+        for table in _one_side(told["parts"]):
+            console.print(table)
+    for name, said in told.get("verdicts", {}).items():
+        console.print(f"{name}: {said}", markup=False, soft_wrap=True)
     for note in told["notes"]:
         console.print("[cyan]note:[/] ", end="")
         console.print(note, markup=False, soft_wrap=True)
+
+
+def _one_side(scores: dict[str, Any]) -> list[Table]:
+    """A table of all parts that have the same figures; mentions stand beside figures of CHAIR."""
+    from rich.table import Table
+
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, score in scores.items():
+        groups.setdefault(tuple(score["figures"]), []).append(name)
+    tables = []
+    for columns, names in groups.items():
+        mentions = "object_f1" in columns
+        table = Table()
+        table.add_column("", no_wrap=True)
+        for column in (*columns, *(["mentions"] if mentions else [])):
+            table.add_column(column, overflow="fold")
+        for name in names:
+            figures, counts = scores[name]["figures"], scores[name]["counts"]
+            more = [f"{counts.get('mentions', 0):.0f}"] if mentions else []
+            table.add_row(name, *(_number(figures[column]) for column in columns), *more)
+        tables.append(table)
+    return tables
+
+
+def _both_sides(told: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table("", "model", "baseline", "difference", "95 % interval")
+    for part, differences in told["differences"].items():
+        ours, theirs = told["parts"][part], told["baseline"][part]
+        for name, found in differences.items():
+            interval = (
+                "undefined" if math.isnan(found["low"]) else f"{found['low']:+.4f} to {found['high']:+.4f}"
+            )
+            figures = (_number(side["figures"][name]) for side in (ours, theirs))
+            table.add_row(f"{part}: {name}", *figures, _number(found["value"], "+.4f"), interval)
+        if "object_f1" in differences:
+            counts = (f"{side['counts'].get('mentions', 0):.0f}" for side in (ours, theirs))
+            table.add_row(f"{part}: mentions", *counts)
+    return table
 
 
 def _number(value: float, form: str = ".4f") -> str:
