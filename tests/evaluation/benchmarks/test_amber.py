@@ -172,8 +172,9 @@ def test_all_parts_from_files_with_ids_of_either_type(files):
 def test_what_is_needed_is_said(files):
     asked = questions(files / "query_all.json")
     answers = dict.fromkeys(("1", "1005", "1006", "1007"), "No")
-    with pytest.raises(ValueError, match="0 files of annotations given"):
-        parts(asked, answers, Given())
+    assert parts(asked, answers, Given()) == []
+    with pytest.raises(ValueError, match="2 files of annotations given"):
+        parts(asked, answers, Given((files / "annotations.json",) * 2))
     with pytest.raises(ValueError, match=r"give its relation\.json as --vocabulary"):
         parts(asked, answers, Given((files / "annotations.json",)))
     with pytest.raises(ValueError, match="is no vocabulary of AMBER"):

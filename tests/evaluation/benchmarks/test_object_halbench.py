@@ -108,8 +108,7 @@ def test_answers_travel_as_the_official_script_reads_them(asked, tmp_path):
 
 
 def test_what_is_wrong_is_said(asked, synonyms, tmp_path):
-    with pytest.raises(ValueError, match="no annotations given"):
-        parts(asked, ANSWERS, Given())
+    assert parts(asked, ANSWERS, Given()) == []
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps({"139": ["person"]}))
     with pytest.raises(ValueError, match="the annotations lack 1 of 2 questions, such as '285'"):

@@ -132,6 +132,38 @@ def test_a_journal_of_something_else_is_refused(folder, model):
     assert "answers another question or image under the id '0'" in pope(folder, "m").output
 
 
+def test_another_model_in_the_same_folder_is_another_model(folder, model):
+    saved = folder / "model"
+    saved.mkdir()
+    (saved / "config.json").write_text('{"hidden_size": 1}')
+    assert pope(folder, saved).exit_code == 0
+    assert pope(folder, saved).exit_code == 0
+    (saved / "config.json").write_text('{"hidden_size": 2}')
+    assert "was begun with fingerprint" in pope(folder, saved).output
+
+
+def test_files_that_do_not_fit_are_found_before_anything_is_asked(folder, model):
+    lines(folder / "described.jsonl", DESCRIBED)
+    lines(folder / "truth.jsonl", [{"image_id": 0, "objects": ["dog"]}])
+    given = [
+        "m",
+        "--benchmark",
+        "object-halbench",
+        "--questions",
+        folder / "described.jsonl",
+        "--images",
+        folder,
+    ]
+    done = run(*given, "--annotations", folder / "truth.jsonl", "--output", folder / "out")
+    assert done.exit_code == 1
+    assert "the annotations lack 39 of 40" in done.output
+    assert not model.how
+    unscored = run(*given, "--output", folder / "out")
+    assert unscored.exit_code == 0
+    assert "nothing is scored: needed what is in the images" in unscored.output
+    assert len((folder / "out" / "answers.jsonl").read_text().splitlines()) == 40
+
+
 def test_images_are_looked_for_before_anything_is_asked(folder, model):
     (folder / "b.png").unlink()
     done = pope(folder, "m")

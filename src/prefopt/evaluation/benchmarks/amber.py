@@ -38,7 +38,7 @@ from prefopt.evaluation.benchmarks.objects import Vocabulary
 from prefopt.evaluation.benchmarks.yes_no import yes_or_no
 
 ANSWERS = "answers.json"
-UNJUDGED = ""
+NEEDS = "AMBER's annotations.json, given as --annotations"
 
 Denominator = Literal["mentions", "targets"]
 Similar = Callable[[str, str], bool]
@@ -244,13 +244,17 @@ def official_response(answer: str) -> str:
 
 
 def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Given) -> list[Part]:
-    """Generative and discriminative parts, those that there are questions of; what is of one image is drawn together.
+    """Generative and discriminative parts, those that there are questions of; none without annotations.
+
+    What is of one image is drawn together.
 
     Raises:
         ValueError: a file that is needed is not given, or does not fit.
     """
     complete(answers, [question.id for question in questions], "the answers")
-    if len(given.annotations) != 1:
+    if not given.annotations:
+        return []
+    if len(given.annotations) > 1:
         raise ValueError(
             f"{len(given.annotations)} files of annotations given; needed one: AMBER's annotations.json"
         )

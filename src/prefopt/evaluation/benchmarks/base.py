@@ -87,7 +87,7 @@ class Benchmark(Protocol):
     ANSWERS: str
     """Name of the file of answers, as the official scorer reads it."""
 
-    UNJUDGED: str
+    NEEDS: str
     """What has to be given for figures, where answers alone do not do; empty otherwise."""
 
     def questions(self, path: Path) -> list[Question]:
@@ -103,7 +103,7 @@ class Benchmark(Protocol):
         ...
 
     def parts(self, questions: Sequence[Question], answers: Mapping[str, str], given: Given) -> list[Part]:
-        """What is measured; none where a judge is needed and nothing of one is given."""
+        """What is measured; none where something is needed that is not given (`NEEDS`)."""
         ...
 
 

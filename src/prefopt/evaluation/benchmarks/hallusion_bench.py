@@ -28,7 +28,7 @@ from prefopt.evaluation.benchmarks.base import (
 )
 
 ANSWERS = "answers.json"
-UNJUDGED = "codes of a judge (0 incorrect, 1 correct, 2 unclear) in `gpt4v_output_gpt_check`"
+NEEDS = "codes of a judge (0 incorrect, 1 correct, 2 unclear) in `gpt4v_output_gpt_check`, given as --judged"
 
 PREDICTION, CODE = "model_prediction", "gpt4v_output_gpt_check"
 FIELDS = ("category", "subcategory", "set_id", "figure_id", "question_id", "visual_input", "question")

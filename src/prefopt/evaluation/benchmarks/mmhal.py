@@ -20,7 +20,7 @@ from prefopt.evaluation.benchmarks.base import (
 )
 
 ANSWERS = "answers.json"
-UNJUDGED = "a judge's ratings, one a question in their order"
+NEEDS = "a judge's ratings, one a question in their order, given as --judged"
 
 TYPES = 8
 RATING = re.compile(r"rating:\s*([0-6])(?!\d)", re.IGNORECASE)

@@ -27,7 +27,7 @@ from prefopt.evaluation.benchmarks.base import (
 )
 
 ANSWERS = "answers.tsv"
-UNJUDGED = ""
+NEEDS = ""
 
 STARTS = ("", "(", "option ", "the answer is ")
 LETTERS = "abcdefgh"

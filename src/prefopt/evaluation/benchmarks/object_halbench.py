@@ -28,7 +28,7 @@ from prefopt.evaluation.benchmarks.base import (
 from prefopt.evaluation.benchmarks.objects import Vocabulary, read_vocabulary
 
 ANSWERS = "answers.jsonl"
-UNJUDGED = ""
+NEEDS = "what is in the images, such as COCO's instances_val2014.json, given as --annotations"
 EXTRACTED = ("extract_objs", "objects")
 
 
@@ -72,12 +72,14 @@ def answers_file(questions: Sequence[Question], answers: Mapping[str, str]) -> s
 
 
 def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Given) -> list[Part]:
-    """One part; descriptions of the same image are drawn together.
+    """One part, none without annotations; descriptions of the same image are drawn together.
 
     Raises:
-        ValueError: no annotations, images without any, or descriptions without extracted objects where some are given.
+        ValueError: images without any, or descriptions without extracted objects where some are given.
     """
     complete(answers, [question.id for question in questions], "the answers")
+    if not given.annotations:
+        return []
     vocabulary = (
         Vocabulary({name: name for name in coco.CLASSES})
         if given.vocabulary is None
@@ -111,12 +113,8 @@ def read_truth(paths: Sequence[Path], vocabulary: Vocabulary) -> dict[str, set[s
         vocabulary: gives the classes of words.
 
     Raises:
-        ValueError: no files, other content, or an object that the vocabulary lacks.
+        ValueError: other content, or an object that the vocabulary lacks.
     """
-    if not paths:
-        raise ValueError(
-            "no annotations given: needed what is in the images, such as COCO's instances_val2014.json"
-        )
     truth: dict[str, set[str]] = {}
     for path in paths:
         content = read_json(path) if path.suffix == ".json" and path.is_file() and _is_object(path) else None

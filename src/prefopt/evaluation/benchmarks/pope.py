@@ -30,7 +30,7 @@ from prefopt.evaluation.benchmarks.base import (
 from prefopt.evaluation.benchmarks.yes_no import yes_or_no
 
 ANSWERS = "answers.jsonl"
-UNJUDGED = ""
+NEEDS = ""
 
 
 def pope(pairs: Iterable[tuple[str, str]]) -> Score:

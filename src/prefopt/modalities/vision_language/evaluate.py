@@ -114,25 +114,20 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     if given["baseline_answers"] is not None:
         baseline = benchmark.read_answers(given["baseline_answers"], questions)
     files = Given(tuple(given["annotations"]), given["vocabulary"], given["judged"])
-    if baseline is not None:  # before a model is asked for hours
+    if baseline is not None:
         theirs = _parts(benchmark, questions, baseline, _of_baseline(files, given), "the baseline")
     written = given["output"] / benchmark.ANSWERS
     if given["answers"] is not None:
         answers = benchmark.read_answers(given["answers"], questions)
     else:
+        # what is given has to fit, which is better known before hours of asking: empty answers are scored
+        _parts(benchmark, questions, {question.id: "" for question in questions}, files, "the model")
         answers = asked(given, questions)
         write_whole(written, benchmark.answers_file(questions, answers))
         click.echo(f"wrote {written}")
     parts = _parts(benchmark, questions, answers, files, "the model")
     told: dict[str, Any] = {
-        "settings": {
-            name: [str(v) for v in value]
-            if isinstance(value, tuple)
-            else str(value)
-            if isinstance(value, Path)
-            else value
-            for name, value in given.items()
-        },
+        "settings": json.loads(json.dumps(given, default=str)),
         "questions": len(questions),
         "other_answers": len(set(answers) - {question.id for question in questions}),
         "parts": {part.name: _score(part) for part in parts},
@@ -150,6 +145,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
 def asked(given: dict[str, Any], questions: Sequence[Question]) -> dict[str, str]:
     """The model's answers, of which those in the journal are there already."""
     from prefopt.modalities.vision_language.asking import ask, requests_of
+    from prefopt.models.identity import saved_fingerprint
 
     requests = requests_of(questions, given["images"])  # images first: a model takes minutes to load
     drawn = {name: given[name] for name in ("max_new_tokens", "temperature", "num_beams", "seed")}
@@ -163,6 +159,8 @@ def asked(given: dict[str, Any], questions: Sequence[Question]) -> dict[str, str
         return answer(batch)
 
     settings = {"benchmark": given["benchmark"], "model": given["model"], **drawn}
+    if (folder := Path(given["model"]).expanduser()).is_dir():  # which may hold another model by now
+        settings["fingerprint"] = saved_fingerprint(folder)
     journal = given["output"] / "answers.journal.jsonl"
     return ask(answers, questions, requests, journal, settings, given["batch_size"])
 
@@ -209,7 +207,7 @@ def _notes(benchmark: Benchmark, parts: Sequence[Part], given: dict[str, Any]) -
     """What a reader of the figures has to know."""
     notes = []
     if not parts:
-        notes.append(f"nothing is scored: needed {benchmark.UNJUDGED}, given as --judged")
+        notes.append(f"nothing is scored: needed {benchmark.NEEDS}")
     silent = sum(part.score().counts.get("without_mention", 0) for part in parts)
     if silent:
         notes.append(
