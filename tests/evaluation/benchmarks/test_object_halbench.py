@@ -56,6 +56,18 @@ def test_without_synonyms_cocos_names_count(asked, tmp_path):
     assert part.score().counts["mentions"] == 2  # couch, dog; "man" is no name of COCO
 
 
+def test_rows_of_annotations_in_files_called_json(asked, synonyms, tmp_path):
+    rows = [{"image_id": 139, "objects": ["man"]}, {"image_id": 285, "objects": ["bear"]}]
+    path = lines(tmp_path / "truth.json", rows)  # as POPE publishes its own
+    assert parts(asked, ANSWERS, Given((path,), synonyms))[0].score().counts["classes"] == 2
+    path.write_text(json.dumps(rows))
+    assert parts(asked, ANSWERS, Given((path,), synonyms))[0].score().counts["classes"] == 2
+    one = questions(lines(tmp_path / "one.jsonl", ROWS[:1]))
+    assert parts(one, ANSWERS, Given((lines(path, rows[:1]),), synonyms))[0].score().counts["classes"] == 1
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        parts(one, ANSWERS, Given((tmp_path / "none.json",), synonyms))
+
+
 def test_extracted_lists(asked, synonyms, tmp_path):
     truth = lines(
         tmp_path / "truth.jsonl",

@@ -260,6 +260,7 @@ def test_a_verdict_needs_recall_too(described, answers, said):
     assert done.exit_code == 0, done.output
     assert told(described)["verdicts"]["all"].startswith(said)
     assert said in done.output
+    assert "all: mentions" in done.output
     assert told(described)["differences"]["all"]["recall"]["value"] == pytest.approx(
         {"right": 0, "terse": -0.5, "silent": -1}[answers]
     )

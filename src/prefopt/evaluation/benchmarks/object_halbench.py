@@ -117,11 +117,11 @@ def read_truth(paths: Sequence[Path], vocabulary: Vocabulary) -> dict[str, set[s
     """
     truth: dict[str, set[str]] = {}
     for path in paths:
-        content = read_json(path) if path.suffix == ".json" and path.is_file() and _is_object(path) else None
+        content = _object(path)
         found: Mapping[str, set[str]]
-        if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        if content is not None and isinstance(content.get("annotations"), list):
             found = coco.objects_in(content, vocabulary)
-        elif isinstance(content, dict):
+        elif content is not None:
             found = {ident(image): _classes(names, vocabulary, path) for image, names in content.items()}
         else:
             rows = read_rows(path, ("objects",))
@@ -131,12 +131,15 @@ def read_truth(paths: Sequence[Path], vocabulary: Vocabulary) -> dict[str, set[s
     return truth
 
 
-def _is_object(path: Path) -> bool:
-    """Whether a file holds one JSON object, rather than an array or JSON lines."""
+def _object(path: Path) -> dict[str, Any] | None:
+    """The JSON object that a file holds; None where it holds rows: an array, JSON lines, or one such line."""
+    if path.suffix != ".json":
+        return None
     try:
-        return isinstance(read_json(path), dict) and "objects" not in read_json(path)
+        content = read_json(path)
     except ValueError:
-        return False
+        return None
+    return content if isinstance(content, dict) and "objects" not in content else None
 
 
 def _image(row: Mapping[str, Any], path: Path) -> str:
