@@ -229,7 +229,7 @@ def _notes(benchmark: Benchmark, parts: Sequence[Part], given: dict[str, Any]) -
         notes.append(f"{count:.0f} answers say neither yes nor no, and count as wrong")
     if "generative" in named:
         notes.append(
-            "words count as the same by AMBER's associations alone; its script also takes word vectors, so its CHAIR is lower"
+            "words count as the same by AMBER's associations alone; its script also takes word vectors, which lower CHAIR"
         )
     if given["benchmark"] == "object-halbench" and given["vocabulary"] is None:
         notes.append(
