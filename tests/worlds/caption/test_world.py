@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def test_verify_takes_a_picture_in_every_form_that_rows_and_items_have():
     image.save(other_file, format="BMP")
     for condition in (
         {"prompt": "x", "images": [ref]},
-        {"prompt": "x", "images": (ref,)},
+        {"prompt": "x", "pictures": (SimpleNamespace(ref=ref),)},
         {"image": {"bytes": ref.read(), "path": None}},
         {"bytes": ref.read(), "path": None},
         ref,

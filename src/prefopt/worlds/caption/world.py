@@ -45,6 +45,8 @@ CODE_VERSION = 1
 
 PER_PICTURE = 4
 """Captions drawn of each picture of a row, at temperature 1."""
+PICTURES = ("pictures", "images", "image")
+"""Where conditions and rows hold their pictures."""
 
 
 class Samples(NamedTuple):
@@ -112,8 +114,8 @@ class CaptionWorld:
         """The classes that a picture shows, in raster order, read off its pixels.
 
         Args:
-            condition: of an item, with the one picture under "images"; a row, with it under "image"; or the picture: an
-                `ImageRef`, a PIL image, bytes, a path.
+            condition: of an item or a row, with the one picture under "pictures", "images" or "image"; or the picture: an
+                `ImageRef` or what holds one as its `ref`, a PIL image, bytes, a path.
 
         Raises:
             ValueError: no picture of this world, or several.
@@ -288,13 +290,12 @@ class CaptionWorld:
 
 def _picture(condition: Any) -> Any:
     """The one picture of a condition or row, or what is one itself."""
-    if not isinstance(condition, Mapping) or not {"images", "image"} & set(condition):
-        return condition
-    if "images" not in condition:
-        return condition["image"]
-    images = condition["images"]
-    if isinstance(images, list | tuple):
-        if len(images) != 1:
-            raise ValueError(f"a caption of this world is of one picture; given {len(images)}")
-        return images[0]
-    return images
+    found = condition
+    if isinstance(condition, Mapping):
+        found = next((condition[name] for name in PICTURES if name in condition), condition)
+    if isinstance(found, list | tuple):
+        if len(found) != 1:
+            raise ValueError(f"a caption of this world is of one picture; given {len(found)}")
+        found = found[0]
+    # a picture of a condition may say more than where the image is
+    return getattr(found, "ref", found)
