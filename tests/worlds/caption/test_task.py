@@ -61,6 +61,7 @@ def test_only_a_colour_with_its_shape_names_an_object(caption, named):
 
 def test_the_prior_puts_the_absent_companion_behind_the_first_object_that_lacks_its_own():
     assert task.with_companion((0, 7)) == (0, 1, 7)
+    assert task.with_companion((11, 0)) == (11, 8, 0)  # and not behind the second, too
     assert task.with_companion((1, 0)) == (1, 6, 0)
     assert task.with_companion((0, 1)) == (0, 1, 6)
     assert task.with_companion((0, 1, 6, 7)) == (0, 1, 6, 7)  # each is the companion of the one before
@@ -170,15 +171,19 @@ def test_every_picture_is_read_without_a_mistake_also_from_its_file(drawn, edite
         assert (scenes.images_BCHW.mul(255) - scenes.images_BCHW.mul(255).round()).abs().max() < 1e-4
 
 
-def test_reading_takes_the_nearest_of_all_templates(drawn):
-    image_CHW, scene = drawn.images_BCHW[0], drawn.scenes[0]
-    known = task.templates()
-    for cell in range(9):
-        y, x = 6 * (cell // 3), 6 * (cell % 3)
-        tile = image_CHW[:, y : y + 6, x : x + 6]
-        distances = [float((tile - template).square().sum()) for template in known]
-        nearest = int(np.argmin(distances))
-        assert scene[cell] == (nearest if nearest < 12 else task.EMPTY)
+def test_reading_takes_the_nearest_of_all_templates():
+    noisy = task.clean([(task.EMPTY,) * 9] * 100) + torch.randn(
+        100, 3, 18, 18, generator=torch.Generator().manual_seed(0)
+    )
+    scenes = task.read(noisy)
+    assert len(set().union(*scenes)) == 13
+    for image_CHW, scene in zip(noisy, scenes, strict=True):
+        for cell in range(9):
+            y, x = 6 * (cell // 3), 6 * (cell % 3)
+            tile = image_CHW[:, y : y + 6, x : x + 6]
+            distances = (tile - task.templates()).square().sum((1, 2, 3))
+            nearest = int(distances.argmin())
+            assert scene[cell] == (nearest if nearest < 12 else task.EMPTY)
 
 
 def test_noise_is_what_was_asked_for_where_nothing_cuts_it_off():
