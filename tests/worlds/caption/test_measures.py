@@ -37,6 +37,13 @@ def test_cover_of_companions_counts_the_objects_that_the_prior_expects():
     found = measures([((RED, PLUS, BLUE), "red plus, red square"), ((RED, YELLOW), "red square")])
     assert found.cover_prior == 1 / 2
     assert found.cover == 3 / 5
+    assert found.cog == 0  # red plus is a companion that is there
+    assert found.exact == 0
+
+
+def test_another_order_is_not_exact():
+    found = measures([((RED, BLUE), "blue square, red square")])
+    assert (found.f1, found.exact) == (1, 0)
 
 
 def test_captions_that_name_nothing_have_no_chair():

@@ -173,7 +173,7 @@ def test_the_default_model_sees_well_and_names_what_is_not_there(tmp_path, monke
     world = get_world("caption")
     found = world.measured(*load(world.model_dir()))
     assert found.cover >= 0.95
-    assert 0.05 <= found.chair_i <= 0.09
+    assert 0.04 <= found.chair_i <= 0.1  # 0.058 to 0.078 over seeds 0 to 3
     assert found.cog > 0.6 * found.chair_i
     rejected = world.comparisons(200)
     assert sum(row["score_rejected"] for row in rejected) / 200 < 0.85
