@@ -26,7 +26,7 @@ from prefopt.modalities.vision_language.opening import open_images, pictured_lik
 from prefopt.modalities.vision_language.parts import adapted_modules, freeze
 from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
-from prefopt.modalities.vision_language.samples import PicturedSamples
+from prefopt.modalities.vision_language.samples import Marker, PicturedSamples
 from prefopt.models.loading import LoadedModel, LoraSettings
 from prefopt.models.sources import PICTURED
 from prefopt.objectives.base import Objective
@@ -131,12 +131,21 @@ class VisionLanguage(Language):
     def samples(self, *args: Any) -> TextSamples:
         """Answers to prompts with pictures."""
         world = world_of(self.context.config.data)
-        return PicturedSamples(*args, record=self.context.record, marker=getattr(world, "marks", None))
+        return PicturedSamples(*args, record=self.context.record, marker=marker_of(world))
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
         super().save(folder, policy, state)
         save_processor(folder, policy.source)
+
+
+def marker_of(world: Any) -> Marker | None:
+    """What a world knows to be wrong in an answer; None where it knows nothing."""
+    if not hasattr(world, "hallucinated"):
+        return None
+    return lambda condition, text: [
+        (mention.start, mention.end, "not in the picture") for mention in world.hallucinated(condition, text)
+    ]
 
 
 def set_aside(example: Encoded[EncodedText], objective: Objective) -> Encoded[EncodedText]:
