@@ -154,7 +154,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     untold = None
     if objective.needs_reference and reference_source != source:
         untold = check_reference(source, reference_source, tokenizer, used)
-    context.announce(data, language.first_pair(context, data.train[0]))
+    context.announce(data, partial(language.first_pair, context, data.train[0]))
     if untold is not None:
         context.record.check("reference's tokenizer", "note", untold)
         context.console.say(untold)

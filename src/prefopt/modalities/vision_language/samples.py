@@ -13,7 +13,7 @@ from prefopt.generation.local import LocalGenerator
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.vision_language.likelihood import EncodedPictured, PicturedLikelihood, pictures_of
-from prefopt.modalities.vision_language.prompts import shown
+from prefopt.modalities.vision_language.prompts import readable, shown
 from prefopt.runs.record import Record
 
 
@@ -44,7 +44,7 @@ class PicturedSamples(TextSamples):
 
     def __init__(self, *args: Any, record: Record, marker: Marker | None = None) -> None:
         super().__init__(*args)
-        self.prompts = [shown(prompt) for prompt in self.prompts]
+        self.prompts = [readable(request.prompt) for request in self._requests]
         self._marker = marker
         self._pictures = [
             [

@@ -126,7 +126,20 @@ class VisionLanguage(Language):
     def first_pair(self, context: Context, example: Encoded[EncodedText]) -> dict[str, Any]:
         """The first example decoded, runs of image tokens shortened, with its pictures."""
         token = self.images.processor.tokenizer.decode([self.images.image_token_id])
-        return shortened(first_pair(example, self.tokenizer), token)
+        pair = shortened(first_pair(example, self.tokenizer), token)
+        edge = example.comparisons[0]
+        ends = {"chosen": edge.first, "rejected": edge.second}
+        contrasts = {name: k for name, k in edge.branches.items() if k < len(example.items)}
+        seen: dict[str, str] = {}
+        for name, place in {**ends, **contrasts}.items():
+            item = None if place is None else example.items[place]
+            for k, picture in enumerate(item.pictures if isinstance(item, EncodedPictured) else ()):
+                if picture.digest not in seen:
+                    title = "image" if not seen else f"image of {name}"
+                    path = context.record.picture_file(f"first-{name}-{k}", picture.image())
+                    pair.setdefault("pictures", []).append({"name": title, "path": path})
+                    seen[picture.digest] = path
+        return pair
 
     def samples(self, *args: Any) -> TextSamples:
         """Answers to prompts with pictures."""
