@@ -292,8 +292,11 @@ def build_objective(config: TrainConfig, hyper: Mapping[str, Any]) -> Objective:
     """The objective of a configuration; hyper-parameter values are checked here."""
     try:
         if config.loss_weights is not None:
-            return registry.get(config.method.split("+"), weights=config.loss_weights, **hyper)
-        return registry.get(config.method, **hyper)
+            objective = registry.get(config.method.split("+"), weights=config.loss_weights, **hyper)
+        else:
+            objective = registry.get(config.method, **hyper)
+        objective.check_given()
+        return objective
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigError(f"{config.method}: {error.args[0] if error.args else error}") from error
 
