@@ -121,7 +121,8 @@ class SymMPO(Weighted):
         if not self.average:
             return rho
         length = getattr(sides, f"length_{name}") if own else sides.branches[name].length
-        require(length is not None, f"means over tokens need the lengths: give length_{name}=...")
+        if length is None:
+            raise ValueError(f"means over tokens need the lengths: give length_{name}=...")
         return rho / length
 
     def margins(self, sides: Sides) -> tuple[Tensor, Tensor]:
