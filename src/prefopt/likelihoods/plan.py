@@ -33,12 +33,14 @@ class EncodedText:
         start: index of the first completion token, the first that is scored.
         truncated: whether the completion lost tokens to the maximum length.
         reference: what the reference scores instead, where its condition differs; same completion tokens.
+        changed: a byte for each scored token, 1 where the comparison's other side has not it; where an objective asks.
     """
 
     ids: array[int]
     start: int
     truncated: bool = False
     reference: EncodedText | None = None
+    changed: bytes | None = None
 
     @property
     def length(self) -> int:
@@ -83,6 +85,8 @@ class Plan:
     """Tokens laid out, without padding."""
     dense_tokens: int
     """Places that one padded row an item would take."""
+    changed_NL: Tensor | None = None
+    """(N, L) 1 for changed tokens, zeros behind an item's end; None where no item knows of any."""
 
     def to(self, device: torch.device) -> Plan:
         """The same plan on another device."""
@@ -186,8 +190,18 @@ def plan_rows(
         longest=max(item.length for item in items),
         tokens=sum(len(row.ids) for row in rows),
         dense_tokens=len(items) * max(len(item.ids) for item in items),
+        changed_NL=changed_places(items),
         **scored,
     )
+
+
+def changed_places(items: Sequence[EncodedText]) -> Tensor | None:
+    """(N, L) 1 for changed tokens, or None."""
+    if all(item.changed is None for item in items):
+        return None
+    longest = max(item.length for item in items)
+    rows = [list(item.changed or b"") for item in items]
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.float32)
 
 
 def scored_places(items: Sequence[EncodedText], layout: Layout) -> dict[str, Tensor]:

@@ -265,7 +265,13 @@ class TokenLikelihood:
                 logp_K = token_logp(logits_KV, plan.target_K)
                 found = list(measures(logits_KV, plan.target_K, names).values())
         more = {f"{name}_N": per_item(x_K, plan).sum(-1) for name, x_K in zip(names, found, strict=True)}
-        return ItemScores(logp_NL=per_item(logp_K, plan), length_N=plan.length_N, auxiliary=auxiliary, **more)
+        return ItemScores(
+            logp_NL=per_item(logp_K, plan),
+            length_N=plan.length_N,
+            changed_NL=plan.changed_NL,
+            auxiliary=auxiliary,
+            **more,
+        )
 
     def settings(self) -> dict[str, Any]:
         """Nothing but model and tokens decides a score; where positions change with the length, how they are counted."""
