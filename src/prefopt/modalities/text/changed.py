@@ -55,8 +55,8 @@ def with_changed(examples: Sequence[Encoded[EncodedText]]) -> list[Encoded[Encod
                     f"row {example.id} compares one answer with several others, and this objective weighs the tokens in which "
                     "two answers differ: give rows with one pair each, or take dpo"
                 )
-            sequences = [items[k].ids[items[k].start :] for k in ends]
-            for k, changed in zip(ends, changed_tokens(*sequences), strict=True):
+            first, second = (items[k].ids[items[k].start :] for k in ends)
+            for k, changed in zip(ends, changed_tokens(first, second), strict=True):
                 items[k] = replace(items[k], changed=changed)
         out.append(replace(example, items=tuple(items)))
     return out
