@@ -63,11 +63,13 @@ def test_the_prior_of_the_reference_is_its_own_log_probability() -> None:
     """logp - rho under the blank image; the policy's own there does not matter."""
     leaves = inputs(CASES["pub_vdpo"])
     s = blank_sides(leaves)
-    shift = torch.linspace(-3, 5, 5, dtype=torch.float64)
+    shift = {
+        "w_blank": torch.linspace(-3, 5, 5, dtype=torch.float64),
+        "l_blank": torch.full((5,), 2.0).double(),
+    }
     moved = {
-        name: Score(
-            logp=score.logp + shift, rho=shift
-        )  # the reference's is what the vector calls the policy's
+        # the reference's is what the vector calls the policy's
+        name: Score(logp=score.logp + shift[name], rho=shift[name])
         for name, score in s.branches.items()
     }
     frozen = VDPO(alpha=0.5, prior="reference")
