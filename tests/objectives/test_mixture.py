@@ -75,7 +75,7 @@ def test_a_sum_needs_terms() -> None:
 
 
 def test_mpo_is_its_sum_with_a_key_a_weight() -> None:
-    s, p = random_sides(seed=4), torch.linspace(0, 1, 7, dtype=torch.float64)
+    s, p = battery.random_sides(seed=4), torch.linspace(0, 1, 7, dtype=torch.float64)
     votes = torch.stack([p, 1 - p, 0 * p], -1)
     for given, expression in (
         ({}, "0.8*dpo+0.2*bco_pair+sft"),
