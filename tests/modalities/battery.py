@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 import tiny_pipelines
+import tiny_vision
 from conftest import ROWS, save_tiny_model
 from modalities.image.image_runs import picture, png
 
@@ -132,6 +133,43 @@ def control_again(run: Path, start: Path, folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
+# -- images and text ------------------------------------------------------------------------------------------
+
+
+def llava_model(folder: Path) -> Path:
+    """LLaVA's class."""
+    return tiny_vision.save_tiny("llava", folder)
+
+
+def vision_rows(folder: Path) -> Path:
+    """TRL's: a list of images, and conversations."""
+    rows = []
+    for n in range(6):
+        name = f"{n}.png"
+        (folder / name).write_bytes(png(picture(n)))
+        answers = [[{"role": "assistant", "content": text}] for text in ("a red cat", "no blue dog")]
+        prompt = [{"role": "user", "content": f"what is in picture {tiny_vision.WORDS[n]} ?"}]
+        rows.append({"images": [name], "prompt": prompt, "chosen": answers[0], "rejected": answers[1]})
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def vision_again(run: Path, start: Path, folder: Path) -> None:
+    """Plain transformers and peft."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    if (run / "adapter_config.json").exists():
+        from peft import PeftModel
+
+        base = AutoModelForImageTextToText.from_pretrained(start)
+        model = PeftModel.from_pretrained(base, run).merge_and_unload()
+    else:
+        model = AutoModelForImageTextToText.from_pretrained(run)
+    model.save_pretrained(folder)
+    AutoProcessor.from_pretrained(run).save_pretrained(folder)
+
+
 # -- the page ------------------------------------------------------------------------------------------------
 
 
@@ -221,6 +259,20 @@ BATTERY = [
         },
         misspelt=("guidance_scal", "guidance_scale"),
         form="control images",
+    ),
+    Row(
+        name="vision_language",
+        model=llava_model,
+        data=vision_rows,
+        again=vision_again,
+        options={"learning_rate": 1e-3, "beta": 0.1, "sample_max_new_tokens": 4},
+        foreign={
+            "guidance_scale": (2.0, "for diffusion models"),
+            "crop": ("none", "for image models"),
+            "contrast_image": ("crop", "for objectives that contrast images"),
+        },
+        misspelt=("max_lenght", "max_length"),
+        form="text under images",
     ),
     Row(
         name="vectors",

@@ -22,6 +22,7 @@ from prefopt.config.keys.rounds import RoundKeys
 from prefopt.config.keys.sampling import SamplingKeys
 from prefopt.config.keys.scorer import ScorerKeys
 from prefopt.config.keys.stages import StageKeys
+from prefopt.config.keys.vision import VisionKeys
 from prefopt.config.keys.what import WhatKeys
 
 ALIASES = {
@@ -57,6 +58,7 @@ class TrainConfig(
     DenoisingKeys,
     ImageKeys,
     ControlKeys,
+    VisionKeys,
     RewardModelKeys,
     SamplingKeys,
     JudgeKeys,

@@ -12,7 +12,8 @@ Legend: B rows of a batch, T places, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class LocalGenerator:
         batch_size: sequences at once.
         identity: names the weights in journals, such as a folder or a digest; empty: not checked.
         counted: give each sample noise of its own; else the requests share one stream of it, in their order.
+        likelihood: makes token ids of prompts; None: one of text.
 
     Raises:
         ValueError: batch_size below 1.
@@ -46,13 +48,19 @@ class LocalGenerator:
     """
 
     def __init__(
-        self, model: Any, tokenizer: Any, batch_size: int = 64, identity: str = "", counted: bool = True
+        self,
+        model: Any,
+        tokenizer: Any,
+        batch_size: int = 64,
+        identity: str = "",
+        counted: bool = True,
+        likelihood: TokenLikelihood | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; given {batch_size}")
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.identity, self.counted = identity, counted
-        self.likelihood = TokenLikelihood(tokenizer, None, positions_in(model.config))
+        self.likelihood = likelihood or TokenLikelihood(tokenizer, None, positions_in(model.config))
 
     def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[list[Response]]:
         """Responses batch by batch, the longest prompts first where noise is counted.
@@ -92,11 +100,16 @@ class LocalGenerator:
                 max_new_tokens=settings.max_new_tokens,
                 processors=own_noise(settings, names) if self.counted else (),
                 temperature=0.0 if self.counted else settings.temperature,
+                inputs=partial(self.inputs, [request for request, _ in batch]),
             )
             yield [
                 Response(request.id, sample, self._text(request, tokens), len(tokens), ended, tuple(tokens))
                 for (request, sample), (tokens, ended) in zip(batch, drawn, strict=True)
             ]
+
+    def inputs(self, requests: Sequence[Request], ids_BT: Tensor) -> dict[str, Tensor]:
+        """What the model is given beside the (B, T) token ids of these requests, padded on the left."""
+        return {}
 
     def _text(self, request: Request, tokens: list[int]) -> str:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -224,6 +237,7 @@ def continuations(
     max_new_tokens: int,
     processors: Sequence[LogitsProcessor] = (),
     temperature: float = 0.0,
+    inputs: Callable[[Tensor], Mapping[str, Tensor]] = lambda ids_BT: {},
 ) -> list[tuple[list[int], bool]]:
     """One continuation a prompt, all at once, with a KV cache.
 
@@ -236,6 +250,7 @@ def continuations(
         max_new_tokens: continuations are cut there.
         processors: applied to the logits before the choice.
         temperature: of draws from the model's own distribution; 0 takes the largest logit after the processors.
+        inputs: of padded ids, what else the model is given.
 
     Returns:
         For each prompt the new tokens, up to and with an end token, and whether there was one.
@@ -266,6 +281,7 @@ def continuations(
             whole = model.generate(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
+                **{name: value.to(device) for name, value in inputs(ids).items()},
                 generation_config=own,
                 logits_processor=LogitsProcessorList(processors),
             )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import random
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 LONGEST_WINDOW = 512
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size", "local_window_size")
+DECODERS = ("language_model", "text_model")
+"""Where the trunk of a model that also reads images keeps its language model."""
 ATTENTIONS = ("self_attn", "attn", "attention", "self_attention")
 QUERIES = ("q_proj", "q_a_proj", "q_b_proj")
 OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense")
@@ -90,7 +92,8 @@ def trunk_of(inner: PreTrainedModel) -> nn.Module | None:
 
 def layers_of(trunk: nn.Module) -> list[nn.Module]:
     """The layers, by the names that models of transformers give them; none where they cannot be told."""
-    lists = [getattr(trunk, name, None) for name in ("layers", "h")]
+    decoder = next((part for name in DECODERS if (part := getattr(trunk, name, None)) is not None), trunk)
+    lists = [getattr(decoder, name, None) for name in ("layers", "h")]
     return next((list(layers) for layers in lists if isinstance(layers, nn.ModuleList)), [])
 
 
@@ -110,8 +113,16 @@ def last_attention(trunk: nn.Module) -> tuple[nn.Module | None, list[nn.Module]]
     return None, []
 
 
+Score = Callable[[nn.Module, Plan, Ability], Tensor]
+Lay = Callable[..., Plan]
+
+
 def ability_of(
-    model: nn.Module, score: Callable[[nn.Module, Plan, Ability], Tensor], densest: Sharing = "shared"
+    model: nn.Module,
+    score: Score,
+    densest: Sharing = "shared",
+    more: Sequence[Sequence[EncodedText]] = (),
+    lay: Lay = plan_rows,
 ) -> Ability:
     """Try what the model can do.
 
@@ -119,6 +130,8 @@ def ability_of(
         model: a causal language model on its device; left as it was.
         score: (model, plan, ability to use) -> (N, L) log-probabilities.
         densest: do not try more than this.
+        more: further items to try, of each batch those that share a prompt; the first and the last have several tokens.
+        lay: makes plans, called as `plan_rows`.
     """
     inner = causal_lm(model)
     if inner is None:
@@ -129,17 +142,18 @@ def ability_of(
     model.eval()
     try:
         with torch.no_grad():
-            return _try_out(model, inner, score, densest)
+            return _try_out(model, inner, score, densest, more, lay)
     finally:
         model.train(training)
 
 
 @torch.no_grad()
-def check_looks_back(model: nn.Module) -> None:
+def check_looks_back(model: nn.Module, kind: int | None = None) -> None:
     """Refuse a model whose predictions depend on what follows: a token's score would be read off the token itself.
 
     Args:
         model: a language model of transformers, on its device.
+        kind: of the tokens of a completion, for models that are told it of each token.
 
     Raises:
         ValueError: it looks ahead.
@@ -150,10 +164,11 @@ def check_looks_back(model: nn.Module) -> None:
     top = min(getattr(inner.config.get_text_config(), "vocab_size", None) or 256, 2**15) - 1
     device = next(model.parameters()).device
     ids_2T = torch.tensor([[min(k, top) for k in (3, 7, 5, 9, 4, 8, last)] for last in (6, 2)], device=device)
+    told = {} if kind is None else {"token_type_ids": torch.full_like(ids_2T, kind)}
     training = model.training
     model.eval()
     try:
-        logits_2TV = inner(input_ids=ids_2T, use_cache=False).logits.double()
+        logits_2TV = inner(input_ids=ids_2T, use_cache=False, **told).logits.double()
     except (TypeError, ValueError, RuntimeError, IndexError):
         return  # what cannot be asked like this fails where it is asked in earnest, for a reason of its own
     finally:
@@ -184,8 +199,10 @@ def tolerance_of(model: nn.Module) -> float:
 def _try_out(
     model: nn.Module,
     inner: PreTrainedModel,
-    score: Callable[[nn.Module, Plan, Ability], Tensor],
+    score: Score,
     densest: Sharing,
+    more: Sequence[Sequence[EncodedText]],
+    lay: Lay,
 ) -> Ability:
     config: Any = inner.config.get_text_config()
     parameter = next(p for p in model.parameters() if p.is_floating_point())
@@ -196,16 +213,20 @@ def _try_out(
         switch=switch_of(model),
     )
 
-    def run(items: list[EncodedText], ability: Ability, apart: bool | None = None) -> Tensor:
+    def run(items: Sequence[EncodedText], ability: Ability, apart: bool | None = None) -> Tensor:
         # so wide that every join pays
-        plan = plan_rows(items, 0, ability.sharing, 2**30, apart=apart, switch=ability.switch)
+        plan = lay(items, 0, ability.sharing, 2**30, apart=apart, switch=ability.switch)
         return score(model, plan.to(parameter.device), ability)
 
     def failure(ability: Ability) -> str | None:
         # these rows are too short for attention by branches to pay, but others will not be
-        return _failure(ability, None) or (_failure(ability, True) if on_cpu else None)
+        ways: tuple[bool | None, ...] = (None, True) if on_cpu else (None,)
+        found = (_failure(ability, way, *batch) for batch in batches for way in ways)
+        return next((why for why in found if why is not None), None)
 
-    def _failure(ability: Ability, apart: bool | None) -> str | None:
+    def _failure(
+        ability: Ability, apart: bool | None, items: Sequence[EncodedText], exact: Tensor
+    ) -> str | None:
         try:
             scores = run(items, ability, apart)
         except (
@@ -229,9 +250,10 @@ def _try_out(
                     return "one sequence changes the scores of another"
         return None
 
-    items = probes(config, switch=found.switch)
-    singles = [run([item], found)[0] for item in items]  # what fails here fails for a reason of its own
-    exact = torch.nn.utils.rnn.pad_sequence(singles, batch_first=True)
+    batches = []
+    for items in (probes(config, switch=found.switch), *more):
+        singles = [run([item], found)[0] for item in items]  # what fails here fails for a reason of its own
+        batches.append((items, torch.nn.utils.rnn.pad_sequence(singles, batch_first=True)))
     reasons: list[str] = []
     why = None
     for own_mlp, own_queries in ((True, True), (True, False), (False, True), (False, False)):
@@ -298,9 +320,9 @@ def probes(config: Any, least: int = 32, switch: Switch | None = None) -> list[E
     ]
 
 
-def with_another(items: list[EncodedText], n: int) -> list[EncodedText]:
+def with_another(items: Sequence[EncodedText], n: int) -> list[EncodedText]:
     """The same items, but for the completion of one: its order is turned round."""
     item = items[n]
     tail = array("i", reversed(item.ids[item.start : -1]))
-    changed = EncodedText(item.ids[: item.start] + tail + item.ids[-1:], item.start)
+    changed = replace(item, ids=item.ids[: item.start] + tail + item.ids[-1:])
     return [*items[:n], changed, *items[n + 1 :]]

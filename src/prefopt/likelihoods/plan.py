@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ class EncodedText:
         start: index of the first completion token, the first that is scored.
         truncated: whether the completion lost tokens to the maximum length.
         reference: what the reference scores instead, where its condition differs; same completion tokens.
-        changed: a byte for each scored token, 1 where the comparison's other side has not it; where an objective asks.
+        changed: for each completion token whether the comparison's other side lacks it; None: not asked for.
     """
 
     ids: array[int]
@@ -79,22 +79,28 @@ class Plan:
     """Place of the token within its item's completion."""
     length_N: Tensor
     """Scored tokens of each item, int64."""
+    changed_NL: Tensor | None
+    """1 for completion tokens that the comparison's other side lacks, where items say so."""
+    layout: Layout
+    """Which tokens lie where, on the host."""
     longest: int
     """L, the largest of them, known on the host."""
     tokens: int
     """Tokens laid out, without padding."""
     dense_tokens: int
     """Places that one padded row an item would take."""
-    changed_NL: Tensor | None = None
-    """(N, L) 1 for changed tokens, zeros behind an item's end; None where no item knows of any."""
 
-    def to(self, device: torch.device) -> Plan:
+    def to(self, device: torch.device) -> Self:
         """The same plan on another device."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in values.items():
-            if isinstance(value, Tensor):
-                values[name] = value.to(device, non_blocking=True)
-        return Plan(**values)
+            if isinstance(value, Tensor | Plan):
+                values[name] = (
+                    value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
+                )
+            elif isinstance(value, dict):
+                values[name] = {k: v.to(device, non_blocking=True) for k, v in value.items()}
+        return type(self)(**values)
 
     @property
     def places(self) -> int:
@@ -119,6 +125,7 @@ def plan_rows(
     longest: int = UNLIMITED,
     apart: bool | None = None,
     switch: Switch | None = None,
+    sequences: Sequence[array[int]] | None = None,
 ) -> Plan:
     """Lay items out in rows padded on the right.
 
@@ -133,6 +140,7 @@ def plan_rows(
         longest: most places of a row of several sequences.
         apart: whether attention is taken branch by branch (on a CPU); None: where that pays.
         switch: of models that read long rows with other positions, which share nothing with short ones.
+        sequences: what tells the items' tokens apart, where that is more than their ids (which picture a token stands for).
 
     Raises:
         ValueError: an item without a prompt token or without a completion token.
@@ -144,7 +152,9 @@ def plan_rows(
                 "before the completion (its prompt) and one in it"
             )
     kinds = None if switch is None else [switch.kind(len(item.ids)) for item in items]
-    layout = lay_out([item.ids[:-1] for item in items], sharing, hidden, longest, kinds)
+    layout = lay_out(
+        [one[:-1] for one in sequences or [item.ids for item in items]], sharing, hidden, longest, kinds
+    )
     rows, width = layout.rows, layout.width
     causal = layout.causal
     if not causal and width + -width % ALIGN <= longest:
@@ -157,7 +167,6 @@ def plan_rows(
     )  # padding sees padding: a row of attention is never empty
     for r, row in enumerate(rows):
         length = len(row.ids)
-        input_ids_RT[r, :length] = torch.tensor(row.ids)
         attention_mask_RT[r, :length] = 1
         position_RT[r, :length] = torch.tensor(row.depth)
         position_RT[r, length:] = 0  # learned positions have no more places than the model was made for
@@ -167,6 +176,7 @@ def plan_rows(
         zip(items, layout.row_of, layout.path_of, strict=True), key=lambda x: len(x[0].ids)
     ):
         sequence_RT[r, path] = len(item.ids)
+        input_ids_RT[r, path] = torch.tensor(item.ids[:-1])
     scored = scored_places(items, layout)
     scored_P = (scored["row_K"] * width + scored["position_K"]).unique()
     places = [(scored_P[scored_P // width == r] % width).tolist() for r in range(len(rows))]
@@ -187,21 +197,21 @@ def plan_rows(
         branches=branches if apart and not causal else None,
         scored_branches=at_scored if scored_apart else None,
         scored_P=scored_P,
+        changed_NL=changed_of(items),
+        layout=layout,
         longest=max(item.length for item in items),
         tokens=sum(len(row.ids) for row in rows),
         dense_tokens=len(items) * max(len(item.ids) for item in items),
-        changed_NL=changed_places(items),
         **scored,
     )
 
 
-def changed_places(items: Sequence[EncodedText]) -> Tensor | None:
-    """(N, L) 1 for changed tokens, or None."""
+def changed_of(items: Sequence[EncodedText]) -> Tensor | None:
+    """(N, L) what items say of their tokens, 0 for those that say nothing (branches); None where none says anything."""
     if all(item.changed is None for item in items):
         return None
-    longest = max(item.length for item in items)
-    rows = [list(item.changed or b"") for item in items]
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.float32)
+    told = [list(item.changed or bytes(item.length)) for item in items]
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(flags, dtype=torch.float32) for flags in told], True)
 
 
 def scored_places(items: Sequence[EncodedText], layout: Layout) -> dict[str, Tensor]:

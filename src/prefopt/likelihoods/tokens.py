@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -236,24 +237,37 @@ class TokenLikelihood:
             model: a causal language model of transformers, adapted or wrapped; without `adapt`, any that returns
                 `.logits`.
             plan: from `plan`, on the model's device.
-            extras: of "log_p2", "entropy" and "top1" those fields to compute too (no gradient); others are ignored.
+            extras: of "log_p2", "entropy" and "top1" those fields to compute too (no gradient), and "distribution", for which
+                the model makes all its logits; others are ignored.
         """
         return self._score(model, plan, extras, self.ability)
 
-    def _score(self, model: nn.Module, plan: Plan, extras: Collection[str], ability: Ability) -> ItemScores:
+    def inputs(self, model: nn.Module, plan: Plan, ability: Ability) -> dict[str, Any]:
+        """What the model is called with."""
         inputs: dict[str, Any] = {"input_ids": plan.input_ids_RT, "use_cache": False}
         if plan.until_RT is not None:
             # a mask of ones keeps transformers from guessing at packed rows; `rows_of` makes the true one
             inputs |= {"attention_mask": torch.ones_like(plan.input_ids_RT), "position_ids": plan.position_RT}
         elif not ability.own_head:  # else padding was found not to matter
             inputs["attention_mask"] = plan.attention_mask_RT
+        return inputs
+
+    def reading(self, model: nn.Module, plan: Plan) -> AbstractContextManager[Any]:
+        """Within it, the model reads the plan's rows."""
+        stack = ExitStack()
+        stack.enter_context(rows_of(plan))
+        stack.enter_context(own_positions(model, plan.sequence_RT))
+        return stack
+
+    def _score(self, model: nn.Module, plan: Plan, extras: Collection[str], ability: Ability) -> ItemScores:
+        inputs = self.inputs(model, plan, ability)
         names = [name for name in MEASURES if name in extras]
         balanced = torch.is_grad_enabled() and balances_experts(model)
         if balanced:
             inputs["output_router_logits"] = True
-        auxiliary = None
-        with rows_of(plan), own_positions(model, plan.sequence_RT):
-            if ability.own_head:
+        auxiliary = distribution_KV = None
+        with self.reading(model, plan):
+            if ability.own_head and "distribution" not in extras:
                 with scoring_forward(model, plan, names, ability):
                     logp_K, *found = model(**inputs)
                 if balanced:
@@ -264,11 +278,14 @@ class TokenLikelihood:
                 logits_KV = Finish()(outputs.logits[plan.row_K, plan.position_K])
                 logp_K = token_logp(logits_KV, plan.target_K)
                 found = list(measures(logits_KV, plan.target_K, names).values())
+                if "distribution" in extras:
+                    distribution_KV = logits_KV.log_softmax(-1)
         more = {f"{name}_N": per_item(x_K, plan).sum(-1) for name, x_K in zip(names, found, strict=True)}
         return ItemScores(
             logp_NL=per_item(logp_K, plan),
             length_N=plan.length_N,
             changed_NL=plan.changed_NL,
+            distribution_KV=distribution_KV,
             auxiliary=auxiliary,
             **more,
         )

@@ -6,7 +6,7 @@
 
 lambda_aux is `auxiliary_weight`. The data is the method: a strong model finds what is wrong in the model's own description, corrects
 it, and rewrites *both* sides, so that style does not tell them apart. Rows hold `prompt`, `image`, `chosen`, `rejected`. With a weight above 0 every
-comparison has an instruction sample beside it: the authors do so for MiniGPT-4 (0.5) and not for LLaVA.
+row has an instruction sample beside it (`auxiliary_prompt`, `auxiliary_response`): the authors do so for MiniGPT-4 (0.5) and not for LLaVA.
 
 ## Relations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ class LoraSettings:
     r: int = 16
     alpha: int = 32
     dropout: float = 0.0
-    target_modules: Sequence[str] | str | None = None
-    """None: peft's default for the architecture, or all linear layers where it has none."""
+    target_modules: Sequence[str] | str | Callable[[nn.Module], Sequence[str]] | None = None
+    """None: peft's default for the architecture, or all linear layers where it has none. A function chooses them by
+    looking at the model."""
 
 
 def add_lora(model: Any, lora: LoraSettings) -> nn.Module:
@@ -41,7 +42,8 @@ def add_lora(model: Any, lora: LoraSettings) -> nn.Module:
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
     # given by name: peft, left to itself, looks for those of a mixture of experts after it has missed them
-    targets = lora.target_modules or DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
+    asked = lora.target_modules(model) if callable(lora.target_modules) else lora.target_modules
+    targets = asked or DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -58,7 +60,7 @@ def add_lora(model: Any, lora: LoraSettings) -> nn.Module:
             {name.rpartition(".")[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         )
         raise ValueError(
-            f"lora_target_modules={lora.target_modules} names no module that adapters can be put on; this model has "
+            f"lora_target_modules={asked} names no module that adapters can be put on; this model has "
             f"{', '.join(linear) or 'none'}. Leave it out for the usual ones, or say all-linear"
         ) from error
     check_untied(wrapped)

@@ -1,4 +1,4 @@
-"""Load a causal language model the way a user's checkpoint is loaded, adapters included.
+"""Load a language model, of text alone or with images, the way a user's checkpoint is loaded, adapters included.
 
 Safetensors only, remote code off, and no weight may be missing. A folder that holds a peft adapter loads its base model
 too; continuing from an adapter keeps a second, frozen copy of it as the reference.
@@ -19,7 +19,7 @@ from prefopt.models.dropout import disable_dropout
 from prefopt.models.left_out import left_out
 from prefopt.models.loading_report import load_whole
 from prefopt.models.quantized import four_bit_config, ready_for_adapters
-from prefopt.models.sources import adapter_base, check_causal, check_source
+from prefopt.models.sources import CAUSAL, adapter_base, check_causal, check_source
 from prefopt.models.tokenizers import load_tokenizer
 
 __all__ = [
@@ -102,6 +102,7 @@ def load_model(
     load_in_4bit: bool = False,
     attn_implementation: str | None = None,
     trainable: bool = True,
+    loader: str = CAUSAL,
 ) -> LoadedModel:
     """Load a model from a folder or hub id.
 
@@ -112,16 +113,17 @@ def load_model(
         load_in_4bit: quantize the base weights (QLoRA; needs the `qlora` extra).
         attn_implementation: passed on to transformers.
         trainable: False freezes everything (references).
+        loader: auto class of transformers, one of `sources.LOADERS`.
 
     Raises:
         FileNotFoundError: no model there.
         ValueError: weights are missing, or have no place in the model; adapters that cannot be trained so.
         OSError: weights that are not safetensors.
     """
-    from transformers import AutoModelForCausalLM
+    import transformers
     from transformers import logging as transformers_logging
 
-    check_causal(source, trained=trainable, adapters=lora is not None)
+    check_causal(source, trained=trainable, adapters=lora is not None, loader=loader)
     transformers_logging.disable_progress_bar()  # "Loading weights" bars; ours cover what takes long
     base = adapter_base(source)
     if base is not None and lora is not None:
@@ -135,7 +137,7 @@ def load_model(
     if load_in_4bit:
         options["quantization_config"] = four_bit_config()
     try:
-        model = load_whole(AutoModelForCausalLM, base or source, **options)
+        model = load_whole(getattr(transformers, loader), base or source, **options)
     except OSError as error:
         if base is None or "safetensors" in str(error):
             raise

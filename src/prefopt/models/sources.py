@@ -109,13 +109,30 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-def check_causal(source: str, trained: bool = False, adapters: bool = False) -> None:
+CAUSAL = "AutoModelForCausalLM"
+PICTURED = "AutoModelForImageTextToText"
+LOADERS = {
+    CAUSAL: (
+        "MODEL_FOR_CAUSAL_LM_MAPPING",
+        "causal language model: needed one that predicts each token from those before it, which transformers loads with "
+        f"{CAUSAL} (Llama, Qwen, Mistral, Gemma, GPT-2, ...)",
+    ),
+    PICTURED: (
+        "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
+        f"model of images and text: needed one that transformers loads with {PICTURED} (LLaVA, Qwen-VL, Gemma 3, ...)",
+    ),
+}
+"""By auto class of transformers: its mapping, and what a model must be, behind "which is no"."""
+
+
+def check_causal(source: str, trained: bool = False, adapters: bool = False, loader: str = CAUSAL) -> None:
     """Fail early where a source is no causal language model that can be loaded here; reads its configuration only.
 
     Args:
         source: folder or hub id of a model or of an adapter.
         trained: whether it will be trained.
         adapters: whether only adapters on it will be.
+        loader: auto class of transformers that is to load it, one of `LOADERS`.
 
     Raises:
         FileNotFoundError: no model there.
@@ -139,17 +156,15 @@ def check_causal(source: str, trained: bool = False, adapters: bool = False) -> 
             f"the config.json of {base} names no model_type, so that it is not known which class the weights belong to: save "
             "the model again with save_pretrained"
         )
-    refuse_remote_code(base, values, "AutoModelForCausalLM")
+    refuse_remote_code(base, values, loader)
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers.models.auto import modeling_auto
 
+    mapping, needed = LOADERS[loader]
     config = AutoConfig.from_pretrained(base, trust_remote_code=False)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    if type(config) not in getattr(modeling_auto, mapping):
         named = ", ".join(values.get("architectures") or [values.get("model_type", "unknown")])
-        raise ValueError(
-            f"{base} holds a {named}, which is no causal language model: needed one that predicts each token from those "
-            "before it, which transformers loads with AutoModelForCausalLM (Llama, Qwen, Mistral, Gemma, GPT-2, ...)"
-        )
+        raise ValueError(f"{base} holds a {named}, which is no {needed}")
     if values.get("quantization_config"):
         _check_quantized(base, values["quantization_config"], trained and not adapters and base == source)
 
@@ -169,10 +184,10 @@ def refuse_remote_code(source: str, values: Mapping[str, Any], loader: str = "Au
 
     kind = values.get("model_type")
     shipped = kind in CONFIG_MAPPING
-    if loader == "AutoModelForCausalLM" and shipped:
-        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if loader in LOADERS and shipped:
+        from transformers.models.auto import modeling_auto
 
-        shipped = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        shipped = kind in getattr(modeling_auto, f"{LOADERS[loader][0]}_NAMES")
     if shipped:
         return
     if {loader, "AutoConfig"} & set(values.get("auto_map") or {}):

@@ -204,6 +204,8 @@ class Objective:
     """True where a row is one sample with a label instead of two samples (KTO, BCO)."""
     winner_alone: ClassVar[bool] = False
     """True where the loss reads the winner and nothing of the loser (SFT): single good samples will do as well as pairs."""
+    reads_loser: ClassVar[bool] = True
+    """False where the loss reads branches in place of the losing side, so that rows need not have one."""
     batch_coupled: ClassVar[bool] = False
     """True where a row's loss depends on the other rows of the micro-batch (sorting, sampling); running
     statistics do not count, since they come in through the state."""

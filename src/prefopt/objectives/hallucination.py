@@ -132,6 +132,11 @@ class POVID(Weighted):
         require(0 <= self.mix <= 1, f"mix must lie in [0, 1]; given {self.mix}")
 
     @property
+    def reads_loser(self) -> bool:  # type: ignore[override]
+        """Whether rejected answers count."""
+        return self.mix < 1
+
+    @property
     def branches(self) -> Mapping[str, Branch]:  # type: ignore[override]
         """The misled tokens."""
         return {"misled": Branch(condition="own", sample="misled")} if self.mix > 0 else {}

@@ -88,6 +88,11 @@ class SymMPO(Weighted):
         )
 
     @property
+    def reads_loser(self) -> bool:  # type: ignore[override]
+        """Whether the response term counts."""
+        return self.response_weight > 0
+
+    @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """Lengths for means."""
         return frozenset({"length"}) if self.average else frozenset()
@@ -242,6 +247,7 @@ class SVCO(Weighted):
     """
 
     wins_only: ClassVar[bool] = True
+    reads_loser: ClassVar[bool] = False
     label: ClassVar[str] = "svco"
     branches: ClassVar[Mapping[str, Branch]] = named("c", "cc", "cw")
 

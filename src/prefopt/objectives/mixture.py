@@ -86,6 +86,11 @@ class Mixture(Objective):
         return any(objective.state_of_rows for _, objective in self.terms)
 
     @property
+    def reads_loser(self) -> bool:  # type: ignore[override]
+        """Whether any term does."""
+        return any(objective.reads_loser for _, objective in self.terms)
+
+    @property
     def wins_only(self) -> bool:  # type: ignore[override]
         """Whether any term does not take votes."""
         return any(objective.wins_only for _, objective in self.terms)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from prefopt.comparisons import Comparison, Example, Item, Outcome, UnusableItem
@@ -50,6 +51,8 @@ class Parsed(NamedTuple):
     score_rejected: float | None = None
     factor: float = 1.0
     """Multiplies the row's weight."""
+    branches: Mapping[str, int] = MappingProxyType({})
+    """Further items by the names that the objective gives them, behind the pair's two."""
 
 
 class Collected(NamedTuple):
@@ -91,12 +94,13 @@ def collect(
             parsed = parse(number, row, row_traits)
             edge = Comparison(
                 first=0,
-                second=1 if len(parsed.items) == 2 else None,
+                second=None if len(parsed.items) == 1 else 1,
                 outcome=parsed.outcome,
                 weight=cells.as_weight(row.get("weight")) * parsed.factor,
                 columns={
                     column: cells.as_number(row.get(column), column, "bad_column") for column in columns
                 },
+                branches=dict(parsed.branches),
             )
         except UnusableItem as error:
             dropped.append(Dropped(number, name, error.reason, str(error)))

@@ -59,10 +59,13 @@ class Cell:
     row: int
     column: str
     folder: Path
+    place: int | None = None
+    """Of the image in a cell that holds several."""
 
     def read(self) -> bytes:
         """The bytes in the cell, or of the file that it names."""
         value = self.table[self.row][self.column]
+        value = value if self.place is None else value[self.place]
         inner = as_ref(value, self.column, self.folder)
         return inner.read()
 

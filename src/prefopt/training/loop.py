@@ -108,13 +108,14 @@ class Loop:
                 "`threshold`, or set threshold_rule=quantile, and start over with overwrite=true"
             )
 
-    def count_randomness(self, micro_batch: int) -> None:
+    def count_randomness(self, micro_batch: int, piece: int = 0) -> None:
         """Give a forward pass random numbers of its own (dropout is all that draws any).
 
         They follow from the run's seed and from where in the run the pass stands, so nothing depends on how many were
         drawn before: resuming is exact. Recomputed activations get the same ones from torch's checkpointing.
         """
-        place = (self.config.seed, 13, self.step, self.part, micro_batch, self.accelerator.process_index)
+        place = [self.config.seed, 13, self.step, self.part, micro_batch, self.accelerator.process_index]
+        place += [piece] if piece else []
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def update(self, examples: Sequence[Encoded[Any]]) -> None:

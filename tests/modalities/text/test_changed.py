@@ -16,7 +16,7 @@ from prefopt.config import ConfigError, resolve
 from prefopt.likelihoods.plan import EncodedText, plan_rows
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.text.changed import changed_tokens, with_changed
-from prefopt.modalities.text.setup import prepare
+from prefopt.modalities.text.setup import Language, prepare
 from prefopt.models.loading import load_tokenizer
 from prefopt.training.batches import Known, join
 
@@ -82,7 +82,7 @@ def test_the_objective_sees_them(tiny_model: Path, rows_file) -> None:
     config = resolve({"method": "ddpo", "model": "m", "data": str(rows_file(rows)), "eval_size": 1})[0]
     likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)), None)
     objective = objectives.get("ddpo")
-    data = prepare(config, objective, likelihood)
+    data = prepare(config, objective, likelihood, Language())
     assert len(data.held_out) == 1
     for examples in (data.train, data.held_out):
         batch = collate(examples)
@@ -95,5 +95,5 @@ def test_the_objective_sees_them(tiny_model: Path, rows_file) -> None:
             assert bool((changed_ET.sum(-1) > 0).all())
             shared += int((length_E - changed_ET.sum(-1)).sum())
         assert shared > 0
-        plain = prepare(config, objectives.get("dpo"), likelihood)
+        plain = prepare(config, objectives.get("dpo"), likelihood, Language())
         assert all(item.changed is None for e in plain.train for item in e.items)

@@ -41,6 +41,7 @@ class Keys(BaseModel):
 
 TEXT = Needs(("text",), "text models")
 IMAGE = Needs(("image",), "image models")
+VISION = Needs(("vision",), "vision-language models")
 CONTROL = Needs(("control",), "control models")
 DENOISING = Needs(("denoising",), "diffusion models")
 ADAPTERS = Needs(("adapters",), "models that take adapters")

@@ -32,6 +32,11 @@ class OptimizationKeys(Keys):
             "per_device_train_batch_size examples; auto: what fits into memory. The step's examples stay the same",
         )
     )
+    per_device_train_batch_items: Annotated[Annotated[int, Field(ge=1)] | None, TEXT] = Field(
+        None,
+        description="hold the activations of so many items (answers under one prompt and its images) at a time, whatever belongs "
+        "to one example: the same gradient, for one more forward pass; None: all of a forward pass at once",
+    )
     gradient_accumulation_steps: int = Field(1, ge=1)
     num_train_epochs: float = Field(1.0, gt=0)
     max_steps: int | None = Field(

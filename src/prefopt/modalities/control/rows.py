@@ -28,7 +28,6 @@ from prefopt.modalities.image.rows import (
     PROMPT,
     REJECTED,
     caption,
-    picture_columns,
 )
 from prefopt.sources import cells
 from prefopt.sources.collecting import (
@@ -44,6 +43,7 @@ from prefopt.sources.collecting import (
 )
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, evaluation_split, load_rows
+from prefopt.sources.picture_columns import picture_columns
 from prefopt.sources.pictures import ImageRef, decode
 from prefopt.sources.report import Dropped
 from prefopt.worlds import world_modality, world_of, world_prompts

@@ -11,7 +11,7 @@ or what `datasets` stores for one; in the metadata file of an image folder its c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -32,7 +32,7 @@ from prefopt.sources.collecting import (
 )
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
 from prefopt.sources.files import Rows, load_rows
-from prefopt.sources.pictures import Cell, ImageRef, as_ref, problem
+from prefopt.sources.picture_columns import picture_columns
 from prefopt.sources.report import Dropped
 
 Kind = Literal["pick_a_pic", "pair", "single"]
@@ -196,45 +196,6 @@ def detect_form(rows: Rows) -> Form:
         "rejected_image, or jpg_0, jpg_1 and label_0 (Pick-a-Pic), or image and label for single images; a folder of "
         f"images needs them in a metadata.jsonl, with columns named ...file_name. Missing: {', '.join(absent)}{hints}"
     )
-
-
-PictureOf = Callable[[int, Mapping[str, Any], str, bool], ImageRef]
-"""(row number, row, column, whether to decode it now) -> the picture."""
-
-
-def picture_columns(rows: Rows, names: Sequence[str]) -> tuple[Rows, PictureOf]:
-    """The rows without the pictures that stay on disk until they are asked for, and how to get any picture of a row.
-
-    What it gives is looked at: it raises `UnusableItem` where a picture cannot be used.
-    """
-    tables = _tables(rows, names)
-    if tables:
-        rows = replace(rows, rows=rows.rows.remove_columns(list(tables)))  # type: ignore[attr-defined]
-    folder = rows.folder
-
-    def picture(number: int, row: Mapping[str, Any], column: str, thorough: bool) -> ImageRef:
-        if column in tables:
-            ref = ImageRef(Cell(tables[column], number - 1, column, folder), column)
-        else:
-            ref = as_ref(row.get(column), column, folder)
-        if error := problem(ref, thorough):
-            raise error if ref.name == column else UnusableItem(f"{column}: {error}", error.reason)
-        return ref
-
-    return rows, picture
-
-
-def _tables(rows: Rows, names: Sequence[str]) -> dict[str, Any]:
-    """The image columns that stay on disk until an image is asked for, each as a table of its own."""
-    if rows.kind != "datasets":
-        return {}
-    table: Any = rows.rows
-    # strings are paths; they may come with the row
-    return {
-        name: table.select_columns([name]).with_format(None)
-        for name in names
-        if type(feature := table.features[name]).__name__ == "Image" or "binary" in str(feature.dtype)
-    }
 
 
 # -- one row -------------------------------------------------------------------------------------------------

@@ -51,7 +51,11 @@ def with_mismatched(
         own, other = example.items[0], donors[k][1].items[0]
         ids = array("i", (own.ids[: own.start] + other.ids[other.start :])[:max_length])
         edges = tuple(replace(e, branches={"mismatched": len(example.items)}) for e in example.comparisons)
-        out.append(replace(example, aside=(EncodedText(ids, own.start),), comparisons=edges))
+        out.append(
+            replace(
+                example, aside=(replace(own, ids=ids, truncated=False, reference=None),), comparisons=edges
+            )
+        )
     return out
 
 

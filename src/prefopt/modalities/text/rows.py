@@ -83,7 +83,7 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
     columns = (*columns, *(name for name in optional if name in rows.columns and name not in columns))
     schema = detect_schema(rows)
     prompts = prompt_columns(rows.columns)
-    parse = _paired if schema == "paired" else _unpaired
+    parse = paired if schema == "paired" else unpaired
     arrow = rows.kind in ("datasets", "parquet")
     media = [name for name in rows.columns if name in MEDIA_COLUMNS]
 
@@ -111,7 +111,7 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
         *([Hint("note", prompts.note)] if prompts.note else []),
         *unread,
         *trait_hints(traits),
-        *_text_hints(traits),
+        *text_hints(traits),
     ]
     return Comparisons(
         examples=examples,
@@ -194,7 +194,18 @@ CUT_OFF = (
 # -- one row -------------------------------------------------------------------------------------------------
 
 
-def _paired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:
+def paired(
+    row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str], alike: bool = False
+) -> Parsed:
+    """A pair of completions.
+
+    Args:
+        row: with `chosen` and `rejected`.
+        prompts: where its prompt stands.
+        arrow: whether the row comes from a table, which gives messages the keys of all.
+        traits: counts what is noticed.
+        alike: whether both sides may be the same text, because something else tells them apart.
+    """
     chosen = cells.as_sample(row.get("chosen"), "chosen", arrow)
     rejected = cells.as_sample(row.get("rejected"), "rejected", arrow)
     if type(chosen) is not type(rejected):
@@ -205,7 +216,7 @@ def _paired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits:
     for name, side in (("chosen", chosen), ("rejected", rejected)):
         if cells.is_empty(side):
             raise UnusableItem(f"{name} is empty", "empty_side")
-    if chosen == rejected:
+    if chosen == rejected and not alike:
         raise UnusableItem("chosen and rejected are the same: nothing to learn", "identical_sides")
     prompt, chosen, rejected = _split_prompt(row, prompts, arrow, chosen, rejected, traits)
     prompt = prompts.with_system(prompt, row)
@@ -223,7 +234,8 @@ def _paired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits:
     return Parsed((Item(condition, chosen), Item(condition, rejected)), outcome, *scores)
 
 
-def _unpaired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:
+def unpaired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:
+    """A single sample with its label; arguments as of `paired`."""
     completion = cells.as_sample(row.get("completion"), "completion", arrow)
     if cells.is_empty(completion):
         raise UnusableItem("completion is empty", "empty_side")
@@ -330,7 +342,8 @@ def _text_only(rows: Rows, number: int, found: str) -> str:
     )
 
 
-def _text_hints(traits: Counter[str]) -> list[Hint]:
+def text_hints(traits: Counter[str]) -> list[Hint]:
+    """What was noticed of the texts."""
     hints = []
     if n := traits["prompt_repeated"]:
         hints.append(

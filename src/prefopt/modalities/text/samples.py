@@ -29,6 +29,8 @@ class TextSamples:
         note: told what of the samples had to be left out.
     """
 
+    generator: type[LocalGenerator] = LocalGenerator
+
     def __init__(
         self,
         config: TrainConfig,
@@ -50,7 +52,7 @@ class TextSamples:
         self._ids = [list(ids) for _, ids in asked]
         self._requests = [request_of(str(n), condition) for n, (condition, _) in enumerate(asked)]
         self._drawn_as = Settings(new_tokens, config.sample_temperature, seed=config.seed)
-        self._generator = LocalGenerator(model, likelihood.tokenizer, counted=False)
+        self._generator = self.generator(model, likelihood.tokenizer, counted=False, likelihood=likelihood)
         self._likelihood, self._model, self._reference, self._reward = likelihood, model, reference, reward
 
     def draw(self, step: int) -> list[Response]:
@@ -63,8 +65,8 @@ class TextSamples:
         values: dict[str, float] = {}
         if self._reference.kind != "none":
             items = [
-                EncodedText(array("i", [*ids, *answer.ids]), len(ids))
-                for ids, answer in zip(self._ids, drawn, strict=True)
+                self.item(request, [*ids, *answer.ids], len(ids))
+                for request, ids, answer in zip(self._requests, self._ids, drawn, strict=True)
             ]
             logp = sequence_logps(self._model, self._likelihood, items)
             with self._reference.model() as frozen:
@@ -73,6 +75,10 @@ class TextSamples:
         values["sample_length"] = sum(len(answer.ids) for answer in drawn) / len(drawn)
         values["sample_repetition"] = sum(repetition(answer.text.strip()) for answer in drawn) / len(drawn)
         return values
+
+    def item(self, request: Request, ids: Sequence[int], start: int) -> EncodedText:
+        """A prompt and the answer to it, to be scored."""
+        return EncodedText(array("i", ids), start)
 
     def rewards(self, drawn: Sequence[Response]) -> list[float | None]:
         """The reward of each answer."""

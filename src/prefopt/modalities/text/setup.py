@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,7 +19,15 @@ from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.probes import SampleProbe
-from prefopt.modalities.splits import PreparedData, digest, has_ties, merge_dropped, prompt_key, read
+from prefopt.modalities.splits import (
+    PreparedData,
+    digest,
+    has_losses,
+    has_ties,
+    merge_dropped,
+    prompt_key,
+    read,
+)
 from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
 from prefopt.modalities.text.memory import TextMemory, settle
@@ -27,6 +36,8 @@ from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text.rows import load_comparisons
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.models.loading import (
+    LoadedModel,
+    LoraSettings,
     adapter_base,
     load_model,
     load_tokenizer,
@@ -35,15 +46,88 @@ from prefopt.models.loading import (
 from prefopt.models.positions import likelihood_for
 from prefopt.models.quantized import check_installed
 from prefopt.models.saving import save_model
-from prefopt.models.sources import check_causal
+from prefopt.models.sources import CAUSAL, check_causal
 from prefopt.models.tokenizers import check_places, check_reference
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
 from prefopt.worlds import world_of
 
 
+class Language:
+    """What a run on models of text brings; models that read more than text bring the rest (`vision_language/setup.py`).
+
+    Attributes:
+        loader: auto class of transformers, one of `models.sources.LOADERS`.
+        tokenizer: of the model, once `open` was called.
+        kind_of_tokens: of a completion, for models that are told it of each token.
+    """
+
+    loader = CAUSAL
+    tokenizer: Any
+    kind_of_tokens: int | None = None
+
+    def open(self, source: str) -> None:
+        """Load what makes tokens."""
+        self.tokenizer = load_tokenizer(source)
+
+    def likelihood(self, source: str, config: TrainConfig, reference: str) -> TokenLikelihood:
+        """Rows that fit both models."""
+        return likelihood_for(source, config.max_length, reference, tokenizer=self.tokenizer)
+
+    def rows(self, config: TrainConfig, objective: Objective) -> Callable[..., Comparisons]:
+        """The reader of rows.
+
+        Raises:
+            ConfigError: the objective reads more than rows of text have.
+        """
+        if more := [name for name, branch in objective.branches.items() if branch.sample != "mismatched"]:
+            raise ConfigError(
+                f"{config.method} reads {', '.join(more)} of every row, which text has not: give a vision-language model"
+            )
+        return partial(load_comparisons, optional=objective.columns)
+
+    def lora(self, config: TrainConfig) -> LoraSettings | None:
+        """Adapters as configured."""
+        return lora_settings(config)
+
+    def loaded(self, context: Context, model: nn.Module) -> None:
+        """Whatever is to be done with a model before its training."""
+
+    def ready(
+        self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
+    ) -> None:
+        """Whatever is to be made of the data before its first forward pass; the model is on its device, and tried out."""
+
+    def encoded(
+        self, examples: list[Encoded[EncodedText]], objective: Objective
+    ) -> list[Encoded[EncodedText]]:
+        """Examples as the objective reads them."""
+        return examples
+
+    def first_pair(self, context: Context, example: Encoded[EncodedText]) -> dict[str, Any]:
+        """The first example decoded."""
+        return first_pair(example, self.tokenizer)
+
+    def samples(self, *args: Any) -> TextSamples:
+        """Answers of the policy; arguments as of `TextSamples`."""
+        return TextSamples(*args)
+
+    def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
+        """The trained model, whole."""
+        save_model(folder, policy, self.tokenizer, state)
+
+
 def set_up(context: Context) -> Setup:
+    """Data first, then the model; see `set_up_language`."""
+    return set_up_language(context, Language())
+
+
+def set_up_language(context: Context, language: Language) -> Setup:
     """Data first, then the model.
+
+    Args:
+        context: of the run.
+        language: what its models read.
 
     Raises:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
@@ -60,16 +144,17 @@ def set_up(context: Context) -> Setup:
         except RuntimeError as error:
             raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
-    check_causal(source, trained=True, adapters=config.use_peft)
+    check_causal(source, trained=True, adapters=config.use_peft, loader=language.loader)
     check_four_bit(config, source)
     reference_source = (
         source if config.reference_model is None else model_folder(config.reference_model, accelerator)
     )
     if objective.needs_reference and reference_source != source:
-        check_causal(reference_source)
-    tokenizer = load_tokenizer(source)
-    likelihood = likelihood_for(source, config.max_length, reference_source, tokenizer=tokenizer)
-    data = prepare(config, objective, likelihood)
+        check_causal(reference_source, loader=language.loader)
+    language.open(source)
+    tokenizer = language.tokenizer
+    likelihood = language.likelihood(source, config, reference_source)
+    data = prepare(config, objective, likelihood, language)
     if likelihood.clock.asked:
         context.record.dated(likelihood.clock.day)
         context.console.say(likelihood.clock.told)
@@ -78,21 +163,22 @@ def set_up(context: Context) -> Setup:
     untold = None
     if objective.needs_reference and reference_source != source:
         untold = check_reference(source, reference_source, tokenizer, used)
-    context.announce(data, first_pair(data.train[0], tokenizer))
+    context.announce(data, language.first_pair(context, data.train[0]))
     if untold is not None:
         context.record.check("reference's tokenizer", "note", untold)
         context.console.say(untold)
 
-    lora = lora_settings(config)
     dtype = weight_dtype(config)
     policy = load_model(
         source,
         dtype=dtype,
-        lora=lora,
+        lora=language.lora(config),
         load_in_4bit=config.load_in_4bit,
         attn_implementation=config.attn_implementation,
+        loader=language.loader,
     )
     model: Any = policy.model
+    language.loaded(context, model)
     if not trainable_parameters(model):
         raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
     oracle = config.stage == "oracle"
@@ -112,12 +198,13 @@ def set_up(context: Context) -> Setup:
             load_in_4bit=config.load_in_4bit,
             attn_implementation=attention.name,
             trainable=False,
+            loader=language.loader,
         ).model
         if reference_source != source:
-            check_looks_back(frozen)
+            check_looks_back(frozen, language.kind_of_tokens)
         return frozen
 
-    check_looks_back(model)
+    check_looks_back(model, language.kind_of_tokens)
     densest: Any = "shared" if config.batch_layout == "auto" else config.batch_layout
     if config.reference_model is not None and not alike(source, reference_source):
         densest = "plain"  # what is found of the policy need not hold for another architecture
@@ -133,6 +220,7 @@ def set_up(context: Context) -> Setup:
     elif config.attn_implementation is None and attention.name is not None:
         context.record.check("attention", "pass", f"{attention.name} was found to give the same scores")
 
+    language.ready(context, model, likelihood, data)
     need = TextMemory.of(
         config, model, likelihood, data.train, data.held_out, context.bf16, objective.needs_reference
     )
@@ -164,12 +252,12 @@ def set_up(context: Context) -> Setup:
         forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
         batch_tokens=fit.tokens,
         probe=lambda reference: SampleProbe(
-            TextSamples(config, likelihood, model, reference, data.prompts, reward, note_samples),
+            language.samples(config, likelihood, model, reference, data.prompts, reward, note_samples),
             model,
             accelerator,
             context.record,
         ),
-        save=lambda folder, state: save_model(folder, policy, tokenizer, state),
+        save=lambda folder, state: language.save(folder, policy, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
     )
 
@@ -199,13 +287,15 @@ def alike(one: str, other: str) -> bool:
     return bool(a.model_type == b.model_type and ropes[0] == ropes[1])
 
 
-def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikelihood) -> PreparedData:
+def prepare(
+    config: TrainConfig, objective: Objective, likelihood: TokenLikelihood, language: Language
+) -> PreparedData:
     """Read, split, tokenize.
 
     Raises:
         ConfigError, ValueError, OSError: see the sources; always before any model runs.
     """
-    split = read(config, objective, partial(load_comparisons, optional=objective.columns))
+    split = read(config, objective, language.rows(config, objective))
     encoded = encode_examples(split.train, likelihood)
     train, held_out, dropped = encoded.examples, [], encoded.dropped
     limits = positions_hint(encoded, likelihood.asked_length, likelihood.positions)
@@ -213,10 +303,16 @@ def prepare(config: TrainConfig, objective: Objective, likelihood: TokenLikeliho
         other = encode_examples(split.held_out, likelihood)
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
+    if objective.wins_only and has_losses([*train, *held_out]):
+        raise ConfigError(
+            f"{config.method} compares the winner with others of its row, so it takes plain wins, and some comparisons are "
+            "lost or split by votes: turn such rows round, or leave out the votes"
+        )
     report = encoded.report.to_dict()
     report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
         report["hints"]
     )
+    train, held_out = language.encoded(train, objective), language.encoded(held_out, objective)
     if "mismatched" in objective.branches:
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
         train = with_mismatched(samples, likelihood.max_length)

@@ -1,0 +1,34 @@
+"""A model's processor and the likelihood that goes with it, from a folder or hub id."""
+
+from __future__ import annotations
+
+from prefopt.modalities.vision_language.images import Images
+from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
+from prefopt.modalities.vision_language.processor import load_processor
+from prefopt.models.positions import positions_of
+from prefopt.models.sources import whole_model
+
+
+def open_images(source: str) -> Images:
+    """The processor of a model.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none that could be used.
+    """
+    from transformers import AutoConfig
+
+    processor = load_processor(source)
+    config = AutoConfig.from_pretrained(whole_model(source), trust_remote_code=False)
+    token = getattr(config, "image_token_id", None)
+    token = getattr(config, "image_token_index", None) if token is None else token
+    if token is None:
+        raise ValueError(
+            f"the config.json of {source} names no image_token_id, so it is not known where the model puts images"
+        )
+    return Images(processor, int(token))
+
+
+def pictured_likelihood(images: Images, max_length: int | None, *sources: str) -> PicturedLikelihood:
+    """A likelihood whose rows fit the positions of some models."""
+    known = [n for source in sources if (n := positions_of(source)) is not None]
+    return PicturedLikelihood(images, max_length, min(known, default=None))

@@ -1,0 +1,66 @@
+"""How a trained vision-language model is loaded: plain transformers and peft."""
+
+from __future__ import annotations
+
+import json
+
+from prefopt.report.account import Loading
+from prefopt.report.load import Run
+from prefopt.report.loading import base_model, folder_name, is_adapter
+
+CLASS = "AutoModelForImageTextToText"
+
+
+def loading(run: Run) -> Loading:
+    """Python that loads the model and asks it about an image."""
+    adapter = is_adapter(run)
+    if adapter:
+        return Loading(
+            "peft",
+            code(run),
+            "An adapter for the base model: it loads with transformers and peft, without prefopt.",
+            "This is an adapter: it loads on top of its base model with transformers and peft. prefopt is not needed.",
+            adapter,
+        )
+    return Loading(
+        "transformers",
+        code(run),
+        "It loads in plain transformers, without prefopt.",
+        "It loads in plain transformers. prefopt is not needed.",
+    )
+
+
+def code(run: Run) -> str:
+    """Python that loads the model and uses it."""
+    folder = folder_name(run)
+    if is_adapter(run):
+        load = [
+            "from peft import PeftModel",
+            "from PIL import Image",
+            f"from transformers import {CLASS}, AutoProcessor",
+            "",
+            f"folder = {folder}",
+            "processor = AutoProcessor.from_pretrained(folder)",
+            f"base = {CLASS}.from_pretrained({json.dumps(base_model(run))})",
+            "model = PeftModel.from_pretrained(base, folder)",
+        ]
+    else:
+        load = [
+            "from PIL import Image",
+            f"from transformers import {CLASS}, AutoProcessor",
+            "",
+            f"folder = {folder}",
+            "processor = AutoProcessor.from_pretrained(folder)",
+            f"model = {CLASS}.from_pretrained(folder)",
+        ]
+    return "\n".join(
+        [
+            *load,
+            "",
+            'content = [{"type": "image"}, {"type": "text", "text": "What is in this picture?"}]',
+            'text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)',
+            'inputs = processor(images=[Image.open("picture.png")], text=[text], return_tensors="pt")',
+            "output = model.generate(**inputs, max_new_tokens=64)",
+            "print(processor.decode(output[0], skip_special_tokens=True))",
+        ]
+    )

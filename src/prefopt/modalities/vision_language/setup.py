@@ -1,0 +1,165 @@
+"""Images and text: a run on language models (`text/setup.py`), which also read pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prefopt.comparisons import Encoded
+from prefopt.config import ConfigError, TrainConfig
+from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.models import lora_settings
+from prefopt.modalities.splits import PreparedData
+from prefopt.modalities.text.samples import TextSamples
+from prefopt.modalities.text.setup import Language, first_pair, set_up_language
+from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
+from prefopt.modalities.vision_language.images import Images, name_of
+from prefopt.modalities.vision_language.likelihood import EncodedPictured, PicturedLikelihood
+from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
+from prefopt.modalities.vision_language.parts import adapted_modules, freeze
+from prefopt.modalities.vision_language.processor import save_processor
+from prefopt.modalities.vision_language.rows import Wanted, load_pictured
+from prefopt.modalities.vision_language.samples import PicturedSamples
+from prefopt.models.loading import LoadedModel, LoraSettings
+from prefopt.models.sources import PICTURED
+from prefopt.objectives.base import Objective
+from prefopt.sources.collecting import Comparisons
+
+
+def set_up(context: Context) -> Setup:
+    """Data first, then the model.
+
+    Raises:
+        ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
+    """
+    return set_up_language(context, VisionLanguage())
+
+
+class VisionLanguage(Language):
+    """What models bring that read pictures, too."""
+
+    loader = PICTURED
+    images: Images
+
+    def open(self, source: str) -> None:
+        """Load the processor."""
+        self.images = open_images(source)
+        self.tokenizer = self.images.processor.tokenizer
+        self.kind_of_tokens = int(self.images.suffixed) if self.images.typed else None
+
+    def likelihood(self, source: str, config: TrainConfig, reference: str) -> PicturedLikelihood:
+        """Rows that fit both models."""
+        return pictured_likelihood(self.images, config.max_length, source, reference)
+
+    def rows(self, config: TrainConfig, objective: Objective) -> Callable[..., Comparisons]:
+        """The reader of rows, told what the objective reads of them."""
+        wanted = Wanted(objective.branches, objective.reads_loser, config.contrast_image, config.seed)
+        return partial(load_pictured, optional=objective.columns, wanted=wanted)
+
+    def lora(self, config: TrainConfig) -> LoraSettings | None:
+        """Adapters on the parts that were asked for."""
+        settings = lora_settings(config)
+        if settings is None:
+            return None
+        if not config.lora_parts:
+            raise ConfigError(
+                "lora_parts is empty: name language_model, projector or vision_tower, or leave it out"
+            )
+        return replace(
+            settings, target_modules=adapted_modules(config.lora_parts, config.lora_target_modules)
+        )
+
+    def loaded(self, context: Context, model: nn.Module) -> None:
+        """Leave alone what is not to be trained."""
+        if context.config.cache_vision_features:
+            check_frozen(context.config)
+        if not context.config.use_peft:
+            freeze(model, context.config.freeze)
+
+    def ready(
+        self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
+    ) -> None:
+        """Features of every picture on disk, where that is asked for."""
+        if not context.config.cache_vision_features:
+            return
+        assert isinstance(likelihood, PicturedLikelihood)
+        cache = FeatureCache(model, self.images, likelihood.settings(), "bf16" if context.bf16 else "no")
+        units = {
+            name_of(unit): unit
+            for example in (*data.train, *data.held_out)
+            for item in (*example.items, *example.aside)
+            if isinstance(item, EncodedPictured)
+            for seen in (item, item.misled_by)
+            if seen is not None
+            for unit in likelihood.units(seen.pictures)
+        }
+        accelerator = context.accelerator
+        with accelerator.autocast():
+            made = cache.fill(
+                units,
+                share=(accelerator.process_index, accelerator.num_processes),
+                wait=accelerator.wait_for_everyone,
+                progress=context.console.track if accelerator.is_main_process else None,
+            )
+        context.record.check(
+            "vision features", "note", f"{made} of {len(units)} pictures encoded, the others were there"
+        )
+        likelihood.features = cache
+
+    def encoded(
+        self, examples: list[Encoded[EncodedText]], objective: Objective
+    ) -> list[Encoded[EncodedText]]:
+        """Branches without a gradient set aside."""
+        return [set_aside(example, objective) for example in examples]
+
+    def first_pair(self, context: Context, example: Encoded[EncodedText]) -> dict[str, Any]:
+        """The first example decoded, runs of image tokens shortened, with its pictures."""
+        token = self.images.processor.tokenizer.decode([self.images.image_token_id])
+        return shortened(first_pair(example, self.tokenizer), token)
+
+    def samples(self, *args: Any) -> TextSamples:
+        """Answers to prompts with pictures."""
+        return PicturedSamples(*args)
+
+    def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
+        """The trained model with tokenizer and processor."""
+        super().save(folder, policy, state)
+        save_processor(folder, policy.source)
+
+
+def set_aside(example: Encoded[EncodedText], objective: Objective) -> Encoded[EncodedText]:
+    """An example whose branches without a gradient are scored apart from the others.
+
+    Such branches come last among the items (`Wanted.of_row`), so that no index changes.
+    """
+    apart = {name for name, branch in objective.branches.items() if not branch.gradient}
+    places = [k for edge in example.comparisons for name, k in edge.branches.items() if name in apart]
+    if not places:
+        return example
+    first = min(places)
+    return replace(example, items=example.items[:first], aside=(*example.aside, *example.items[first:]))
+
+
+def shortened(pair: dict[str, Any], token: str) -> dict[str, Any]:
+    """A decoded pair in which a run of image tokens is told by its length."""
+    import re
+
+    pattern = re.compile(rf"(?:{re.escape(token)}\s*){{4,}}")
+
+    def told(text: str) -> str:
+        return pattern.sub(lambda found: f"[image: {found.group(0).count(token)} tokens]", text)
+
+    for side in pair["sides"]:
+        for segment in side["segments"]:
+            segment["text"] = told(segment["text"])
+    return pair
+
+
+__all__ = ["EncodedPictured", "VisionLanguage", "set_aside", "set_up"]

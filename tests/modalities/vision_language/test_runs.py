@@ -1,0 +1,192 @@
+"""Runs on real classes: what is trained, what is left alone, and what is saved."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny_vision
+from modalities.image.image_runs import column, note
+from modalities.vision_language.vision_runs import rows_of, said, train, written
+from prefopt.config import ConfigError
+from prefopt.modalities.vision_language.parts import part_of
+from prefopt.modalities.vision_language.processor import load_processor
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vision.save_tiny("llava", tmp_path_factory.mktemp("llava"))
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+def moved(before: Path, after: Path) -> set[str]:
+    """Parts of which some weight is another."""
+    old, new = tensors(before), tensors(after)
+    assert set(old) == set(new)
+    assert all(old[k].shape == new[k].shape for k in old)
+    return {part_of(k) for k in old if not torch.equal(old[k].float(), new[k].float())}
+
+
+@pytest.mark.parametrize("name", [name for name in tiny_vision.KINDS if name != "paligemma"])
+def test_every_class_trains_and_is_saved_whole(name, own_cache, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    model = tiny_vision.save_tiny(name, tmp_path / "model")
+    result = train("dpo", model, written(tmp_path, rows_of(tmp_path)), tmp_path / "run")
+    saved = tmp_path / "run" / "model"
+    assert moved(model, saved) == {"language_model", "projector"}
+    given, out = (json.loads((folder / "config.json").read_text()) for folder in (model, saved))
+    assert {k: v for k, v in out.items() if k not in ("architectures", "transformers_version")} == {
+        k: v for k, v in given.items() if k not in ("architectures", "transformers_version")
+    }
+    for file in (
+        "preprocessor_config.json",
+        "processor_config.json",
+        "chat_template.jinja",
+        "tokenizer.json",
+    ):
+        assert (saved / file).read_bytes() == (model / file).read_bytes(), file
+    plain = AutoModelForImageTextToText.from_pretrained(saved)
+    likelihood_inputs = load_processor(str(saved))(text=["what is this ?"], return_tensors="pt")
+    assert (
+        plain.generate(
+            **{k: v for k, v in likelihood_inputs.items() if k in ("input_ids", "attention_mask")},
+            max_new_tokens=3,
+        ).shape[0]
+        == 1
+    )
+    again, processor = result.load_model()
+    assert type(again) is type(plain)
+    assert type(processor).__name__ == type(load_processor(str(model))).__name__
+
+
+def test_plain_prompts_of_paligemma(own_cache, tmp_path):
+    model = tiny_vision.save_tiny("paligemma", tmp_path / "model")
+    rows = rows_of(tmp_path)
+    for row in rows:
+        row |= {"prompt": "what is this ?", "chosen": "a red cat", "rejected": "no dog"}
+    train("dpo", model, written(tmp_path, rows), tmp_path / "run")
+    assert moved(model, tmp_path / "run" / "model") == {"language_model", "projector"}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"freeze": []}, {"language_model", "projector", "vision_tower"}),
+        ({"freeze": ["vision_tower", "language_model"]}, {"projector"}),
+    ],
+)
+def test_parts_that_are_frozen_stay_as_they_are(options, parts, llava, own_cache, tmp_path):
+    train("dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run", **options)
+    assert moved(llava, tmp_path / "run" / "model") == parts
+
+
+def test_nothing_to_train(llava, own_cache, tmp_path):
+    with pytest.raises(ConfigError, match="freeze names every part"):
+        train(
+            "dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run",
+            freeze=["vision_tower", "projector", "language_model"],
+        )  # fmt: skip
+
+
+def adapted(folder: Path) -> set[str]:
+    held = load_file(folder / "adapter_model.safetensors")
+    return {part_of(name) for name in held}
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({}, {"language_model"}),
+        ({"lora_parts": ["language_model", "projector"]}, {"language_model", "projector"}),
+        ({"lora_parts": ["vision_tower"], "lora_target_modules": ["q_proj"]}, {"vision_tower"}),
+    ],
+)
+def test_adapters_are_put_on_the_parts_that_are_named(options, parts, llava, own_cache, tmp_path):
+    train(
+        "dpo",
+        llava,
+        written(tmp_path, rows_of(tmp_path)),
+        tmp_path / "run",
+        use_peft=True,
+        lora_r=2,
+        **options,
+    )
+    assert adapted(tmp_path / "run" / "model") == parts
+
+
+def test_a_part_without_such_layers(llava, own_cache, tmp_path):
+    with pytest.raises(ConfigError, match=r"no linear layer of projector is called.*linear_1, linear_2"):
+        train(
+            "dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run",
+            use_peft=True, lora_parts=["projector"], lora_target_modules=["q_proj"],
+        )  # fmt: skip
+
+
+def test_rows_of_text_alone(llava, own_cache, tmp_path):
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": "what is this ?"}],
+            "chosen": said("a cat"),
+            "rejected": said("no dog"),
+        }
+        for _ in range(4)
+    ]
+    result = train("dpo", llava, written(tmp_path, rows), tmp_path / "run")
+    assert moved(llava, result.output_dir / "model") == {"language_model"}
+
+
+@pytest.mark.parametrize(
+    "method", ["dpo_rk", "kto", "ipo", "simpo", "0.8*dpo+0.2*bco_pair+sft", "wpo", "ld_dpo"]
+)
+def test_objectives_of_text_see_pictures(method, llava, own_cache, tmp_path):
+    rows = rows_of(tmp_path)
+    if method == "dpo_rk":
+        rows[0]["label"] = "tie"
+    train(method, llava, written(tmp_path, rows), tmp_path / "run")
+    assert "language_model" in moved(llava, tmp_path / "run" / "model")
+
+
+def test_cached_and_live_references_are_one(llava, own_cache, tmp_path):
+    data = written(tmp_path, rows_of(tmp_path))
+    losses: dict[str, Any] = {
+        kind: column(train("dpo", llava, data, tmp_path / kind, reference=kind, max_steps=4), "loss")
+        for kind in ("cached", "live")
+    }
+    assert losses["cached"] == pytest.approx(losses["live"], abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl", "internvl", "gemma3"])
+def test_features_on_disk_give_the_same_run(name, own_cache, tmp_path, monkeypatch):
+    model = tiny_vision.save_tiny(name, tmp_path / "model")
+    data = written(tmp_path, rows_of(tmp_path))
+    frozen = {"freeze": ["vision_tower", "projector"], "max_steps": 3}
+    plain = train("dpo", model, data, tmp_path / "plain", **frozen)
+    kept = train("dpo", model, data, tmp_path / "kept", cache_vision_features=True, **frozen)
+    assert column(kept, "loss") == pytest.approx(column(plain, "loss"), abs=1e-5)
+    assert note(kept.output_dir, "vision features") == "4 of 4 pictures encoded, the others were there"
+    from prefopt.modalities.vision_language.feature_cache import FeatureCache
+
+    def never(*args: Any) -> Any:
+        raise AssertionError("encoded again")
+
+    encoded = FeatureCache.encoded
+    calls: list[Any] = []
+    monkeypatch.setattr(FeatureCache, "encoded", lambda self, unit: calls.append(unit) or encoded(self, unit))
+    train("dpo", model, data, tmp_path / "again", cache_vision_features=True, **frozen)
+    assert len(calls) == 1  # to learn in which form the model wants them
+
+
+def test_features_of_what_is_trained_are_not_kept(llava, own_cache, tmp_path):
+    with pytest.raises(ConfigError, match=r"projector would be trained: set freeze="):
+        train(
+            "dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run", cache_vision_features=True
+        )
