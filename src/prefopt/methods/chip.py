@@ -10,8 +10,8 @@ separate   -log sigma(beta m_r) - log sigma(beta m_v) + kappa beta k
 `combine: inside` is the released code, `separate` closer to the paper, which presents its terms one by one. m' is the image noised by 500 of
 1000 diffusion steps. Rows hold `prompt`, `image`, `contrast_image`, `chosen`, `rejected`.
 
-K needs the reference's whole distribution at every place, which cannot be cached as sums can: each step runs the reference. `kappa: 0` does
-without.
+K needs the reference's whole distribution at every place, which cannot be cached as sums can: each step runs the reference
+(`reference: live`, or `adapter_off` with adapters). `kappa: 0` does without, and then `reference: cached` is enough.
 
 ## What is known
 
@@ -47,6 +47,7 @@ METHOD = Method(
         "beta": 0.1,
         "kappa": 0.1,
         "segment_weight": 4.0,
+        "reference": "live",
         "learning_rate": 5e-7,
         "num_train_epochs": 1,
         "max_grad_norm": 20.0,

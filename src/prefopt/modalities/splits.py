@@ -283,11 +283,6 @@ def has_ties(examples: Sequence[Encoded[Any]]) -> bool:
     return any(edge.outcome.tie > 0 for e in examples for edge in e.comparisons)
 
 
-def has_losses(examples: Sequence[Encoded[Any]]) -> bool:
-    """Whether any comparison is lost, wholly or in part."""
-    return any(edge.outcome.lose > 0 for e in examples for edge in e.comparisons)
-
-
 def digest(examples: Iterable[Encoded[Any]], key: Callable[[Any], str]) -> str:
     """Digest of ids, items (by the likelihood's `key`) and edges, in order."""
     h = hashlib.blake2b(digest_size=16)

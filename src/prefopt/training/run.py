@@ -335,6 +335,11 @@ def make_reference(context: Context, setup: Setup) -> Reference:
         raise ConfigError(f"{config.method} needs a reference: use reference=cached or live")
     elif kind == "auto":
         kind = setup.reference_kind
+    if "kl" in objective.needs and kind == "cached":
+        raise ConfigError(
+            f"{config.method} needs the reference's whole distribution at every token, which is not cached: set "
+            "reference=live, or adapter_off with adapters"
+        )
     other = config.reference_model is not None
     if other and kind == "adapter_off":
         raise ConfigError("reference=adapter_off and reference_model exclude each other")

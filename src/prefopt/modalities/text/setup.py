@@ -22,7 +22,6 @@ from prefopt.modalities.probes import SampleProbe
 from prefopt.modalities.splits import (
     PreparedData,
     digest,
-    has_losses,
     has_ties,
     merge_dropped,
     prompt_key,
@@ -303,11 +302,6 @@ def prepare(
         other = encode_examples(split.held_out, likelihood)
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
-    if objective.wins_only and has_losses([*train, *held_out]):
-        raise ConfigError(
-            f"{config.method} compares the winner with others of its row, so it takes plain wins, and some comparisons are "
-            "lost or split by votes: turn such rows round, or leave out the votes"
-        )
     report = encoded.report.to_dict()
     report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
         report["hints"]
