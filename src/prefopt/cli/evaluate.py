@@ -17,7 +17,13 @@ class ByModality(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Look at MODEL, which comes first, and at options that make it one of another modality (--controlnet)."""
+        """Look at MODEL, which comes first, and at options that make it one of another modality (--controlnet).
+
+        Where an option comes first (answers are scored, and no MODEL is asked), look at options that this command lacks.
+        """
+        if args and args[0].startswith("-") and (owner := self._owner(args)) is not None:
+            taken: click.Context = owner.make_context(info_name, args, parent, **extra)
+            return taken
         if args and not args[0].startswith("-") and ":" not in args[0].removeprefix("world:"):
             from prefopt.modalities import all_modalities, of_model
 
@@ -32,6 +38,19 @@ class ByModality(click.Command):
                 context: click.Context = part.COMMAND.make_context(info_name, args, parent, **extra)
                 return context
         return super().make_context(info_name, args, parent, **extra)
+
+    def _owner(self, args: list[str]) -> click.Command | None:
+        """The command of a modality that has one of the options given, where this one has not."""
+        from prefopt.modalities import all_modalities
+
+        own = {name for param in self.params for name in param.opts} | {"-h", "--help"}
+        foreign = {arg.partition("=")[0] for arg in args if arg.startswith("--")} - own
+        for kind in all_modalities().values() if foreign else ():
+            part = kind.part_or_none("evaluate")
+            if part is not None and foreign & {name for param in part.COMMAND.params for name in param.opts}:
+                command: click.Command = part.COMMAND
+                return command
+        return None
 
     def invoke(self, ctx: click.Context) -> Any:
         """The command that the context is of."""
@@ -92,7 +111,8 @@ def command(
     a server, or a file of answers (.jsonl, .json, .csv, .parquet with `prompt` or `id`, and `answer`, `completion` or
     `chosen`). Answers and a server's verdicts are kept as they arrive: the same command again continues.
 
-    Models that draw under control images are measured otherwise: `prefopt evaluate MODEL --help` shows how.
+    Models that draw under control images, and vision-language models, are measured otherwise: `prefopt evaluate MODEL --help`
+    shows how.
 
     \b
         prefopt evaluate runs/mine/model --baseline world:text --data world:text --judge world:text

@@ -31,6 +31,7 @@ from prefopt.models.loading import LoadedModel, LoraSettings
 from prefopt.models.sources import PICTURED
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
+from prefopt.worlds import world_of
 
 
 def set_up(context: Context) -> Setup:
@@ -39,7 +40,7 @@ def set_up(context: Context) -> Setup:
     Raises:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
-    return set_up_language(context, VisionLanguage())
+    return set_up_language(context, VisionLanguage(context))
 
 
 class VisionLanguage(Language):
@@ -47,6 +48,9 @@ class VisionLanguage(Language):
 
     loader = PICTURED
     images: Images
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
 
     def open(self, source: str) -> None:
         """Load the processor."""
@@ -126,7 +130,8 @@ class VisionLanguage(Language):
 
     def samples(self, *args: Any) -> TextSamples:
         """Answers to prompts with pictures."""
-        return PicturedSamples(*args)
+        world = world_of(self.context.config.data)
+        return PicturedSamples(*args, record=self.context.record, marker=getattr(world, "marks", None))
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
