@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prefopt import methods
@@ -63,3 +65,12 @@ def test_what_does_not_fit_is_refused(method, model, message):
     with pytest.raises(ConfigError) as error:
         kind_for(given(method, model))
     assert str(error.value) == message
+
+
+def test_a_method_may_be_here_without_its_modality(monkeypatch):
+    of_another = replace(methods.all_methods()["dpo"], name="smell_po", modality="smell")
+    monkeypatch.setattr(methods, "find", lambda name: of_another)
+    with pytest.raises(
+        ConfigError, match="smell models, for which this installation has no modality; world:text is a text"
+    ):
+        kind_for(given("dpo", "world:text"))
