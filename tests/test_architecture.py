@@ -28,7 +28,7 @@ ROOMS = {
     "prefopt": "api modalities.* objectives version",
     "references": "likelihoods models shards",
     "report": "config files modalities",
-    "reproduce": "comparisons config files likelihoods methods modalities modalities.* models objectives oracles prefopt report runs sources training worlds",
+    "reproduce": "comparisons config files likelihoods methods metrics modalities modalities.* models objectives oracles prefopt report runs sources training worlds",
     "runs": "config files locking png sources version",
     "shards": "cache files",
     "sources": "comparisons files likelihoods models",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 
@@ -39,3 +41,20 @@ def assembled(options: Mapping[str, Any], change: Callable[[Any, Any], Any] | No
     course = assemble(context, setup, None)
     course.loop.scorer.reference.policy_moved()
     return course
+
+
+@contextmanager
+def on_rows(rows: list[dict[str, Any]], **options: Any) -> Iterator[Any]:
+    """A run on rows in memory, of which none is held out; its folder lasts as long as the context.
+
+    Args:
+        rows: to train on.
+        options: of the configuration but `data`, `eval_size` and `output_dir`.
+
+    Returns:
+        `training.course.Course`; its loop's `fit` trains, its `save_model` writes.
+    """
+    from prefopt.sources import memory
+
+    with TemporaryDirectory() as folder, memory.held("data", rows) as name:
+        yield assembled({**options, "data": name, "eval_size": 0, "output_dir": str(Path(folder) / "run")})

@@ -5,5 +5,5 @@ from prefopt.reproduce.core import Paper
 PAPER = Paper(
     title="Mitigating Hallucination Through Theory-Consistent Symmetric Multimodal Preference Optimization",
     paper="2506.11712",
-    seeds=5,
+    seeds=3,
 )
