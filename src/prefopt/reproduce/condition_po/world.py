@@ -7,13 +7,12 @@ training and noise of the pictures that are drawn to measure.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from prefopt.reproduce import runs
-from prefopt.sources import memory
 from prefopt.worlds.scene.world import SceneWorld
 
 Kind = Literal["conditions", "images"]
@@ -125,28 +124,25 @@ class Run:
     """
 
     def __init__(self, rows: list[dict[str, Any]], seed: int, size: Size, **options: Any) -> None:
-        self._folder = TemporaryDirectory()
-        self._path = Path(self._folder.name)
-        with memory.held("data", rows) as name:
-            self.course = runs.assembled(
-                {
-                    "model": str(world_of(size).model_dir(progress=False)),
-                    "data": name,
-                    "eval_size": 0,
-                    "output_dir": str(self._path / "run"),
-                    "seed": seed,
-                    "max_steps": size.steps,
-                    "per_device_train_batch_size": size.batch,
-                    **options,
-                }
+        self._stack = ExitStack()
+        self.course = self._stack.enter_context(
+            runs.on_rows(
+                rows,
+                model=str(world_of(size).model_dir(progress=False)),
+                seed=seed,
+                max_steps=size.steps,
+                per_device_train_batch_size=size.batch,
+                **options,
             )
+        )
 
     def pipeline(self) -> Any:
         """The trained pipeline, as diffusers reads what the run saves."""
         from prefopt.worlds.scene.model import load
 
-        self.course.save_model(self._path / "model")
-        return load(self._path / "model")
+        folder = Path(self.course.config.output_dir) / "model"
+        self.course.save_model(folder)
+        return load(folder)
 
     def __enter__(self) -> Run:
         """Its folder is there until the block ends."""
@@ -154,4 +150,4 @@ class Run:
 
     def __exit__(self, *_: object) -> None:
         """Remove the folder."""
-        self._folder.cleanup()
+        self._stack.close()
