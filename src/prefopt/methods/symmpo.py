@@ -46,6 +46,10 @@ HallusionBench is as good (44.5). An independent re-run (arXiv 2605.31312) finds
 of mDPO in two of four: the lead does not replicate uniformly. The anchor and how hard m' is matter at least as much as which axis
 is paired; finely edited images help every method.
 
+`prefopt reproduce symmpo` finds the same in miniature: ahead of DPO by far (which falls silent) and of mDPO by a point of F1, but level with mDPO
+that is given (m', y'_w, y'_l) as rows of its own, and with S-VCO's pairing beside the same anchors. If you have right answers for
+both images, that is what helps.
+
 ## Relations
 
 `dpo` with all other weights 0. The pair term alone is `dpo` on the rows (m; y_w, y'_w) and (m'; y'_w, y_w). `svco` pairs the same four

@@ -133,5 +133,12 @@ def test_tables_and_figures_have_every_arm():
         "2.0",
     ]
     assert [plot.name for plot in part.plots] == ["symmpo_captions", "symmpo_gamma"]
-    assert part.plots[0].figure.axes[1].get_ylim()[0] > 60  # without DPO, the others can be told apart
+    whole, ahead = part.plots[0].figure.axes
+    assert whole.get_ylim()[0] < 48 < 98 < whole.get_ylim()[1]
+    assert [label.get_text() for label in ahead.get_yticklabels()] == [
+        a for a in (START, *ARMS) if a not in (SYMMPO, DPO)
+    ]
+    shown = {line.get_ydata()[0]: line.get_xdata()[0] for line in ahead.lines if len(line.get_xdata()) == 1}
+    assert shown[7] == pytest.approx(97.5 - 95.5, abs=0.01)  # the start, highest
+    assert shown[1] == pytest.approx(97.5 - 91, abs=0.01)  # without anchors, lowest
     assert len(part.claims) == 19

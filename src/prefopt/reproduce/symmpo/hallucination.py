@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
+from typing import Any
 
 from prefopt.reproduce import plots
 from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, within
@@ -199,32 +200,43 @@ def experiment(found: Found) -> Part:
 
 @plots.styled
 def plane(found: Found) -> Plot:
-    """Hallucination against cover: better is up and to the left; once with DPO, once without."""
-    figure, (whole, near) = plots.panels(2, width=5.6, height=4.8)
+    """Hallucination against cover, better is up and to the left; and how far SymMPO is ahead, seed by seed, of all but DPO."""
+    figure, (whole, ahead) = plots.panels(2, width=5.8, height=4.6)
     colours = [plots.INK, plots.QUIET, plots.ORANGE, plots.SKY, plots.BLUE, plots.PURPLE, plots.VERMILION]
     colours += [plots.GREEN, plots.GREEN]
+    near = [name for name in (START, *ARMS) if name not in (SYMMPO, DPO)]
     for (name, colour), marker in zip(
         zip((START, *ARMS), colours, strict=True), ["*", "X", "v", "o", "D", "^", "s", "P", "d"], strict=True
     ):
-        (x, dx), (y, dy) = (plots.centre(values(found, name, measure)) for measure in ("CHAIRi", "Cover"))
-        for ax in (whole, near):
-            if ax is near and name == DPO:
-                continue
-            if ax is near:
-                ax.errorbar(x, y, xerr=dx, yerr=dy, fmt="none", ecolor=colour, elinewidth=1.1, alpha=0.5)
-            ax.plot(
-                x, y, marker, color=colour, label=name if ax is whole else None, markeredgecolor="white",
-                linestyle="none", markersize=14 if name == START else 10,
-            )  # fmt: skip
-    for ax, title in ((whole, "Whoever is silent does not hallucinate"), (near, "The others from near")):
-        ax.set_xlabel("hallucinated mentions, CHAIRi (%)")
-        ax.set_ylabel("objects named, Cover (%)")
-        ax.set_title(title)
-    figure.legend(loc="outside right center")
+        look: dict[str, Any] = {
+            "marker": marker,
+            "color": colour,
+            "markeredgecolor": "white",
+            "linestyle": "none",
+        }
+        size = 14 if name == START else 10
+        x, y = (mean(values(found, name, measure)) for measure in ("CHAIRi", "Cover"))
+        whole.plot(x, y, label=name, markersize=size, **look)
+        if name not in near:
+            continue
+        place = len(near) - near.index(name)
+        lead = minus(values(found, SYMMPO, "F1"), values(found, name, "F1"))
+        middle, half = plots.centre(lead)
+        ahead.errorbar(middle, place, xerr=half, fmt="none", ecolor=colour, elinewidth=1.4, alpha=0.6)
+        ahead.plot(lead, [place] * len(lead), "|", color=colour, markersize=9)
+        ahead.plot(middle, place, markersize=size, **look)
+    whole.set_xlabel("hallucinated mentions, CHAIRi (%)")
+    whole.set_ylabel("objects named, Cover (%)")
+    whole.set_title("Who says less hallucinates less")
+    whole.legend(loc="center right")
+    ahead.axvline(0, color=plots.QUIET, linewidth=1)
+    ahead.set_yticks(range(len(near), 0, -1), near)
+    ahead.set_xlabel("F1 of SymMPO - F1 of the other (points)")
+    ahead.set_title("The lead of SymMPO")
     return Plot(
         "symmpo_captions",
-        "B: objects named against mentions that are hallucinated, test captions, greedy; up and to the left is better. "
-        f"Means of {len(found[START])} seeds, on the right with 95 % intervals",
+        "B: test captions, greedy. Left: objects named against mentions that are hallucinated, up and to the left is better, means of "
+        f"{len(found[START])} seeds. Right: differences of F1 of the same seed (strokes), their means and 95 % intervals",
         figure,
     )
 
