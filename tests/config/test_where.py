@@ -223,7 +223,8 @@ def test_keys_that_mean_something_to_some_method():
 
 def needs_model(key: str) -> bool:
     return any(
-        set(need.traits) & {"text", "image", "denoising", "adapters", "control", "vision"} for need in needs_of(key)
+        set(need.traits) & {"text", "image", "denoising", "adapters", "control", "vision"}
+        for need in needs_of(key)
     )
 
 
