@@ -190,3 +190,24 @@ def test_features_of_what_is_trained_are_not_kept(llava, own_cache, tmp_path):
         train(
             "dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run", cache_vision_features=True
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_adapters_on_a_quantized_base(name, own_cache, tmp_path):
+    model = tiny_vision.save_tiny(name, tmp_path / "model")
+    data = written(tmp_path, rows_of(tmp_path))
+    result = train(
+        "dpo",
+        model,
+        data,
+        tmp_path / "run",
+        use_peft=True,
+        lora_r=2,
+        load_in_4bit=True,
+        max_steps=8,
+        learning_rate=1e-2,
+    )
+    assert adapted(result.output_dir / "model") == {"language_model"}
+    margins = column(result, "rewards/margins")
+    assert margins[-1] > margins[0] + 0.01
