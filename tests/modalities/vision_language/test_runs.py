@@ -211,3 +211,18 @@ def test_adapters_on_a_quantized_base(name, own_cache, tmp_path):
     assert adapted(result.output_dir / "model") == {"language_model"}
     margins = column(result, "rewards/margins")
     assert margins[-1] > margins[0] + 0.01
+
+
+def test_a_template_in_the_processor_s_own_file(own_cache, tmp_path):
+    """As llava-hf publishes LLaVA-1.5: the tokenizer has none."""
+    from transformers import AutoProcessor
+
+    model = tiny_vision.save_tiny("llava", tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").unlink()
+    (model / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    train("dpo", model, written(tmp_path, rows_of(tmp_path)), tmp_path / "run")
+    saved = tmp_path / "run" / "model"
+    assert AutoProcessor.from_pretrained(saved).chat_template == template
+    assert (saved / "chat_template.json").read_bytes() == (model / "chat_template.json").read_bytes()
+    assert not (saved / "chat_template.jinja").exists()
