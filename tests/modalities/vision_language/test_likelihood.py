@@ -110,6 +110,28 @@ def test_scores_are_those_of_the_model_itself(name, folders):
     assert (expected[0] - expected[2]).abs() > 1e-2  # the picture matters
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "idefics3", "internvl"])
+def test_plain_prompts(name, folders):
+    model, likelihood = loaded(folders(name))
+    likelihood.adapt(model)
+    processor = load_processor(str(folders(name)))
+    pictures = (made_up(5), made_up(6))
+    item = Item({"prompt": f"{MARK}{MARK} what is this ? ", "pictures": pictures}, "a red cat")
+    place = tiny_vision.QWEN_PLACE if name.startswith("qwen") else likelihood.images.placeholder
+    text = f"{place}{place} what is this ? "
+    images = [[picture.image() for picture in pictures]]
+    whole = processor(text=[f"{text}a red cat</s>"], images=images, return_tensors="pt")
+    start = processor(text=[text], images=images, return_tensors="pt")["input_ids"].shape[1]
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in whole.items()}
+    with torch.no_grad():
+        logp_TV = model(**inputs).logits[0].log_softmax(-1)
+        found = float(likelihood.score(model, likelihood.plan([likelihood.encode(item)])).logp_N)
+    ids = whole["input_ids"][0]
+    assert found == pytest.approx(
+        float(logp_TV[start - 1 : -1].gather(-1, ids[start:, None]).sum()), abs=1e-4
+    )
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
 def test_a_picture_is_encoded_once(name, folders, monkeypatch):
     model, likelihood = loaded(folders(name))

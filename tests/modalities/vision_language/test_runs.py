@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_vision
-from modalities.image.image_runs import column, note
+from modalities.image.image_runs import column, note, record
 from modalities.vision_language.vision_runs import rows_of, said, train, written
 from prefopt.config import ConfigError
 from prefopt.modalities.vision_language.parts import part_of
@@ -162,6 +162,10 @@ def test_cached_and_live_references_are_one(llava, own_cache, tmp_path):
         for kind in ("cached", "live")
     }
     assert losses["cached"] == pytest.approx(losses["live"], abs=1e-6)
+    forecast = {
+        part["part"]: part["bytes"] for part in record(tmp_path / "live", "manifest")["memory_forecast"]
+    }
+    assert forecast["activations"] > 10_000
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl", "internvl", "gemma3"])
