@@ -250,3 +250,33 @@ def test_answers_are_those_that_the_model_generates_by_itself(name, folders):
                 do_sample=False,
             )
         assert list(answer.ids) == alone[0, ids.shape[1] :].tolist()
+
+
+def test_templates_that_take_texts_alone(tmp_path, folders):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(folders("llava"), folder)
+    template = (
+        "{% for m in messages %}{{ m['role'] }} : {{ m['content'] + (eos_token if m['role'] == 'assistant' else ' ') }}"
+        "{% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    item = chat(f"{MARK} what is this ?", (made_up(5),), "a red cat")
+    plain = pictured_likelihood(open_images(str(folder)), 1024, str(folder)).encode(item)
+    blocks = pictured_likelihood(open_images(str(folders("llava"))), 1024, str(folders("llava"))).encode(item)
+    assert list(plain.ids) == list(blocks.ids)
+    assert plain.start == blocks.start
+
+
+def test_a_template_that_drops_images_is_found_out(tmp_path, folders):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(folders("llava"), folder)
+    template = "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UnusableItem, match=r"renders 0 of 1 places|cannot be rendered"):
+        pictured_likelihood(open_images(str(folder)), 1024, str(folder)).encode(
+            chat(f"{MARK} what is this ?", (made_up(5),), "a red cat")
+        )
