@@ -231,6 +231,7 @@ def test_answers_are_those_that_the_model_generates_by_itself(name, folders):
     folder = folders(name)
     model = load_model(str(folder), trainable=False, loader=PICTURED).model
     likelihood = pictured_likelihood(open_images(str(folder)), 1024, str(folder))
+    processor = load_processor(str(folder))
     asked = [items_of(name)[k] for k in (0, 2)]
     requests = [
         Request(str(n), item.condition["prompt"], template={"pictures": item.condition["pictures"]})
@@ -239,16 +240,19 @@ def test_answers_are_those_that_the_model_generates_by_itself(name, folders):
     generator = PicturedGenerator(model, likelihood.tokenizer, counted=False, likelihood=likelihood)
     (batch,) = generator.generate(requests, Settings(5, 0.0))
     for answer, item in zip(sorted(batch, key=lambda a: a.id), asked, strict=True):
-        ids = torch.tensor([likelihood.prompt_ids(item.condition)])
-        inputs = likelihood.generation_inputs([item.condition["pictures"]], ids, model)
-        with torch.no_grad():
-            alone = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                **inputs,
-                max_new_tokens=5,
-                do_sample=False,
+        images = [[picture.image() for picture in item.condition["pictures"]]]
+        prompt = item.condition["prompt"]
+        if isinstance(prompt, str):
+            text, options = prompt.replace(MARK, "<image>"), {}
+        else:
+            text = processor.tokenizer.apply_chat_template(
+                in_blocks(prompt), tokenize=False, add_generation_prompt=True
             )
+            options = {"add_special_tokens": False}
+        inputs = processor(text=[text], images=images, return_tensors="pt", **options)
+        with torch.no_grad():
+            alone = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        ids = inputs["input_ids"]
         assert list(answer.ids) == alone[0, ids.shape[1] :].tolist()
 
 

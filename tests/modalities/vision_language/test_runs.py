@@ -189,6 +189,21 @@ def test_features_on_disk_give_the_same_run(name, own_cache, tmp_path, monkeypat
     assert len(calls) == 1  # to learn in which form the model wants them
 
 
+def test_features_are_those_of_the_model_s_own_tower(llava, own_cache, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    data = written(tmp_path, rows_of(tmp_path))
+    frozen = {"freeze": ["vision_tower", "projector"], "max_steps": 1, "cache_vision_features": True}
+    train("dpo", llava, data, tmp_path / "first", **frozen)
+    other = tiny_vision.save_tiny("llava", tmp_path / "other")
+    changed = AutoModelForImageTextToText.from_pretrained(other)
+    with torch.no_grad():
+        next(changed.model.vision_tower.parameters()).mul_(-1)
+    changed.save_pretrained(other)
+    result = train("dpo", other, data, tmp_path / "second", **frozen)
+    assert note(result.output_dir, "vision features").startswith("4 of 4")
+
+
 def test_features_of_what_is_trained_are_not_kept(llava, own_cache, tmp_path):
     with pytest.raises(ConfigError, match=r"projector would be trained: set freeze="):
         train(
