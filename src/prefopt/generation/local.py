@@ -59,7 +59,9 @@ class LocalGenerator:
         num_beams: int = 1,
     ) -> None:
         if batch_size < 1 or num_beams < 1:
-            raise ValueError(f"batch_size and num_beams must be at least 1; given {batch_size} and {num_beams}")
+            raise ValueError(
+                f"batch_size and num_beams must be at least 1; given {batch_size} and {num_beams}"
+            )
         self.num_beams = num_beams
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.identity, self.counted = identity, counted

@@ -234,7 +234,9 @@ class ServerGenerator:
         """What is sent for a request: its prompt."""
         return request.prompt
 
-    def _asking(self, server: Connection, request: Request, sample: int, settings: Settings) -> Callable[[], Response]:
+    def _asking(
+        self, server: Connection, request: Request, sample: int, settings: Settings
+    ) -> Callable[[], Response]:
         """A call that asks for one sample."""
         options: dict[str, Any] = {
             "model": server.model,
