@@ -74,16 +74,21 @@ def as_asked(request: Request, chat: bool) -> base.Request:
 def check_beams(model: Any, requests: Sequence[Request]) -> None:
     """Refuse what `generate` of transformers would get wrong without a word.
 
-    It repeats each picture for the beams of its prompt, one by one: several of one prompt change places, unless the model's
-    class sorts that out itself.
+    Where it repeats each picture for the beams of its prompt, one by one, several of one prompt change places. Classes that
+    take pictures encoded beforehand, or that repeat them by themselves, keep the order.
 
     Raises:
         ValueError: several images in one prompt, and a model of another class.
     """
+    from inspect import signature
+
     from transformers import GenerationMixin
 
     whole = model.get_base_model() if hasattr(model, "peft_config") else model
-    if type(whole)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation:
+    if (
+        "mm_encoder_outputs" in signature(whole.forward).parameters
+        or type(whole)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
+    ):
         return
     if any(len(request.images) > 1 for request in requests):
         raise ValueError(
