@@ -29,8 +29,20 @@ READS = {
     "entropy": ("entropy_w=torch.tensor([3.0, 7.0])", "entropy_l=torch.tensor([4.0, 6.0])"),
     "top1": ("top1_w=torch.tensor([1.0, 3.0])", "top1_l=torch.tensor([1.0, 2.0])"),
     "log_p2": ("log_p2_w=torch.tensor([-2.0, -5.0])", "log_p2_l=torch.tensor([-3.0, -4.0])"),
-    "rho_mismatched": ("rho_mismatched=torch.tensor([0.2, 0.4])",),
+    "changed": ("changed_w=torch.ones(2, 8)", "changed_l=torch.zeros(2, 8)"),
+    "kl": ("kl_w=torch.tensor([0.5, 0.8])", "kl_l=torch.tensor([0.9, 0.6])"),
 }
+# the same of the branches of an objective, by what it reads of them
+OF_BRANCHES = {
+    "rho": "torch.tensor([0.2, 0.4])",
+    "logp": "torch.tensor([-7.0, -9.0])",
+    "length": "torch.tensor([4.0, 6.0])",
+    "rho_tokens": "torch.full((2, 8), 0.05)",
+}
+ALSO = {"chip": ("rho_tokens",), "ha_dpo": ("length",)}
+"""What is read of branches beside a log-ratio, or a log-probability where there is no reference."""
+GIVEN = {"vdpo": "alpha=0.5"}
+"""Hyper-parameters that have no default."""
 
 
 def page(method: Method) -> str:
@@ -80,6 +92,11 @@ def rows_line(method: Method) -> str:
         return "Rows are single labelled samples, or pairs, which are taken apart: see [data](../data.md)."
     if objective.has_tie_term:
         return "Rows are pairs, ties and votes included: see [data](../data.md)."
+    if objective.wins_only:
+        return (
+            "Rows are pairs with a clear winner and what the loss reads beside them: see [data](../data.md). Votes are "
+            "refused; if the data has ties, add `--ties drop` or `as_win`."
+        )
     return (
         "Rows are pairs: see [data](../data.md). It has no term for ties; if the data has any, add "
         "`--ties drop`, `as_win` or `soft_half`."
@@ -92,6 +109,8 @@ def modality_line(method: Method) -> str:
         return "Samples are texts."
     if method.modality in ("image", "text_to_image"):
         return "Samples are images of a diffusion model."
+    if method.modality == "vision":
+        return "Samples are texts of a vision-language model, under images."
     if method.modality == "control":
         return "Samples are images of a diffusion model under a control image."
     hint = (
@@ -106,7 +125,8 @@ def example(method: Method) -> str:
     """A call of the objective that runs, with what it returns."""
     import torch
 
-    objective = objectives.get(method.name)
+    given = GIVEN.get(method.name, "")
+    objective = objectives.get(method.name, **dict([given.split("=")]) if given else {})
     arguments = ["torch.tensor([1.5, -0.5])"]
     if objective.unpaired:
         arguments += ["torch.tensor([True, False])"]
@@ -127,11 +147,14 @@ def example(method: Method) -> str:
         said += "; the second pair ties"
     reads = READS if method.modality != "control" else ERRORS
     arguments += [a for need in sorted(objective.needs) for a in reads[need]]
+    for name, branch in objective.branches.items():
+        parts = ("rho" if branch.reference else "logp", *ALSO.get(method.name, ()))
+        arguments += [f"{part}_{name}={OF_BRANCHES[part]}" for part in parts]
     call = "loss(\n" + "".join(f"    {a},\n" for a in arguments) + ")"
     value = eval(call, {"torch": torch, "loss": objective})
     numbers = ", ".join(f"{x:.4f}" for x in value.tolist())
     return (
-        f'import torch\nfrom prefopt import objectives\n\nloss = objectives.get("{method.name}")\n'
+        f'import torch\nfrom prefopt import objectives\n\nloss = objectives.get("{method.name}"{given and f", {given}"})\n'
         f"losses = {call}  # {said}\nprint([f'{{x:.4f}}' for x in losses.tolist()])  # [{numbers}]"
     )
 
@@ -223,7 +246,8 @@ def index() -> str:
     kinds = [*reversed(all_modalities().values())]
     for name, method in methods.all_methods().items():
         objective = objectives.get(method.objective_name)
-        samples = ", ".join(kind.noun for kind in kinds if fits(method, kind))
+        # a method may be here before its modality, or without it
+        samples = ", ".join(kind.noun for kind in kinds if fits(method, kind)) or method.modality
         ties = "yes" if objective.has_tie_term else "no"
         reference = "yes" if objective.needs_reference else "no"
         rows.append(

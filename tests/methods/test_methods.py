@@ -40,32 +40,41 @@ def test_every_objective_has_a_method_and_every_method_an_objective() -> None:
 
 
 # read lengths only to average over tokens, and an image is one unit
-AVERAGES = {"ipo", "sft"}
+AVERAGES = {"ipo", "sft", "mpo"}
 # the loss reads log-ratios alone, but their runs sample, score or move texts' models
 STAGED = {n for n in ALL if methods.all_methods()[n].stages}
 MODALITY = {
     **dict.fromkeys(("diffusion_dpo", "diffusion_kto", "mapo"), "image"),
     **dict.fromkeys(("lrm", "d3po", "spo", "lpo", "gradspo"), "text_to_image"),
     **dict.fromkeys(("condition_po", "controlnet_pp"), "control"),
+    **dict.fromkeys(
+        ("symmpo", "mdpo", "mfpo", "svco", "opa_dpo", "vdpo", "povid", "ha_dpo", "chip"), "vision"
+    ),
 }
+GIVEN = {"vdpo": {"alpha": 0.5}}
+"""Hyper-parameters without a default."""
 ITEM = {"logp", "logp_own", "consistency", "seen"}
 """What a likelihood of control images gives of an item beside its log-ratio."""
+VISION = {"logp", "length", "rho_tokens", "changed", "kl"}
+"""The same of texts under images."""
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_modality_follows_from_what_the_objective_reads(name: str) -> None:
     objective = objectives.get(name)
-    log_ratios_alone = objective.needs_reference and not objective.needs
+    log_ratios_alone = objective.needs_reference and not objective.needs and not objective.branches
     if name in MODALITY:
         assert method(name).modality == MODALITY[name]
-        assert objective.needs <= (ITEM if MODALITY[name] == "control" else {"logp"})
+        assert objective.needs <= {"control": ITEM, "vision": VISION}.get(MODALITY[name], {"logp"})
     elif name in STAGED:
         assert method(name).modality == "text"
     else:
         assert method(name).modality == ("any" if log_ratios_alone or name in AVERAGES else "text")
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if methods.all_methods()[n].modality != "text"])
+@pytest.mark.parametrize(
+    "name", [n for n in ALL if methods.all_methods()[n].modality not in ("text", "vision")]
+)
 def test_methods_for_images_run_on_what_an_image_likelihood_gives(name: str) -> None:
     """rho and logp of about 1e-4 and 0.1, one unit of length, nothing per token."""
     mse = torch.tensor([0.11, 0.13, 0.08])
@@ -97,7 +106,11 @@ def test_listing_methods_loads_no_torch() -> None:
 def test_defaults_are_valid_keys_and_values(name: str) -> None:
     config, given = resolve({"method": name, **PLACES})
     assert given == hyper(name)
-    objectives.get(name, **given)
+    objective = objectives.get(name, **given)
+    if name in GIVEN:
+        with pytest.raises(ValueError, match=f"needs {', '.join(GIVEN[name])}"):
+            objective.check_given()
+    objective.replace(**GIVEN.get(name, {})).check_given()
     for key, value in methods.defaults(name).items():
         if key in FIELD_NAMES:
             assert getattr(config, key) == value

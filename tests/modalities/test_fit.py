@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from prefopt import methods
@@ -56,10 +58,19 @@ def test_a_controlnet_beside_a_base_pipeline_makes_it_a_control_model():
             "world:picture",
             "lpo has scores of its own and cannot be a term of a sum: run it alone; given dpo+lpo",
         ),
-        ("dpo", "world:film", "no world is called 'film'; there are: picture, scene, text"),
+        ("dpo", "world:film", "no world is called 'film'; there are: caption, picture, scene, text"),
     ],
 )
 def test_what_does_not_fit_is_refused(method, model, message):
     with pytest.raises(ConfigError) as error:
         kind_for(given(method, model))
     assert str(error.value) == message
+
+
+def test_a_method_may_be_here_without_its_modality(monkeypatch):
+    of_another = replace(methods.all_methods()["dpo"], name="smell_po", modality="smell")
+    monkeypatch.setattr(methods, "find", lambda name: of_another)
+    with pytest.raises(
+        ConfigError, match="smell models, for which this installation has no modality; world:text is a text"
+    ):
+        kind_for(given("dpo", "world:text"))

@@ -172,6 +172,14 @@ def test_votes_interpolate(row: Row) -> None:
     win = call(objective, s, state=state)
     lose = call(objective, s.swapped(), state=state)
     shares = torch.stack([p, 1 - p, none], -1)
+    if objective.wins_only:
+        with pytest.raises(ValueError, match="takes plain wins"):
+            call(objective, s, shares, state)
+        wins = torch.stack([none + 1, none, none], -1)
+        torch.testing.assert_close(call(objective, s, wins, state), win)
+        tied = torch.stack([1 - p, none, p], -1)  # held-out ties are kept for their margins, and cost nothing
+        torch.testing.assert_close(objective.losses(s, tied, state), (1 - p) * win)
+        return
     if not row.soft_votes:
         # rows are turned towards the majority before they meet; a batch of plain wins or losses is as if called so
         for hard, expected in ((1.0, win), (0.0, lose)):

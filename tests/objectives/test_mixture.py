@@ -72,3 +72,22 @@ def test_pairs_and_single_samples_do_not_mix() -> None:
 def test_a_sum_needs_terms() -> None:
     with pytest.raises(ValueError, match="at least one term"):
         objectives.get([])
+
+
+def test_mpo_is_its_sum_with_a_key_a_weight() -> None:
+    s, p = battery.random_sides(seed=4), torch.linspace(0, 1, 7, dtype=torch.float64)
+    votes = torch.stack([p, 1 - p, 0 * p], -1)
+    for given, expression in (
+        ({}, "0.8*dpo+0.2*bco_pair+sft"),
+        (
+            {"preference_weight": 2.0, "quality_weight": 0.3, "generation_weight": 0.5},
+            "2*dpo+0.3*bco_pair+0.5*sft",
+        ),
+    ):
+        mpo, summed = objectives.get("mpo", beta=0.3, **given), objectives.get(expression, beta=0.3)
+        for outcome in (None, votes):
+            torch.testing.assert_close(mpo.losses(s, outcome, {}), summed.losses(s, outcome, {}))
+        assert mpo.needs == summed.needs
+        assert mpo.reward_scale == summed.reward_scale
+    with pytest.raises(ValueError, match="quality_weight must be positive"):
+        objectives.get("mpo", quality_weight=0)

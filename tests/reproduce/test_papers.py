@@ -106,6 +106,7 @@ def test_jobs_are_done_in_processes_as_in_one(capsys):
         ("gradspo", 15, 1),  # a seed of these takes seconds
         ("lpo", 15, 1),
         ("ssapo", 40, 2),
+        ("symmpo", 11, 1),
         ("ties", 15, 2),
     ],
 )

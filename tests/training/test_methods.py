@@ -71,6 +71,7 @@ def sides_by_hand(model_dir: Path, objective: Any) -> Sides:
             f"rho_{side}": torch.zeros(2) if objective.needs_reference else logp,
             f"length_{side}": torch.tensor([float(len(tokens)) for tokens, _ in scored]),
             f"rho_tokens_{side}": torch.zeros(2, 9),
+            f"changed_{side}": torch.zeros(2, 9),
             f"log_p2_{side}": torch.stack([p2 for _, p2 in scored]),
         }
     return Sides(**values)

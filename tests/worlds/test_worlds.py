@@ -40,7 +40,10 @@ def test_a_world_offers_what_a_run_asks_for(name):
         prompts = world.prompts(count, split)
         assert len(prompts) == count
         assert prompts[:5] == world.prompts(5, split)
-    if name != "scene":  # whose prompts name one of four styles; what differs between splits are the scenes
+    if name not in (
+        "scene",  # whose prompts name one of four styles; what differs between splits are the scenes
+        "caption",  # whose prompts are all alike; what differs are the pictures
+    ):
         assert not set(world.prompts(50)) & set(prompts)
     assert world_modality(f"world:{name}") == find(name).modality
 
@@ -49,7 +52,12 @@ def test_a_source_that_names_a_world():
     assert world_of("world:text") == get_world("text")
     assert world_of("world") is world_of("rows.jsonl") is world_of("text") is None
     assert world_modality("rows.jsonl") is None
-    assert [world_modality(f"world:{name}") for name in all_worlds()] == ["image", "control", "text"]
+    assert [world_modality(f"world:{name}") for name in all_worlds()] == [
+        "vision_language",
+        "image",
+        "control",
+        "text",
+    ]
     # "train" is any split but "test"
     assert [world_prompts("world:text", split) for split in ("train", "validation", "test")] == [
         400,
@@ -61,7 +69,9 @@ def test_a_source_that_names_a_world():
 
 def test_an_unknown_world_is_told_beside_those_that_there_are():
     for ask in (world_of, world_modality, lambda source: world_prompts(source, "test")):
-        with pytest.raises(ValueError, match="no world is called 'film'; there are: picture, scene, text"):
+        with pytest.raises(
+            ValueError, match="no world is called 'film'; there are: caption, picture, scene, text"
+        ):
             ask("world:film")
 
 

@@ -207,13 +207,11 @@ def plan_rows(
 
 
 def changed_of(items: Sequence[EncodedText]) -> Tensor | None:
-    """(N, L) what items say of their tokens; None where one says nothing."""
-    told = [item.changed for item in items]
-    if any(flags is None for flags in told):
+    """(N, L) what items say of their tokens, 0 for those that say nothing (branches); None where none says anything."""
+    if all(item.changed is None for item in items):
         return None
-    return torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(list(flags or b""), dtype=torch.float32) for flags in told], True
-    )
+    told = [list(item.changed or bytes(item.length)) for item in items]
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(flags, dtype=torch.float32) for flags in told], True)
 
 
 def scored_places(items: Sequence[EncodedText], layout: Layout) -> dict[str, Tensor]:

@@ -144,13 +144,17 @@ class Context:
     trackers: Trackers
 
     def announce(
-        self, data: PreparedData, first_pair: Mapping[str, Any] | None, n: tuple[int, int] | None = None
+        self,
+        data: PreparedData,
+        first_pair: Mapping[str, Any] | Callable[[], Mapping[str, Any]] | None,
+        n: tuple[int, int] | None = None,
     ) -> None:
         """Open the trackers and the run's folder, and show and record the data, before anything expensive happens.
 
         Args:
             data: what is known of it.
-            first_pair: the first example as the model sees it, where that is known already.
+            first_pair: the first example as the model sees it, where that is known already; or what makes it, and may
+                write its pictures into the folder.
             n: examples to train on and held out, where `data` does not hold them yet.
         """
         self.record.claim()
@@ -160,8 +164,9 @@ class Context:
         self.record.data(data.report, data.dropped)
         self.console.data(data.report, *(n or (len(data.train), len(data.held_out))), data.not_held_out)
         if first_pair is not None:
-            self.record.json("first_pair", dict(first_pair))
-            self.console.first_pair(first_pair)
+            made = first_pair() if callable(first_pair) else first_pair
+            self.record.json("first_pair", dict(made))
+            self.console.first_pair(made)
 
 
 @dataclass(frozen=True)

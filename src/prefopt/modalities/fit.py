@@ -41,6 +41,11 @@ def kind_for(config: TrainConfig) -> Modality:
         if term is None:
             continue
         if not fits(term, kind):
+            if not any(fits(term, other) for other in all_modalities().values()):
+                raise ConfigError(
+                    f"{name} trains {term.modality} models, for which this installation has no modality; {config.model} is "
+                    f"a {kind.noun} model"
+                )
             wanted = least(term.modality)
             beside = "" if wanted.key is None else f" (or {wanted.key}=... beside this one)"
             known = [n for n in WELL_KNOWN if fits(methods.all_methods()[n], kind)][:3]

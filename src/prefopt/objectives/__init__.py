@@ -21,15 +21,18 @@ from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
+from prefopt.objectives.hallucination import HADPO, POVID, VDPO
+from prefopt.objectives.images import MDPO, OPADPO, SVCO, SymMPO
 from prefopt.objectives.margins import (
     AverageMargin,
     ClippedMargin,
     FDivergenceMargin,
     LengthDesensitizedMargin,
     Margin,
+    SegmentMargin,
     margin_from_name,
 )
-from prefopt.objectives.mixture import Mixture
+from prefopt.objectives.mixture import MPO, Mixture
 from prefopt.objectives.pairwise import (
     CDPO,
     DPO,
@@ -57,29 +60,39 @@ from prefopt.objectives.registry import (
     names,
 )
 from prefopt.objectives.robust import SPA, SSAPO
+from prefopt.objectives.segments import DDPO, CHiP
 from prefopt.objectives.ties import Davidson, RaoKupper, TieModel
+from prefopt.objectives.weighted import Weighted
 
 __all__ = [
     "AOT",
     "BCO",
     "BPO",
     "CDPO",
+    "DDPO",
     "DPO",
     "DPOP",
     "EXO",
     "FDPO",
     "FPO",
+    "HADPO",
     "IPO",
     "KTO",
     "LDDPO",
     "LRM",
+    "MDPO",
+    "MPO",
     "NCA",
+    "OPADPO",
     "ORPO",
+    "POVID",
     "RDPO",
     "SFT",
     "SPA",
     "SPPO",
     "SSAPO",
+    "SVCO",
+    "VDPO",
     "WPO",
     "AOTUnpaired",
     "APODown",
@@ -88,6 +101,7 @@ __all__ = [
     "BCOPair",
     "BetaDPO",
     "Branch",
+    "CHiP",
     "ClippedMargin",
     "ConditionPO",
     "ContrastivePO",
@@ -109,12 +123,15 @@ __all__ = [
     "RobustDPO",
     "SLiC",
     "Score",
+    "SegmentMargin",
     "Sides",
     "SimPO",
     "State",
     "StepDPO",
+    "SymMPO",
     "TieModel",
     "Unpaired",
+    "Weighted",
     "aliases",
     "apply_ties_policy",
     "as_shares",

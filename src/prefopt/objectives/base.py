@@ -211,6 +211,10 @@ class Objective:
     statistics do not count, since they come in through the state."""
     state_of_rows: ClassVar[bool] = False
     """True where the state tells of the very rows that are judged, so that evaluations need one of their own."""
+    wins_only: ClassVar[bool] = False
+    """True where branches go with the winner as the winner, so that a comparison cannot be lost or split by votes."""
+    required: ClassVar[frozenset[str]] = frozenset()
+    """Hyper-parameters for which no value is known that could be a default: None until they are given."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens", "log_p2",
     "entropy", "top1", "logp_own", "consistency", "seen", "changed", "kl". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
@@ -245,6 +249,19 @@ class Objective:
                 f"{type(self).__name__} has no tie term, but some comparisons are ties. Choose what ties mean with "
                 "objectives.apply_ties_policy(outcome, 'drop' | 'as_win' | 'soft_half'), or use an objective that "
                 "models them: dpo_rk, dpo_d."
+            )
+
+    def check_given(self) -> None:
+        """Refuse to be used before all of `required` are given; called before training and by losses that read them.
+
+        Raises:
+            ValueError: one is missing.
+        """
+        missing = sorted(name for name in self.required if getattr(self, name) is None)
+        if missing:
+            raise ValueError(
+                f"{type(self).__name__} needs {' and '.join(missing)}, for which no default is known: "
+                f"give {', '.join(f'{name}=...' for name in missing)}"
             )
 
     def column(self, sides: Sides, name: str) -> Tensor:
@@ -300,6 +317,14 @@ class Objective:
         good_alone = self.winner_alone and sides.logp_l is None  # single good samples: there is no other side
         if outcome_E3 is None or good_alone:
             return self.win_loss(sides, state)
+        if self.wins_only:
+            if bool((outcome_E3[:, 1] > 0).any()):
+                raise ValueError(
+                    f"{type(self).__name__} compares the winner's answer or image with others of its row, so that "
+                    "sides cannot be exchanged: it takes plain wins, and some comparisons are lost or split by votes. Turn the rows round, or leave out the votes"
+                )
+            win_E = outcome_E3[:, 0]
+            return win_E * self.win_loss(sides.where(win_E > 0), state)
         total_E = torch.zeros_like(sides.rho_w)
         terms = [(0, sides, self.win_loss), (1, sides.swapped(), self.win_loss)]
         if self.has_tie_term:

@@ -110,6 +110,41 @@ class LengthDesensitizedMargin(Margin):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentMargin(Margin):
+    """Tokens that the other side has not count `gamma` times (RLHF-V's dense DPO, arXiv 2312.00849).
+
+    With `normalize` each side is a mean with these weights, else a sum; gamma = 1 is then the average or the plain margin.
+    """
+
+    gamma: float = 5.0
+    normalize: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma < math.inf:
+            raise ValueError(f"gamma must be positive and finite; given {self.gamma}")
+
+    @property
+    def needs(self) -> frozenset[str]:  # type: ignore[override]
+        """Tokens, which of them changed, and lengths to divide by."""
+        return frozenset({"rho_tokens", "changed"} | ({"length"} if self.normalize else set()))
+
+    def score(self, rho_ET: Tensor, changed_ET: Tensor, length_E: Tensor | None = None) -> Tensor:
+        """(E,) weighted sums over tokens, or means where lengths are given."""
+        more_ET = (self.gamma - 1) * changed_ET
+        total_E = (rho_ET * (1 + more_ET)).sum(-1)
+        if length_E is None:
+            return total_E
+        within_ET = torch.arange(rho_ET.shape[1], device=rho_ET.device) < length_E[:, None]
+        return total_E / (length_E + (more_ET * within_ET).sum(-1))
+
+    def __call__(self, sides: Sides) -> Tensor:
+        """(E,) margins."""
+        (rho_w, rho_l), (changed_w, changed_l) = sides.both("rho_tokens"), sides.both("changed")
+        length_w, length_l = sides.both("length") if self.normalize else (None, None)
+        return self.score(rho_w, changed_w, length_w) - self.score(rho_l, changed_l, length_l)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClippedMargin(Margin):
     """Each side's ratio e^rho clipped to [1 - clip_eps, 1 + clip_eps], as in PPO but without its min (SPO's code).
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from prefopt.objectives.base import Branch, Objective, Sides, State, Unpaired, require
+from prefopt.objectives.pairwise import DPO
+from prefopt.objectives.pointwise import BCOPair
+from prefopt.objectives.reference_free import SFT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,16 @@ class Mixture(Objective):
         return any(objective.state_of_rows for _, objective in self.terms)
 
     @property
+    def reads_loser(self) -> bool:  # type: ignore[override]
+        """Whether any term does."""
+        return any(objective.reads_loser for _, objective in self.terms)
+
+    @property
+    def wins_only(self) -> bool:  # type: ignore[override]
+        """Whether any term does not take votes."""
+        return any(objective.wins_only for _, objective in self.terms)
+
+    @property
     def reward_scale(self) -> float:
         """The first term's."""
         return self.terms[0][1].reward_scale
@@ -113,6 +126,11 @@ class Mixture(Objective):
         """Refuse data that any term cannot use."""
         for _, objective in self.terms:
             objective.check_data(has_ties)
+
+    def check_given(self) -> None:
+        """Refuse to be used before every term has what it requires."""
+        for _, objective in self.terms:
+            objective.check_given()
 
     def _each(self, sides: Sides, state: State) -> Iterator[tuple[str, float, Objective, Sides, State]]:
         """Every term with its prefix and with sides and state as it wants them."""
@@ -169,9 +187,55 @@ class Mixture(Objective):
         return out
 
 
+@dataclass(frozen=True, kw_only=True)
+class MPO(Objective):
+    """Mixed preference optimization: preference, quality and generation (arXiv 2411.10442, section 4.2).
+
+        w_p dpo + w_q bco_pair + w_g sft
+
+    The paper's quality term moves its threshold with a running mean of rewards; this one and TRL's hold it at 0.
+
+    Attributes:
+        beta: > 0, of `dpo` and `bco_pair`.
+        preference_weight: w_p > 0.
+        quality_weight: w_q > 0.
+        generation_weight: w_g > 0, of the winner's negative log-likelihood a token.
+
+    >>> four = torch.tensor([-4.0])
+    >>> MPO()(torch.zeros(1), torch.zeros(1), logp_w=four, logp_l=four, length_w=-four, length_l=-four)
+    tensor([1.8318])
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"logp", "length"})
+    beta: float = 0.1
+    preference_weight: float = 0.8
+    quality_weight: float = 0.2
+    generation_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta", "preference_weight", "quality_weight", "generation_weight"):
+            require(getattr(self, name) > 0, f"{name} must be positive; given {getattr(self, name)}")
+
+    @property
+    def sum(self) -> Mixture:
+        """The three terms."""
+        return Mixture(
+            terms=(
+                (self.preference_weight, DPO(beta=self.beta)),
+                (self.quality_weight, BCOPair(beta=self.beta)),
+                (self.generation_weight, SFT()),
+            )
+        )
+
+    def win_loss(self, sides: Sides, state: State) -> Tensor:
+        """(E,) losses."""
+        return self.sum.losses(sides, None, state)
+
+
 def _own(state: State, prefix: str) -> State:
     """One term's part of the state."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-__all__ = ["Mixture"]
+__all__ = ["MPO", "Mixture"]

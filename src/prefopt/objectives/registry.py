@@ -14,7 +14,9 @@ from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
-from prefopt.objectives.mixture import Mixture
+from prefopt.objectives.hallucination import HADPO, POVID, VDPO
+from prefopt.objectives.images import MDPO, OPADPO, SVCO, SymMPO
+from prefopt.objectives.mixture import MPO, Mixture
 from prefopt.objectives.pairwise import (
     CDPO,
     DPO,
@@ -32,6 +34,7 @@ from prefopt.objectives.pairwise import (
 from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOPair
 from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.robust import SPA, SSAPO
+from prefopt.objectives.segments import DDPO, CHiP
 from prefopt.objectives.ties import Davidson, RaoKupper
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -44,9 +47,11 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "beta_dpo": BetaDPO,
     "bpo": BPO,
     "cdpo": CDPO,
+    "chip": CHiP,
     "condition_po": ConditionPO,
-    "controlnet_pp": ControlNetPP,
     "contrastive_po": ContrastivePO,
+    "controlnet_pp": ControlNetPP,
+    "ddpo": DDPO,
     "diffusion_dpo": DiffusionDPO,
     "diffusion_kto": DiffusionKTO,
     "discopop": DiscoPOP,
@@ -57,14 +62,19 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "exo": EXO,
     "f_dpo": FDPO,
     "f_po": FPO,
+    "ha_dpo": HADPO,
     "hinge": Hinge,
     "ipo": IPO,
     "kto": KTO,
     "ld_dpo": LDDPO,
     "lrm": LRM,
     "mapo": MaPO,
+    "mdpo": MDPO,
+    "mpo": MPO,
     "nca": NCA,
+    "opa_dpo": OPADPO,
     "orpo": ORPO,
+    "povid": POVID,
     "r_dpo": RDPO,
     "robust": RobustDPO,
     "sft": SFT,
@@ -74,6 +84,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sppo": SPPO,
     "ssapo": SSAPO,
     "step_dpo": StepDPO,
+    "svco": SVCO,
+    "symmpo": SymMPO,
+    "vdpo": VDPO,
     "wpo": WPO,
 }
 
@@ -94,6 +107,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "d3po": ("step_dpo", {"beta": 0.1}),
     "gradspo": ("step_dpo", {"beta": 10.0}),
     "lpo": ("step_dpo", {"beta": 500.0}),
+    "mfpo": ("mdpo", {}),
     "online_dpo": ("dpo", {}),
     "spo": ("step_dpo", {"beta": 10.0}),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,20 +12,23 @@ from prefopt.report.changes import score_changes
 from prefopt.report.format import finite
 from prefopt.report.load import Run
 from prefopt.report.page import render
+from prefopt.report.pictures import Picture, embed
 
 LONGEST_TEXT = 6_000  # characters of one generation
+PICTURE_SIDE = 320  # pixels
 TEXT_BUDGET = 400_000  # bytes of all generations of a page, as HTML
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer of the policy."""
+    """One answer of the policy; its pieces are the text's, each with what is wrong with it, if that is known."""
 
     label: str
     text: str
     score: float | None
     length: Any
     cut: bool
+    pieces: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Card:
     first: Generation
     newest: Generation | None
     between: list[Generation]
+    pictures: Sequence[Picture] = ()
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -68,7 +72,11 @@ def sample_cards(run: Run) -> tuple[list[Card], int]:
         if cards and used > TEXT_BUDGET:
             return cards, len(entries) - len(cards)
         newest = answers[-1] if len(answers) > 1 else None
-        cards.append(Card(prompt, answers[0], newest, answers[1:-1]))
+        shown = generations[0].get("pictures")
+        pictures = [
+            embed(run.folder, path, PICTURE_SIDE) for path in (shown if isinstance(shown, list) else [])
+        ]
+        cards.append(Card(prompt, answers[0], newest, answers[1:-1], pictures))
     return cards, 0
 
 
@@ -77,8 +85,32 @@ def _generation(raw: Mapping[str, Any]) -> Generation:
     step = finite(raw.get("step"))
     label = str(raw.get("label") or (f"step {step:.0f}" if step is not None else "answer"))
     return Generation(
-        label, text[:LONGEST_TEXT], finite(raw.get("score")), raw.get("length"), len(text) > LONGEST_TEXT
+        label,
+        text[:LONGEST_TEXT],
+        finite(raw.get("score")),
+        raw.get("length"),
+        len(text) > LONGEST_TEXT,
+        pieces_of(text[:LONGEST_TEXT], raw.get("marks")),
     )
+
+
+def pieces_of(text: str, marks: Any) -> list[tuple[str, str]]:
+    """A text cut at its marks, [start, end, what is wrong]; anything else in their place is no mark.
+
+    >>> pieces_of("a red cat", [[2, 5, "not there"]])
+    [('a ', ''), ('red', 'not there'), (' cat', '')]
+    """
+    good = [
+        (mark[0], mark[1], str(mark[2]))
+        for mark in (marks if isinstance(marks, list) else [])
+        if isinstance(mark, list) and len(mark) == 3 and all(isinstance(k, int) for k in mark[:2])
+    ]
+    pieces, place = [], 0
+    for start, end, why in sorted(good):
+        if place <= start < end <= len(text):
+            pieces += [(text[place:start], ""), (text[start:end], why)]
+            place = end
+    return [piece for piece in (*pieces, (text[place:], "")) if piece[0]]
 
 
 def samples(run: Run, word: str) -> Markup:

@@ -11,7 +11,7 @@ import datetime
 import json
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -212,11 +212,20 @@ class Record:
 
     def picture(self, name: str, picture_CHW: Tensor) -> str:
         """Write a picture in [0, 1] as record/images/NAME.png; returns its path within the folder."""
+        return self._picture(name, lambda: as_png(as_levels(picture_CHW)))
+
+    def picture_file(self, name: str, image: Any) -> str:
+        """The same of a Pillow image."""
+        import numpy as np
+
+        return self._picture(name, lambda: as_png(np.asarray(image)))
+
+    def _picture(self, name: str, encoded: Callable[[], bytes]) -> str:
         path = Path("record", "images", f"{name}.png")
         if self.main:
             with writing("a picture", self.folder, GO_ON):
                 (self.folder / path.parent).mkdir(exist_ok=True)
-            write_whole(self.folder / path, as_png(as_levels(picture_CHW)), advice=GO_ON)
+            write_whole(self.folder / path, encoded(), advice=GO_ON)
         return path.as_posix()
 
     def metrics(self, step: int, epoch: float, split: str, values: Mapping[str, float]) -> None:

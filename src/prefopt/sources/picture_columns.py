@@ -53,7 +53,7 @@ def columns_of_pictures(rows: Rows, names: Sequence[str]) -> tuple[Rows, Picture
                 refs = [] if value is None else [ImageRef(Cell(table, number - 1, column, folder), column)]
         else:
             value = row.get(column)
-            if value is None or value == "" or (isinstance(value, list | tuple) and not value):
+            if value is None or (isinstance(value, str | list | tuple) and not value):
                 return ()
             values = value if isinstance(value, list | tuple) else [value]
             refs = [as_ref(one, column, folder) for one in values]

@@ -292,8 +292,11 @@ def build_objective(config: TrainConfig, hyper: Mapping[str, Any]) -> Objective:
     """The objective of a configuration; hyper-parameter values are checked here."""
     try:
         if config.loss_weights is not None:
-            return registry.get(config.method.split("+"), weights=config.loss_weights, **hyper)
-        return registry.get(config.method, **hyper)
+            objective = registry.get(config.method.split("+"), weights=config.loss_weights, **hyper)
+        else:
+            objective = registry.get(config.method, **hyper)
+        objective.check_given()
+        return objective
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigError(f"{config.method}: {error.args[0] if error.args else error}") from error
 
@@ -332,6 +335,11 @@ def make_reference(context: Context, setup: Setup) -> Reference:
         raise ConfigError(f"{config.method} needs a reference: use reference=cached or live")
     elif kind == "auto":
         kind = setup.reference_kind
+    if "kl" in objective.needs and kind == "cached":
+        raise ConfigError(
+            f"{config.method} needs the reference's whole distribution at every token, which is not cached: set "
+            "reference=live, or adapter_off with adapters"
+        )
     other = config.reference_model is not None
     if other and kind == "adapter_off":
         raise ConfigError("reference=adapter_off and reference_model exclude each other")

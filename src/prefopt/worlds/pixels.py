@@ -1,4 +1,4 @@
-"""Pictures of worlds as tensors and as files: 16 x 16 pixels, float32 in [0, 1], 8 bits a channel where they are stored."""
+"""Pictures of worlds as tensors and as files: float32 in [0, 1], 8 bits a channel where they are stored."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from torch import Tensor
 from prefopt import png
 
 SIDE = 16
+"""Rows and columns in pixels, where a world does not say otherwise."""
 
 
-def as_batch(images: Any) -> Tensor:
-    """Pictures as a (B, 3, 16, 16) tensor.
+def as_batch(images: Any, side: int = SIDE) -> Tensor:
+    """Pictures as a (B, 3, side, side) tensor.
 
     Args:
         images: that tensor; or a sequence of PIL images, of `{"bytes": PNG}` as `datasets` has them, or of
-            (3, 16, 16) tensors in [0, 1].
+            (3, side, side) tensors in [0, 1].
+        side: of the world's pictures, in pixels.
 
     Raises:
         ValueError: another shape.
@@ -28,21 +30,21 @@ def as_batch(images: Any) -> Tensor:
     if not isinstance(images, Tensor):
         each = [_as_tensor(image) for image in images]
         for image in each:
-            _check_size(image.shape)
-        images = torch.stack(each) if each else torch.zeros(0, 3, SIDE, SIDE)
+            _check_size(image.shape, side)
+        images = torch.stack(each) if each else torch.zeros(0, 3, side, side)
     elif images.ndim != 4:
-        raise ValueError(f"needed (B, 3, {SIDE}, {SIDE}) pictures; given {tuple(images.shape)}")
+        raise ValueError(f"needed (B, 3, {side}, {side}) pictures; given {tuple(images.shape)}")
     else:
-        _check_size(images.shape[1:])
+        _check_size(images.shape[1:], side)
     if not images.is_floating_point():
         return images.float() / 255
     return images if images.dtype == torch.float64 else images.float()
 
 
-def _check_size(shape: Sequence[int]) -> None:
-    if tuple(shape) != (3, SIDE, SIDE):
+def _check_size(shape: Sequence[int], side: int) -> None:
+    if tuple(shape) != (3, side, side):
         raise ValueError(
-            f"a picture of this world is (3, {SIDE}, {SIDE}); given {tuple(shape)}. Generate at the model's own size"
+            f"a picture of this world is (3, {side}, {side}); given {tuple(shape)}. Generate at the model's own size"
         )
 
 

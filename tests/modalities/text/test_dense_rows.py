@@ -25,6 +25,7 @@ from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
 from prefopt.modalities.text import setup as text
+from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.memory import TextMemory
 from prefopt.references import Reference
 from prefopt.training.batches import Scorer
@@ -72,13 +73,13 @@ def test_thirty_steps_are_the_same(options, tiny_model, rows_file, own_cache, tm
     assert found["auto"][-1] < found["auto"][0]
 
 
-OF_CONTROL = {"logp_own", "consistency", "seen"}
+ELSEWHERE = {"logp_own", "consistency", "seen", "kl"}
 """What no likelihood of texts gives."""
 
 
-@pytest.mark.parametrize("name", [n for n in objectives.names() if not objectives.get(n).needs & OF_CONTROL])
+@pytest.mark.parametrize("name", [n for n in objectives.names() if not objectives.get(n).needs & ELSEWHERE])
 def test_every_objective_on_both_paths(name):
-    objective = objectives.get(name)
+    objective = objectives.get(name, **({"alpha": 0.5} if name == "vdpo" else {}))
     rng = random.Random(1)
 
     def draw(low: int, high: int) -> array[int]:
@@ -88,12 +89,21 @@ def test_every_objective_on_both_paths(name):
     for n in range(4):
         prompt = draw(4, 12)
         items = tuple(EncodedText(prompt + draw(1, 8), len(prompt)) for _ in range(2))
-        other = EncodedText(prompt + draw(1, 8), len(prompt))
+        others = {name: EncodedText(prompt + draw(1, 8), len(prompt)) for name in objective.branches}
         outcome = Outcome(0.5, 0.2, 0.3) if objective.has_tie_term and n == 1 else Outcome(1.0, 0.0, 0.0)
-        edges = (Comparison(0, 1, outcome, columns={"offset": 0.1 * n}),)
+        items += tuple(others[name] for name, branch in objective.branches.items() if branch.gradient)
+        beside = [name for name, branch in objective.branches.items() if not branch.gradient]
+        known = [name for name in objective.branches if name not in beside]
+        place = {name: 2 + k for k, name in enumerate([*known, *beside])}
+        edges = (Comparison(0, 1, outcome, columns={"offset": 0.1 * n}, branches=place),)
         if objective.unpaired:
-            edges = (Comparison(0, None), Comparison(1, None, Outcome(0.0, 1.0, 0.0)))
-        examples.append(Encoded(str(n), items, edges, (other,) * len(edges)))
+            edges = (
+                Comparison(0, None, branches=place),
+                Comparison(1, None, Outcome(0.0, 1.0, 0.0), branches=place),
+            )
+        examples.append(Encoded(str(n), items, edges, tuple(others[name] for name in beside)))
+    if "changed" in objective.needs:
+        examples = with_changed(examples)
     model, reference_model = build("llama"), build("llama")
     with torch.no_grad():
         for k, p in enumerate(reference_model.parameters()):

@@ -20,7 +20,7 @@ from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.splits import PreparedData
 from prefopt.modalities.text.mismatched import partners, with_mismatched
-from prefopt.modalities.text.setup import prepare
+from prefopt.modalities.text.setup import Language, prepare
 from prefopt.models.loading import load_tokenizer
 
 CASES = Path(__file__).parents[2] / "data" / "cases"
@@ -34,7 +34,7 @@ def single(name: str, ids: list[int], start: int = 1) -> Encoded[EncodedText]:
 def prepared(tiny_model: Path, path: Path, method: str = "kto", **given: Any) -> PreparedData:
     config = resolve({"method": method, "model": "m", "data": str(path), **given})[0]
     likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)), None)
-    return prepare(config, objectives.get(method), likelihood)
+    return prepare(config, objectives.get(method), likelihood, Language())
 
 
 def foreign(tiny_model: Path, data: PreparedData, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -119,7 +119,9 @@ def test_prompts_follow_the_settings():
 
 
 def test_errors_teach():
-    with pytest.raises(ValueError, match="no world is called 'txt'; there are: picture, scene, text"):
+    with pytest.raises(
+        ValueError, match="no world is called 'txt'; there are: caption, picture, scene, text"
+    ):
         get_world("txt")
     with pytest.raises(TypeError, match="did you mean max_words"):
         get_world("text", max_word=3)

@@ -19,7 +19,15 @@ from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.probes import SampleProbe
-from prefopt.modalities.splits import PreparedData, digest, has_ties, merge_dropped, prompt_key, read
+from prefopt.modalities.splits import (
+    PreparedData,
+    digest,
+    has_ties,
+    merge_dropped,
+    prompt_key,
+    read,
+)
+from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
 from prefopt.modalities.text.memory import TextMemory, settle
 from prefopt.modalities.text.mismatched import with_mismatched
@@ -154,7 +162,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     untold = None
     if objective.needs_reference and reference_source != source:
         untold = check_reference(source, reference_source, tokenizer, used)
-    context.announce(data, language.first_pair(context, data.train[0]))
+    context.announce(data, partial(language.first_pair, context, data.train[0]))
     if untold is not None:
         context.record.check("reference's tokenizer", "note", untold)
         context.console.say(untold)
@@ -303,6 +311,8 @@ def prepare(
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
         train = with_mismatched(samples, likelihood.max_length)
         held_out = with_mismatched(judged, likelihood.max_length, others=samples)
+    if "changed" in objective.needs:
+        train, held_out = with_changed(train), with_changed(held_out)
     return PreparedData(
         train=train,
         held_out=held_out,

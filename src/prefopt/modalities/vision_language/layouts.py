@@ -43,7 +43,7 @@ def columns_here(columns: tuple[str, ...]) -> tuple[str, ...]:
         rest = [
             name for name in columns if name not in ("messages", "rejected_response", "rejected_messages")
         ]
-        return (*rest, "chosen", "rejected")
+        return (*rest, "prompt", "chosen", "rejected")
     if is_rlhf_v(columns):
         return (*(name for name in columns if name != "text"), "prompt", "chosen", "rejected")
     return columns

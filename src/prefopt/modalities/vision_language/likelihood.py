@@ -246,26 +246,20 @@ class PicturedLikelihood(TokenLikelihood):
     def probes(self) -> list[EncodedPictured]:
         """Two completions of a prompt with one picture, two of the same words with another, and one of a row of two."""
         first, second = made_up(0), made_up(1)
-        space = self.tokenizer("a b")["input_ids"][-1]
-        top = max(8, space)
+        a, b, c, d, *_ = (k for k in range(1, 7) if k != self.images.image_token_id)
 
         def item(pictures: tuple[Picture, ...], *tail: int) -> EncodedPictured:
             prompt = self.prompt_ids(
                 {"prompt": "a ".join(MARK for _ in pictures) + "a b", "pictures": pictures}
             )
-            clean = [k if k != self.images.image_token_id else space for k in tail]
-            return EncodedPictured(array("i", [*prompt, *clean]), len(prompt), pictures=pictures)
+            return EncodedPictured(array("i", [*prompt, *tail]), len(prompt), pictures=pictures)
 
         # turned round, a completion stays where it is in the sorted order: another order is another sum of the same numbers
-        items = [
-            item((first,), 3 % top, 4 % top, 5 % top, 4 % top),
-            item((first,), 6 % top, 4 % top, 5 % top),
-            item((second,), 3 % top, 4 % top, 5 % top, 4 % top),
-        ]
+        items = [item((first,), a, b, c, b), item((first,), d, b, c), item((second,), a, b, c, b)]
         try:
-            return [*items, item((first, second), 6 % top, 4 % top, 5 % top, 3 % top)]
+            return [*items, item((first, second), d, b, c, a)]
         except UnusableItem:  # one picture a prompt is all that this processor takes
-            return [*items, item((second,), 6 % top, 4 % top, 5 % top, 3 % top)]
+            return [*items, item((second,), d, b, c, a)]
 
     def plan(self, items: Sequence[EncodedText]) -> Plan:
         """Lay the items out in rows, as densely as the model allows."""
@@ -287,8 +281,11 @@ class PicturedLikelihood(TokenLikelihood):
         images, tokens_of = (self.features or self.images).batch(distinct)
         numbers = [[number[name_of(unit)] for unit in of_item] for of_item in units]
         sequences = [
+            # made-up rows of text may hold the image token of a small vocabulary, as any other
             told_apart(item.ids, self.images.image_token_id, own, tokens_of)
-            for item, own in zip(pictured, numbers, strict=True)
+            if isinstance(given, EncodedPictured)
+            else given.ids
+            for given, item, own in zip(items, pictured, numbers, strict=True)
         ]
         plan = plan_rows(pictured, *args, **{**options, "sequences": sequences})
         misled = [item for item in pictured if item.misled_by is not None]

@@ -79,6 +79,14 @@ def shown_messages(prompt: str | Messages) -> Any:
     return [{**message, "content": shown(joined(message.get("content")) or "")} for message in prompt]
 
 
+def readable(prompt: str | Messages) -> str:
+    """A prompt as one text for a reader."""
+    if isinstance(prompt, str):
+        return shown(prompt).strip()
+    said = [(str(message["role"]), shown(joined(message.get("content")) or "").strip()) for message in prompt]
+    return said[0][1] if len(said) == 1 else "\n".join(f"{role}: {text}" for role, text in said)
+
+
 def marks(prompt: str | Messages) -> int:
     """Pictures that a prompt has a place for."""
     if isinstance(prompt, str):

@@ -128,8 +128,10 @@ def to_pictured(
     optional = tuple(optional)
     columns = (*columns, *(name for name in optional if name in here.columns and name not in columns))
     check_columns(here, wanted)
-    schema = text_rows.detect_schema(here)
-    prompts = prompt_columns([name for name in here.columns if name != "messages" or name in layout])
+    schema = text_rows.detect_schema(
+        replace(here, columns=tuple(name for name in here.columns if name not in PICTURES))
+    )
+    prompts = prompt_columns(here.columns)
     table, pictures = columns_of_pictures(rows, [name for name in PICTURES if name in layout])
     arrow = rows.kind in ("datasets", "parquet")
     reader = RowReader(pictures, rows.folder, prompts, arrow, wanted, schema)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from prefopt.generation.base import Request
+from prefopt.generation.base import Request, Response
 from prefopt.generation.local import LocalGenerator
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.vision_language.likelihood import EncodedPictured, PicturedLikelihood, pictures_of
-from prefopt.modalities.vision_language.prompts import shown
+from prefopt.modalities.vision_language.prompts import readable, shown
+from prefopt.runs.record import Record
 
 
 class PicturedGenerator(LocalGenerator):
@@ -27,15 +28,55 @@ class PicturedGenerator(LocalGenerator):
         )
 
 
+Marker = Callable[[Mapping[str, Any], str], Sequence[tuple[int, int, str]]]
+"""(condition, answer) -> stretches of the answer that are wrong, each with the reason."""
+
+
 class PicturedSamples(TextSamples):
-    """One answer a prompt; arguments as of `TextSamples`, the likelihood one of pictures."""
+    """One answer a prompt; arguments as of `TextSamples`, the likelihood one of pictures.
+
+    Args:
+        record: where the prompts' pictures go.
+        marker: of what is known to be wrong; None where nothing is.
+    """
 
     generator = PicturedGenerator
+
+    def __init__(self, *args: Any, record: Record, marker: Marker | None = None) -> None:
+        super().__init__(*args)
+        self.prompts = [readable(request.prompt) for request in self._requests]
+        self._marker = marker
+        self._pictures = [
+            [
+                record.picture_file(f"prompt-{n}-{k}", picture.image())
+                for k, picture in enumerate(pictures_of(request.template))
+            ]
+            for n, request in enumerate(self._requests)
+        ]
 
     def item(self, request: Request, ids: Sequence[int], start: int) -> EncodedText:
         """A prompt with its pictures, and the answer."""
         return EncodedPictured(array("i", ids), start, pictures=pictures_of(request.template))
 
     def entries(self, drawn: Any, step: int) -> list[dict[str, Any]]:
-        """Text and length of each answer."""
-        return [{**entry, "text": shown(entry["text"])} for entry in super().entries(drawn, step)]
+        """Text and length of each answer, the pictures of its prompt, and what is wrong."""
+        found = []
+        for entry, request, pictures in zip(
+            super().entries(drawn, step), self._requests, self._pictures, strict=True
+        ):
+            more: dict[str, Any] = {"pictures": pictures} if pictures else {}
+            if self._marker is not None:
+                marks = self._marker({"prompt": request.prompt, **request.template}, entry["text"])
+                more["marks"] = [list(mark) for mark in marks]
+            found.append({**entry, "text": shown(entry["text"]), **more})
+        return found
+
+    def rewards(self, drawn: Sequence[Response]) -> list[float | None]:
+        """The reward of each answer to a prompt with its pictures: of (condition, answer)."""
+        if self._reward is None:
+            return [None for _ in drawn]
+        reward: Any = self._reward
+        return [
+            reward({"prompt": request.prompt, **request.template}, answer.text.strip())
+            for request, answer in zip(self._requests, drawn, strict=True)
+        ]

@@ -26,11 +26,12 @@ from prefopt.modalities.vision_language.opening import open_images, pictured_lik
 from prefopt.modalities.vision_language.parts import adapted_modules, freeze
 from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
-from prefopt.modalities.vision_language.samples import PicturedSamples
+from prefopt.modalities.vision_language.samples import Marker, PicturedSamples
 from prefopt.models.loading import LoadedModel, LoraSettings
 from prefopt.models.sources import PICTURED
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
+from prefopt.worlds import world_of
 
 
 def set_up(context: Context) -> Setup:
@@ -39,7 +40,7 @@ def set_up(context: Context) -> Setup:
     Raises:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
-    return set_up_language(context, VisionLanguage())
+    return set_up_language(context, VisionLanguage(context))
 
 
 class VisionLanguage(Language):
@@ -47,6 +48,9 @@ class VisionLanguage(Language):
 
     loader = PICTURED
     images: Images
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
 
     def open(self, source: str) -> None:
         """Load the processor."""
@@ -122,16 +126,39 @@ class VisionLanguage(Language):
     def first_pair(self, context: Context, example: Encoded[EncodedText]) -> dict[str, Any]:
         """The first example decoded, runs of image tokens shortened, with its pictures."""
         token = self.images.processor.tokenizer.decode([self.images.image_token_id])
-        return shortened(first_pair(example, self.tokenizer), token)
+        pair = shortened(first_pair(example, self.tokenizer), token)
+        edge = example.comparisons[0]
+        ends = {"chosen": edge.first, "rejected": edge.second}
+        contrasts = {name: k for name, k in edge.branches.items() if k < len(example.items)}
+        seen: dict[str, str] = {}
+        for name, place in {**ends, **contrasts}.items():
+            item = None if place is None else example.items[place]
+            for k, picture in enumerate(item.pictures if isinstance(item, EncodedPictured) else ()):
+                if picture.digest not in seen:
+                    title = "image" if not seen else f"image of {name}"
+                    path = context.record.picture_file(f"first-{name}-{k}", picture.image())
+                    pair.setdefault("pictures", []).append({"name": title, "path": path})
+                    seen[picture.digest] = path
+        return pair
 
     def samples(self, *args: Any) -> TextSamples:
         """Answers to prompts with pictures."""
-        return PicturedSamples(*args)
+        world = world_of(self.context.config.data)
+        return PicturedSamples(*args, record=self.context.record, marker=marker_of(world))
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
         super().save(folder, policy, state)
         save_processor(folder, policy.source)
+
+
+def marker_of(world: Any) -> Marker | None:
+    """What a world knows to be wrong in an answer; None where it knows nothing."""
+    if not hasattr(world, "hallucinated"):
+        return None
+    return lambda condition, text: [
+        (mention.start, mention.end, "not in the picture") for mention in world.hallucinated(condition, text)
+    ]
 
 
 def set_aside(example: Encoded[EncodedText], objective: Objective) -> Encoded[EncodedText]:
