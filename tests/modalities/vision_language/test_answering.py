@@ -53,7 +53,9 @@ def plain(folder: Path, request: Request, **how: Any) -> str:
     model = AutoModelForImageTextToText.from_pretrained(folder)
     with torch.no_grad():
         whole = model.generate(**inputs, max_new_tokens=6, do_sample=False, **how)
-    found: str = processor.tokenizer.decode(whole[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    found: str = processor.tokenizer.decode(
+        whole[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+    )
     return found.strip()
 
 
@@ -92,7 +94,10 @@ def test_a_model_without_a_template_continues_the_placeholder_and_the_words(mode
 
 
 def test_several_images_keep_their_order_through_beams(models):
-    two = [Request([IMAGES[0], IMAGES[1]], "what is this ?"), Request([IMAGES[1], IMAGES[0]], "what is this ?")]
+    two = [
+        Request([IMAGES[0], IMAGES[1]], "what is this ?"),
+        Request([IMAGES[1], IMAGES[0]], "what is this ?"),
+    ]
     for kind in ("llava", "qwen2_5_vl"):
         found = answerer(models[kind], num_beams=2)(two)
         assert found == [plain(models[kind], request, num_beams=2) for request in two]
@@ -109,7 +114,7 @@ def test_several_images_are_refused_where_beams_would_mix_them_up():
 
     check_beams(Older(), [Request([IMAGES[0]], "what ?")])
     check_beams(Sorting(), [Request(IMAGES[:2], "what ?")])
-    with pytest.raises(ValueError, match="Older cannot search with beams .* set num_beams=1"):
+    with pytest.raises(ValueError, match=r"Older cannot search with beams .* set num_beams=1"):
         check_beams(Older(), [Request(IMAGES[:2], "what ?")])
 
 
@@ -132,13 +137,19 @@ def pope(tmp_path: Path) -> list[str]:
 
 
 def test_a_benchmark_is_answered_through_the_command_line(models, pope, tmp_path):
-    command = ["evaluate", str(models["llava"]), *pope, "--output", str(tmp_path / "out"), "--max_new_tokens", "5"]
+    command = [
+        "evaluate",
+        str(models["llava"]),
+        *pope,
+        "--output",
+        str(tmp_path / "out"),
+        "--max_new_tokens",
+        "5",
+    ]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
-    asked = [
-        Request([IMAGES[n % 2]], f"is {tiny_vision.WORDS[n]} in this picture ?") for n in range(4)
-    ]
+    asked = [Request([IMAGES[n % 2]], f"is {tiny_vision.WORDS[n]} in this picture ?") for n in range(4)]
     assert [row["answer"] for row in answers] == answerer(models["llava"], max_new_tokens=5)(asked)
     told = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert told["questions"] == 4

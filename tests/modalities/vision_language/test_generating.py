@@ -83,7 +83,9 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_rewriter_may_be_a_model_of_text_and_a_captioner_may_not(llava, tmp_path):
     text = save_tiny_model(tmp_path / "text")
-    with pytest.raises(ValueError, match=r"--captioner .*text: .* model of images and text.*openai:MODEL@URL"):
+    with pytest.raises(
+        ValueError, match=r"--captioner .*text: .* model of images and text.*openai:MODEL@URL"
+    ):
         Speaker(str(text), "captioner", 2).check()
     for folder in (text, llava):
         Speaker(str(folder), "rewriter", 2, texts=True).check()

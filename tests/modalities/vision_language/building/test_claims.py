@@ -48,5 +48,5 @@ def test_balanced_pairs_stay():
 
 @pytest.mark.parametrize("pairs", [[], [Pair("", "a")]])
 def test_nothing_to_balance_is_an_error(pairs):
-    with pytest.raises(ValueError, match="balance|empty"):
+    with pytest.raises(ValueError, match=r"balance|empty"):
         length_balanced(pairs)

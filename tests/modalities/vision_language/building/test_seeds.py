@@ -46,7 +46,12 @@ def test_a_prompt_and_a_picture_are_enough():
         {"prompt": USER, "chosen": said("A cat."), "rejected": said("A dog."), "images": [IMAGE]},
         {"messages": [*USER, *said("A cat.")], "rejected_response": "A dog.", "images": [IMAGE]},
         {"text": '{"question": "What is it?", "chosen": "A cat.", "rejected": "A dog."}', "image": IMAGE},
-        {"conversations": USER, "chosen": said("A cat.")[0], "rejected": said("A dog.")[0], "images": [IMAGE]},
+        {
+            "conversations": USER,
+            "chosen": said("A cat.")[0],
+            "rejected": said("A dog.")[0],
+            "images": [IMAGE],
+        },
     ],
 )
 def test_pairs_are_what_training_reads(row):
@@ -79,7 +84,7 @@ def test_one_answer_is_kept_and_single_samples_go_by_their_label():
 def test_objects_are_sets_of_names():
     row = {"prompt": "What?", "image": IMAGE, "objects": ["Cat", "dog ", "cat"]}
     assert one(row).objects == frozenset({"cat", "dog"})
-    with pytest.raises(ValueError, match="objects is 'cat'; needed a list of names"):
+    with pytest.raises(ValueError, match=r"objects is 'cat' .str.; needed a list of names"):
         load_seeds([row | {"objects": "cat"}])
 
 
@@ -91,7 +96,10 @@ def test_objects_are_sets_of_names():
         ({"prompt": None}, "no_prompt"),
         ({"chosen": "a", "rejected": "b", "votes": [0, 0, 1]}, "not_decided"),
         ({"chosen": "a", "rejected": "a"}, "identical_sides"),
-        ({"chosen": "a", "rejected": "b", "chosen_images": [IMAGE], "rejected_images": [OTHER]}, "side_images"),
+        (
+            {"chosen": "a", "rejected": "b", "chosen_images": [IMAGE], "rejected_images": [OTHER]},
+            "side_images",
+        ),
     ],
 )
 def test_rows_that_cannot_be_used_say_why(more, reason):
@@ -145,6 +153,10 @@ def rendered(prompt: Any) -> Any:
 
 
 def test_rows_ask_the_same_however_they_place_the_picture():
-    asked = [{"prompt": "What?", "image": IMAGE}, {"prompt": "<image>\nWhat?", "image": OTHER}, {"prompt": "Who?", "image": IMAGE}]
+    asked = [
+        {"prompt": "What?", "image": IMAGE},
+        {"prompt": "<image>\nWhat?", "image": OTHER},
+        {"prompt": "Who?", "image": IMAGE},
+    ]
     first, second, third = load_seeds(asked).found
     assert first.asks == second.asks != third.asks

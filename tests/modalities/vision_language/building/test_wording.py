@@ -6,7 +6,12 @@ import pytest
 
 from prefopt.modalities.vision_language.building.wording import KNOWN, wording
 
-TOLD = {"prompt": "What {{ is }} it?", "caption": "A cat.", "answers": ["A dog.", "A cat."], "claims": ["It is a cat."]}
+TOLD = {
+    "prompt": "What {{ is }} it?",
+    "caption": "A cat.",
+    "answers": ["A dog.", "A cat."],
+    "claims": ["It is a cat."],
+}
 
 
 def test_every_template_of_the_package_tells_what_it_is_told():
@@ -30,7 +35,11 @@ def test_one_is_replaced_and_the_others_stay(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("claims", "{{ captoin }} {{ answers }} {{ caption }}", "uses captoin: did you mean 'caption'|uses captoin"),
+        (
+            "claims",
+            "{{ captoin }} {{ answers }} {{ caption }}",
+            "uses captoin: did you mean 'caption'|uses captoin",
+        ),
         ("claims", "{{ caption }}", "leaves out answers"),
         ("compose", "{{ prompt }}", "leaves out claims"),
         ("compose", "{% for x in claims %}", "line 1"),
@@ -44,7 +53,7 @@ def test_a_template_that_cannot_work_is_refused(tmp_path, name, text, said):
 
 
 def test_a_folder_without_templates_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="none of caption.jinja, claims.jinja, compose.jinja"):
+    with pytest.raises(ValueError, match=r"none of caption.jinja, claims.jinja, compose.jinja"):
         wording(tmp_path)
     with pytest.raises(FileNotFoundError, match="--prompts"):
         wording(tmp_path / "nowhere")

@@ -120,7 +120,7 @@ class Writers:
         return self.composed(wanted, candidates, claims)
 
     def captions(self, scenes: Mapping[str, Scene]) -> dict[str, str]:
-        """A caption of each scene; pictures are captioned one by one, and each once."""
+        """A caption of each scene, empty where one is; pictures are captioned one by one, and each once."""
         asked = self.wording.of("caption")
         pictures = {p.digest: p for scene in scenes.values() for p in scene.pictures}
         requests = {
@@ -128,13 +128,8 @@ class Writers:
             for digest, picture in pictures.items()
         }
         found = self._asked("captions", self.captioner, list(requests.values()), 0.0, self.max_new_tokens)
-        told = {digest: found[request.id][0].text for digest, request in requests.items()}
-        return {
-            key: told[scene.pictures[0].digest]
-            if len(scene.pictures) == 1
-            else "\n\n".join(f"Picture {n}: {told[p.digest]}" for n, p in enumerate(scene.pictures, 1))
-            for key, scene in scenes.items()
-        }
+        told = {digest: found[request.id][0].text.strip() for digest, request in requests.items()}
+        return {key: joined([told[p.digest] for p in scene.pictures]) for key, scene in scenes.items()}
 
     def candidates(self, scenes: Mapping[str, Scene]) -> dict[str, list[str]]:
         """Different answers of the answerer to each scene, in the order in which they were drawn."""
@@ -159,15 +154,19 @@ class Writers:
                 "claims", prompt=words_of(scene.prompt), caption=captions[key], answers=candidates[key]
             )
             for key, scene in scenes.items()
-            if candidates[key]
+            if candidates[key] and captions[key]
         }
         requests = [Request(digest_of(text), said(text)) for text in asked.values()]
         found = self._asked("claims", self.rewriter, requests, 0.0, 2 * self.max_new_tokens)
-        empty = UnusableItem("the answerer gave no answer with text in it", "no_candidates")
-        return {
-            key: read_claims(found[digest_of(asked[key])][0].text) if key in asked else empty
-            for key in scenes
-        }
+        silent = UnusableItem("the answerer gave no answer with text in it", "no_candidates")
+        blind = UnusableItem("the captioner gave an empty caption", "no_caption")
+
+        def read(key: str) -> tuple[list[str], list[str]] | UnusableItem:
+            if key in asked:
+                return read_claims(found[digest_of(asked[key])][0].text)
+            return silent if captions[key] else blind
+
+        return {key: read(key) for key in scenes}
 
     def composed(
         self,
@@ -237,6 +236,13 @@ def _lines(journal: Path) -> int:
         return 0
     with journal.open("rb") as file:
         return max(0, sum(line.endswith(b"\n") for line in file) - 1)
+
+
+def joined(captions: Sequence[str]) -> str:
+    """Captions of one scene's pictures as one; empty where one is."""
+    if len(captions) == 1 or not all(captions):
+        return captions[0] if len(captions) == 1 else ""
+    return "\n\n".join(f"Picture {n}: {caption}" for n, caption in enumerate(captions, 1))
 
 
 def said(prompt: Prompt) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ def load_seeds(
             f"{rows.source} has the columns {', '.join(layout)}; needed prompt, and images or image"
             f"{cells.nearest(['prompt', 'images'], layout)}"
         )
-    prompts = prompt_columns([name for name in here if name != "messages" or name in layout])
+    prompts = prompt_columns(here)
     table, pictures = columns_of_pictures(rows, [name for name in PICTURES if name in layout])
     # rows without answers are read here, below
     reader = RowReader(pictures, rows.folder, prompts, rows.kind in ("datasets", "parquet"), PAIRS, "paired")
