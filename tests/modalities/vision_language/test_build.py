@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -633,3 +635,60 @@ def test_dpo_on_the_pairs_is_the_pair_term_of_symmpo(tmp_path):
     assert ours[0] == pytest.approx(math.log(2), rel=1e-5)
     assert ours == pytest.approx(theirs, rel=1e-4)
     assert abs(ours[1] - ours[0]) > 1e-3
+
+
+# -- the page ------------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[3] / "docs" / "vision_data.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
+
+
+def clip_vision(folder: Path) -> None:
+    """A random image tower."""
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=8)
+    transformers.CLIPVisionModel(config).save_pretrained(folder)
+    processor = transformers.CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    )
+    processor.save_pretrained(folder)
+
+
+@pytest.mark.slow
+def test_every_command_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "prefopt.modalities.vision_language.build.bounds", lambda given: (1.0, -1.0)
+    )  # of a random tower
+    clip_vision(tmp_path / "clip-vit-large")
+    tiny_vision.save_tiny("llava", tmp_path / "llava")
+    (tmp_path / "edits.py").write_text(
+        next(text for text in blocks("python") if text.startswith("# edits.py"))
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "compose.jinja").write_text(blocks("jinja")[0])
+    rows = noisy(tmp_path, 4)
+    for n, one in enumerate(rows):
+        one["chosen"][0]["content"] = f"a cat on the left {tiny_vision.WORDS[n + 7]}"
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+
+    def reply(body: dict[str, Any]) -> str:
+        asked = str(body["messages"])
+        return '{"consistent": ["a"], "conflicting": ["b"]}' if "JSON" in asked else f"a dog {body['seed']}"
+
+    done = []
+    with scribe(reply=reply, known="qwen-vl") as server:
+        for line in "".join(blocks("bash")).replace("\\\n", " ").splitlines():
+            words = shlex.split(line.replace("http://localhost:8000/v1", server.url))
+            assert words[0] == "prefopt"
+            if words[1] == "train":
+                words += [f"output_dir=run-{len(done)}", "max_steps=1", "sample_prompts=0", "eval_size=0"]
+            if "llava" in words and "--captioner" in words:
+                words += ["--max_new_tokens", "4", "--samples", "2"]
+            found = CliRunner().invoke(main, words[1:])
+            assert found.exit_code == 0, f"{line}\n{found.output}"
+            done.append(words[1:3])
+    assert len(done) == 9

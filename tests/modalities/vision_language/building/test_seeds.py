@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from modalities.image.image_runs import picture, png, rotten
-from prefopt.modalities.vision_language.building.seeds import load_seeds, words_of, written_prompt
+from prefopt.modalities.vision_language.building.seeds import in_form_of, load_seeds, words_of, written_prompt
 from prefopt.modalities.vision_language.prompts import MARK
 from prefopt.modalities.vision_language.rows import load_pictured
 
@@ -160,3 +160,11 @@ def test_rows_ask_the_same_however_they_place_the_picture():
     ]
     first, second, third = load_seeds(asked).found
     assert first.asks == second.asks != third.asks
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(" A cat.", " New."), ("A cat.", "New."), (None, "New.")])
+def test_new_texts_begin_as_the_rows_own_do(chosen, expected):
+    seed = one({"prompt": "What? ", "image": IMAGE, "chosen": chosen})
+    assert in_form_of("New.", seed) == expected
+    assert in_form_of(" New.", seed) == " New."
+    assert in_form_of("New.", one({"prompt": USER, "image": IMAGE})) == said("New.")

@@ -245,8 +245,11 @@ def text_of(sample: Any) -> str:
 
 
 def in_form_of(text: str, seed: Seed) -> Any:
-    """A new answer in the form of the row: text, or one message."""
-    return [{"role": "assistant", "content": text}] if isinstance(seed.prompt, list) else text
+    """A new answer in the form of the row: one message, or text that begins as the row's own does (with a space, or without)."""
+    if isinstance(seed.prompt, list):
+        return [{"role": "assistant", "content": text}]
+    own = next((one for one in (seed.chosen, seed.rejected) if isinstance(one, str)), "")
+    return text if text[:1].isspace() else own[: len(own) - len(own.lstrip())] + text
 
 
 def same(first: Sequence[Picture], second: Sequence[Picture]) -> bool:
