@@ -1,16 +1,10 @@
-"""`prefopt build contrast` and `symmetric-pairs`, mode by mode: the right picture, the right answer, or a reason."""
+"""`prefopt build contrast`, mode by mode: the right picture, the right answer, or a reason."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import shlex
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,56 +12,29 @@ import transformers
 from click.testing import CliRunner
 from PIL import Image, ImageOps
 
-import prefopt
-import tiny_vision
-from modalities.image.image_runs import QUIET, picture, png, rotten
-from modalities.vision_language.building.scribe import NAMES, scribe
+from modalities.image.image_runs import picture, png, rotten
+from modalities.vision_language.building.build_runs import (
+    FUNCTIONS,
+    TWO_PICTURES,
+    build,
+    built,
+    calls,
+    contents,
+    noisy,
+    opened,
+    read,
+    reasons,
+    reds,
+    row,
+    spec,
+)
+from modalities.vision_language.building.scribe import scribe
 from prefopt.cli.main import main
 from prefopt.modalities.vision_language import build as command
 from prefopt.modalities.vision_language.building import modes
 from prefopt.modalities.vision_language.contrasts import Picture, alpha_bar
-from prefopt.modalities.vision_language.rows import PAIRS, Wanted, load_pictured
-from prefopt.objectives import Branch
+from prefopt.modalities.vision_language.rows import Wanted, load_pictured
 from prefopt.sources.pictures import ImageRef
-
-TWO_PICTURES = Wanted(
-    {
-        "cc": Branch(condition="contrast", sample="contrast_chosen"),
-        "c": Branch(condition="own", sample="contrast_chosen"),
-    }
-)
-FUNCTIONS = '''
-import numpy as np
-from PIL import ImageOps
-
-def colours(images):
-    """Angles on a circle: the mean red of a picture."""
-    with open({calls!r}, "a") as file:
-        file.write("x" * len(images))
-    angles = [np.asarray(image)[..., 0].mean() / 255 * 3 for image in images]
-    return np.stack([np.cos(angles), np.sin(angles)], 1)
-
-def zeros(images):
-    return np.zeros((len(images), 2))
-
-def wrong(images):
-    return np.ones(3)
-
-def inverted(image, row):
-    with open({calls!r}, "a") as file:
-        file.write("x")
-    if "skip" in row["prompt"]:
-        return None
-    return ImageOps.invert(image), None if "silent" in row["prompt"] else f"not {{row['chosen']}}"
-
-def same(image, row):
-    return image, "another answer"
-
-def failing(image, row):
-    raise KeyError(row["id"])
-
-NUMBER = 3
-'''
 
 
 @pytest.fixture(autouse=True)
@@ -80,65 +47,6 @@ def functions(tmp_path: Path) -> str:
     path = tmp_path / "functions.py"
     path.write_text(FUNCTIONS.format(calls=str(tmp_path / "calls")))
     return f"{path}:"
-
-
-def calls(tmp_path: Path) -> int:
-    path = tmp_path / "calls"
-    return len(path.read_text()) if path.exists() else 0
-
-
-def row(n: int, image: str, **more: Any) -> dict[str, Any]:
-    return {
-        "id": f"r{n}", "images": [image], "prompt": [{"role": "user", "content": "what is this ?"}],
-        "chosen": [{"role": "assistant", "content": f"right {n}"}],
-        "rejected": [{"role": "assistant", "content": f"wrong {n}"}], **more,
-    }  # fmt: skip
-
-
-def reds(folder: Path, levels: list[int], **more: Any) -> list[dict[str, Any]]:
-    """Rows of pictures of these levels of red."""
-    for n, level in enumerate(levels):
-        Image.new("RGB", (10, 8), (level, 0, 0)).save(folder / f"red-{n}.png")
-    return [row(n, f"red-{n}.png", **more) for n in range(len(levels))]
-
-
-def noisy(folder: Path, count: int = 4, **more: Any) -> list[dict[str, Any]]:
-    """Rows of pictures of noise."""
-    for n in range(count):
-        (folder / f"noise-{n}.png").write_bytes(png(picture(n)))
-    return [row(n, f"noise-{n}.png", **more) for n in range(count)]
-
-
-def build(folder: Path, rows: list[dict[str, Any]], mode: str, *options: object, output: str = "out") -> Any:
-    data = folder / "data.jsonl"
-    data.write_text("".join(json.dumps(one) + "\n" for one in rows))
-    given = ["build", "contrast", str(data), "--mode", mode, "-o", str(folder / output), *map(str, options)]
-    return CliRunner().invoke(main, given)
-
-
-def read(folder: Path, name: str = "rows") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-
-
-def built(
-    folder: Path, rows: list[dict[str, Any]], mode: str, *options: object, output: str = "out"
-) -> list[dict[str, Any]]:
-    done = build(folder, rows, mode, *options, output=output)
-    assert done.exit_code == 0, done.output
-    return read(folder / output)
-
-
-def reasons(folder: Path) -> dict[str, str]:
-    return {drop["id"]: drop["reason"] for drop in read(folder / "out", "dropped")}
-
-
-def opened(folder: Path, found: dict[str, Any], column: str = "contrast_images") -> Image.Image:
-    (name,) = found[column]
-    return Image.open(folder / "out" / name).convert("RGB")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 # -- changes of pixels ---------------------------------------------------------------------------------------
@@ -415,127 +323,6 @@ def test_an_edit_that_changes_nothing_is_no_contrast(tmp_path, functions):
     assert set(reasons(tmp_path).values()) == {"identical_images"}
 
 
-# -- answers written by models -------------------------------------------------------------------------------
-
-
-def fields(folder: Path, colours: list[str]) -> list[dict[str, Any]]:
-    """Rows without answers."""
-    for colour in colours:
-        Image.new("RGB", (10, 8), NAMES[colour]).save(folder / f"{colour}.png")
-    return [
-        {"id": colour, "image": f"{colour}.png", "prompt": f"What colour is number {n}?"}
-        for n, colour in enumerate(colours)
-    ]
-
-
-def spec(url: str) -> list[str]:
-    return [
-        part for role in ("captioner", "answerer", "rewriter") for part in (f"--{role}", f"openai:tiny@{url}")
-    ]
-
-
-def test_answers_for_both_pictures_are_written_where_rows_lack_them(tmp_path):
-    rows = fields(tmp_path, ["red", "green", "blue"])
-    with scribe() as server:
-        done = build(tmp_path, rows, "shuffle", *spec(server.url), "--samples", 16)
-        assert done.exit_code == 0, done.output
-        asked = len(server.bodies)
-        assert (
-            "asked for now: captions 3 of 3, candidates 96 of 96, claims 6 of 6, answers 12 of 12"
-            in done.output
-        )
-        again = build(tmp_path, rows, "shuffle", *spec(server.url), "--samples", 16)
-        assert len(server.bodies) == asked
-        assert "candidates 0 of 96" in again.output
-    found = read(tmp_path / "out")
-    assert len(found) == 3
-    for one in found:
-        other = Path(one["contrast_images"][0]).stem
-        assert one["chosen"] == f"I see: It is {one['id']}."
-        assert one["rejected"] == "I see: It is pink."
-        assert one["contrast_chosen"] == f"I see: It is {other}."
-        assert one["contrast_rejected"] == "I see: It is pink."
-    assert len(load_pictured(str(tmp_path / "out" / "rows.jsonl"), wanted=TWO_PICTURES)) == 3
-
-
-def test_answers_that_are_there_are_not_written_again(tmp_path, functions):
-    rows = reds(tmp_path, [0, 60, 130])
-    rows[0]["prompt"] = [{"role": "user", "content": "what else ?"}]
-    with scribe() as server:
-        found = built(
-            tmp_path, rows, "similar", "--embedder", f"{functions}colours", *spec(server.url), "--samples", 16,
-        )  # fmt: skip
-    assert [one["chosen"][0]["content"] for one in found] == ["right 0", "right 1", "right 2"]
-    assert found[2]["contrast_chosen"][0]["content"] == "right 1"
-    assert found[0]["contrast_chosen"][0]["content"].startswith("I see: It is ")
-
-
-def test_a_process_that_is_killed_loses_nothing_and_repeats_nothing(tmp_path):
-    data = tmp_path / "data.jsonl"
-    data.write_text("".join(json.dumps(one) + "\n" for one in fields(tmp_path, ["red", "green", "blue"])))
-
-    def arguments(url: str, output: str) -> list[str]:
-        given = [
-            "build",
-            "contrast",
-            str(data),
-            "--mode",
-            "black",
-            "-o",
-            str(tmp_path / output),
-            "--samples",
-            "16",
-        ]
-        return [*given, *spec(url)]
-
-    with scribe() as server:
-        done = CliRunner().invoke(main, arguments(server.url, "whole"))
-        assert done.exit_code == 0, done.output
-        needed = len(server.bodies)
-    with scribe(pause=0.2) as server:
-        process = subprocess.Popen([sys.executable, "-m", "prefopt", *arguments(server.url, "parts")])
-        journal = tmp_path / "parts" / "candidates.journal.jsonl"
-        end = time.monotonic() + 60
-        while not (journal.exists() and journal.read_bytes().count(b"\n") > 8) and time.monotonic() < end:
-            time.sleep(0.01)
-        process.kill()
-        process.wait()
-        kept = sum(
-            path.read_bytes().count(b"\n") - 1 for path in (tmp_path / "parts").glob("*.journal.jsonl")
-        )
-        assert 0 < kept < needed
-    with scribe() as server:
-        done = CliRunner().invoke(main, arguments(server.url, "parts"))
-        assert done.exit_code == 0, done.output
-        assert len(server.bodies) == needed - kept
-    assert read(tmp_path / "parts") == read(tmp_path / "whole")
-
-
-def test_models_in_folders_answer_too(tmp_path):
-    """Random models write nothing that could be read, which is told row by row."""
-    model = tiny_vision.save_tiny("llava", tmp_path / "llava")
-    given = [f"--{role}={model}" for role in ("captioner", "answerer", "rewriter")]
-    done = build(
-        tmp_path, fields(tmp_path, ["red", "green"]), "black", *given, "--samples", 2, "--max_new_tokens", 4
-    )
-    assert done.exit_code == 1, done.output
-    assert set(reasons(tmp_path).values()) <= {"unreadable_claims", "no_candidates", "no_caption"}
-    # captions of two pictures and of black, of one size; candidates of them
-    assert len(read(tmp_path / "out", "captions.journal")) == 1 + 3
-    assert len(read(tmp_path / "out", "candidates.journal")) == 1 + 2 * 4
-
-
-def test_templates_of_ones_own_are_asked_with(tmp_path):
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "caption.jinja").write_text("Describe this picture, please")
-    with scribe() as server:
-        built(
-            tmp_path, fields(tmp_path, ["red", "green"]), "shuffle", *spec(server.url), "--samples", 16, "--prompts", tmp_path / "own"
-        )  # fmt: skip
-        words = [str(body["messages"]) for body in server.bodies]
-    assert sum("Describe this picture, please" in text for text in words) == 2
-
-
 # -- what means nothing --------------------------------------------------------------------------------------
 
 
@@ -575,120 +362,13 @@ def test_the_commands_modes_are_those_there_are():
     assert set(command.PIXELS) == set(modes.PIXEL_CHANGES)
 
 
-# -- plain pairs ---------------------------------------------------------------------------------------------
-
-
-def split(folder: Path, rows: Path, *options: str) -> Any:
-    return CliRunner().invoke(
-        main, ["build", "symmetric-pairs", str(rows), "-o", str(folder / "split.jsonl"), *options]
-    )
-
-
-def test_rows_of_two_pictures_become_two_pairs(tmp_path):
-    built(tmp_path, noisy(tmp_path, 3), "shuffle")
-    done = split(tmp_path, tmp_path / "out" / "rows.jsonl")
-    assert done.exit_code == 0, done.output
-    assert "6 pairs of 3 rows" in done.output
-    rows = read(tmp_path / "out")
-    pairs = read(tmp_path, "split")
-    for one, own, other in zip(rows, pairs[::2], pairs[1::2], strict=True):
-        assert own["id"], other["id"] == (f"{one['id']}-own", f"{one['id']}-contrast")
-        assert (own["chosen"], own["rejected"]) == (one["chosen"], one["contrast_chosen"])
-        assert (other["chosen"], other["rejected"]) == (one["contrast_chosen"], one["chosen"])
-        for half, column in ((own, "images"), (other, "contrast_images")):
-            assert (tmp_path / half["images"][0]).resolve() == (tmp_path / "out" / one[column][0]).resolve()
-    assert len(load_pictured(str(tmp_path / "split.jsonl"), wanted=PAIRS)) == 6
-    assert "is there already" in split(tmp_path, tmp_path / "out" / "rows.jsonl").output
-    assert split(tmp_path, tmp_path / "out" / "rows.jsonl", "--force").exit_code == 0
-
-
-def test_rows_without_a_contrast_cannot_be_split(tmp_path):
-    data = tmp_path / "data.jsonl"
-    rows = noisy(tmp_path, 2, contrast_image="noise-0.png", contrast_chosen="c")
-    data.write_text("".join(json.dumps(one) + "\n" for one in [*rows, row(4, "noise-1.png")]))
-    done = split(tmp_path, data)
-    assert "2 pairs of 1 rows; 1 identical_images; 1 missing_value" in done.output
-
-
-def test_dpo_on_the_pairs_is_the_pair_term_of_symmpo(tmp_path):
-    """Specification 12, condition 7: no margin, no anchor, no response pair; a step over all rows is the same step."""
-    model = tiny_vision.save_tiny("llava", tmp_path / "llava")
-    rows = noisy(tmp_path, 3)
-    for n, one in enumerate(rows):  # in the model's words
-        one |= {side: [{"role": "assistant", "content": f"{side_word} {tiny_vision.WORDS[n + 7]}"}]
-                for side, side_word in (("chosen", "a"), ("rejected", "no"))}  # fmt: skip
-    built(tmp_path, rows, "shuffle")
-    assert split(tmp_path, tmp_path / "out" / "rows.jsonl").exit_code == 0
-    shared = {"model": str(model), "max_steps": 2, "learning_rate": 1e-2, "warmup_ratio": 0, **QUIET}
-    pairs = prefopt.train(
-        "dpo",
-        data=str(tmp_path / "split.jsonl"),
-        output_dir=str(tmp_path / "dpo"),
-        per_device_train_batch_size=6,
-        **shared,
-    )
-    symmetric = prefopt.train(
-        "symmpo", data=str(tmp_path / "out" / "rows.jsonl"), output_dir=str(tmp_path / "symmpo"), per_device_train_batch_size=3,
-        response_weight=0, margin_weight=0, anchor_weight=0, pair_weight=0.5, **shared,
-    )  # fmt: skip
-    ours, theirs = ([line["loss"] for line in run.history if "loss" in line] for run in (symmetric, pairs))
-    assert ours[0] == pytest.approx(math.log(2), rel=1e-5)
-    assert ours == pytest.approx(theirs, rel=1e-4)
-    assert abs(ours[1] - ours[0]) > 1e-3
-
-
-# -- the page ------------------------------------------------------------------------------------------------
-
-PAGE = (Path(__file__).parents[3] / "docs" / "vision_data.md").read_text("utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
-
-
-def clip_vision(folder: Path) -> None:
-    """A random image tower."""
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = transformers.CLIPVisionConfig(**sizes, image_size=32, patch_size=8)
-    transformers.CLIPVisionModel(config).save_pretrained(folder)
-    processor = transformers.CLIPImageProcessorPil(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
-    )
-    processor.save_pretrained(folder)
-
-
-@pytest.mark.slow
-def test_every_command_of_the_page_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "prefopt.modalities.vision_language.build.bounds", lambda given: (1.0, -1.0)
-    )  # of a random tower
-    clip_vision(tmp_path / "clip-vit-large")
-    tiny_vision.save_tiny("llava", tmp_path / "llava")
-    (tmp_path / "edits.py").write_text(
-        next(text for text in blocks("python") if text.startswith("# edits.py"))
-    )
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "compose.jinja").write_text(blocks("jinja")[0])
-    rows = noisy(tmp_path, 4)
-    for n, one in enumerate(rows):
-        one["chosen"][0]["content"] = f"a cat on the left {tiny_vision.WORDS[n + 7]}"
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-
-    def reply(body: dict[str, Any]) -> str:
-        asked = str(body["messages"])
-        return '{"consistent": ["a"], "conflicting": ["b"]}' if "JSON" in asked else f"a dog {body['seed']}"
-
-    done = []
-    with scribe(reply=reply, known="qwen-vl") as server:
-        for line in "".join(blocks("bash")).replace("\\\n", " ").splitlines():
-            words = shlex.split(line.replace("http://localhost:8000/v1", server.url))
-            assert words[0] == "prefopt"
-            if words[1] == "train":
-                words += [f"output_dir=run-{len(done)}", "max_steps=1", "sample_prompts=0", "eval_size=0"]
-            if "llava" in words and "--captioner" in words:
-                words += ["--max_new_tokens", "4", "--samples", "2"]
-            found = CliRunner().invoke(main, words[1:])
-            assert found.exit_code == 0, f"{line}\n{found.output}"
-            done.append(words[1:3])
-    assert len(done) == 9
+def test_answers_that_are_there_are_not_written_again(tmp_path, functions):
+    rows = reds(tmp_path, [0, 60, 130])
+    rows[0]["prompt"] = [{"role": "user", "content": "what else ?"}]
+    with scribe() as server:
+        found = built(
+            tmp_path, rows, "similar", "--embedder", f"{functions}colours", *spec(server.url), "--samples", 16,
+        )  # fmt: skip
+    assert [one["chosen"][0]["content"] for one in found] == ["right 0", "right 1", "right 2"]
+    assert found[2]["contrast_chosen"][0]["content"] == "right 1"
+    assert found[0]["contrast_chosen"][0]["content"].startswith("I see: It is ")

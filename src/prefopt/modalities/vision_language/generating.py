@@ -12,6 +12,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ class Speaker:
     texts: bool = False
     _generator: Generator | None = field(default=None, init=False, repr=False)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Names the model in journals: a server's name for it, or a digest of the files in a folder."""
         from prefopt.models.identity import saved_fingerprint

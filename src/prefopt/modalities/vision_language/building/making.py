@@ -120,11 +120,11 @@ def useless(seed: Seed, contrast: Contrast) -> UnusableItem | None:
         alike = all(same_pixels(*both) for both in zip(seed.pictures, contrast.pictures, strict=True))
     except UnusableItem as error:
         return error
-    return (
-        UnusableItem("image and contrast image look the same: there is no contrast", "identical_images")
-        if alike
-        else None
-    )
+    if alike:
+        return UnusableItem(
+            "image and contrast image look the same: there is no contrast", "identical_images"
+        )
+    return None
 
 
 def answered(seed: Seed, contrast: Contrast, answer: str | None) -> Contrast:
