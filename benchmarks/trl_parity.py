@@ -28,7 +28,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Case:
         trl: fields of `DPOConfig`, or of `KTOConfig` where method is "kto".
         rewards: False where the two tools mean different things by a reward; docs/parity.md says which.
         merging: prompts end in a space, which the tokenizer joins with the first word of some completions.
+        vision: class of `tests/tiny_vision.py` that reads rows with images; None for text.
     """
 
     name: str
@@ -59,6 +60,12 @@ class Case:
     trl: dict[str, Any] = field(default_factory=dict)
     rewards: bool = True
     merging: bool = False
+    vision: str | None = None
+
+    @property
+    def inputs(self) -> str:
+        """The folder of its model and rows."""
+        return self.vision or f"merging-{self.merging}"
 
     @property
     def compared(self) -> tuple[str, ...]:
@@ -123,6 +130,13 @@ CASES = [
     case("sigmoid, use_weighting", "wpo", trl={**SIGMOID, "use_weighting": True}),
     Case("kto, one batch", "kto", {"beta": 0.1}, {"loss_type": "kto", "beta": 0.1}),
 ]
+VISION = ("llava", "llava_next", "qwen2_5_vl", "gemma3")
+CASES += [
+    replace(one, name=f"{one.name}, images ({vision})", vision=vision)
+    for vision in VISION
+    for one in CASES
+    if one.name in (("sigmoid", "ipo", "kto, one batch") if vision == "llava" else ("sigmoid",))
+]
 
 
 def joining_tokenizer(texts: list[str]) -> Any:
@@ -141,7 +155,7 @@ def joining_tokenizer(texts: list[str]) -> Any:
     )
 
 
-def make_inputs(folder: Path, merging: bool) -> list[dict[str, str]]:
+def make_inputs(folder: Path, merging: bool) -> list[dict[str, Any]]:
     """Save model and rows; one full batch a step, each row once."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -196,10 +210,41 @@ def make_inputs(folder: Path, merging: bool) -> list[dict[str, str]]:
     return rows
 
 
-def labelled(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+def make_vision_inputs(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The same with images and conversations, for a tiny model of a real class."""
+    import numpy as np
+    from PIL import Image
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    import tiny_vision
+
+    tiny_vision.save_tiny(kind, folder / "model")
+    rng = random.Random(SEED)
+
+    def said(role: str, low: int, high: int) -> list[dict[str, str]]:
+        return [{"role": role, "content": " ".join(rng.choices(tiny_vision.WORDS, k=rng.randint(low, high)))}]
+
+    rows = []
+    for n in range(STEPS * BATCH):
+        pixels = np.random.default_rng(n).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{n}.png")
+        answers = {side: said("assistant", 2, 9) for side in ("chosen", "rejected")}
+        rows.append({"images": [str(folder / f"{n}.png")], "prompt": said("user", 2, 6), **answers})
+    for name, part in (("pairs", rows), ("labelled", labelled(rows))):
+        lines = "".join(json.dumps(row) + "\n" for row in part)
+        (folder / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    return rows
+
+
+def labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One side of each pair, for KTO: the chosen side as desirable, of the next row the rejected one as undesirable."""
     return [
-        {"prompt": row["prompt"], "completion": row["rejected" if i % 2 else "chosen"], "label": not i % 2}
+        {
+            **({"images": row["images"]} if "images" in row else {}),
+            "prompt": row["prompt"],
+            "completion": row["rejected" if i % 2 else "chosen"],
+            "label": not i % 2,
+        }
         for i, row in enumerate(rows)
     ]
 
@@ -226,12 +271,13 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
         lr_scheduler_type="constant",
         seed=SEED,
         bf16=False,
+        **({"freeze": []} if case.vision else {}),
         **case.options,
     )
     return [line for line in result.history if "loss" in line and "grad_norm" in line]
 
 
-def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[str, float]]:
+def run_trl(case: Case, folder: Path, rows: list[dict[str, Any]]) -> list[dict[str, float]]:
     """What TRL's trainer logs, a mapping a step, on the rows in prefopt's order.
 
     KTO's z0 needs each prompt with another prompt's completion. prefopt takes the next one in the order of prompts, TRL
@@ -247,7 +293,7 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[s
     schedule = Schedule(len(rows), BATCH, 1, 1, 1.0, STEPS, SEED)
     ordered: list[Any] = [rows[i] for step in range(STEPS) for i in schedule.examples(step)]
     if kto:
-        ordered = sorted(labelled(rows), key=lambda row: json.dumps({"prompt": row["prompt"]}), reverse=True)
+        ordered = sorted(labelled(rows), key=key_of, reverse=True)
     config = (KTOConfig if kto else DPOConfig)(
         output_dir=str(folder / "trl"),
         train_sampling_strategy="sequential",
@@ -268,13 +314,37 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, str]]) -> list[dict[s
         report_to="none",
         disable_tqdm=True,
         model_init_kwargs={"dtype": "float32"},
+        **({"max_length": None} if case.vision else {}),
         **case.trl,
     )
+    more: dict[str, Any] = {}
+    if case.vision:
+        from PIL import Image
+
+        from prefopt.modalities.vision_language.processor import load_processor
+
+        ordered = [
+            {**row, "images": [Image.open(path).convert("RGB") for path in row["images"]]} for row in ordered
+        ]
+        more = {"processing_class": load_processor(str(folder / "model"))}
     data = Dataset.from_list(ordered)
-    trainer = (KTOTrainer if kto else DPOTrainer)(str(folder / "model"), args=config, train_dataset=data)
+    trainer = (KTOTrainer if kto else DPOTrainer)(
+        str(folder / "model"), args=config, train_dataset=data, **more
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return [line for line in trainer.state.log_history if "loss" in line and "grad_norm" in line]
+
+
+def key_of(row: dict[str, Any]) -> str:
+    """What prefopt sorts labelled rows by to find each a completion of another prompt."""
+    from prefopt.modalities.splits import condition_key
+    from prefopt.modalities.vision_language.rows import load_pictured
+
+    if "images" not in row:
+        return json.dumps({"prompt": row["prompt"]})
+    (example,) = load_pictured([row]).examples
+    return condition_key(example.items[0].condition)
 
 
 def differences(
@@ -347,7 +417,9 @@ def main() -> int:
     parser.add_argument("--write", type=Path, help="page whose table to replace")
     arguments = parser.parse_args()
     prefixes = tuple(arguments.only.split(",")) if arguments.only else ("",)
-    chosen = [one for one in CASES if one.name.startswith(prefixes)]
+    chosen = [
+        one for one in CASES if one.name.startswith(prefixes) or (one.vision or "-").startswith(prefixes)
+    ]
     if not chosen:
         parser.error(f"--only {arguments.only!r} selects none of: " + "; ".join(one.name for one in CASES))
 
@@ -359,14 +431,21 @@ def main() -> int:
         folder = Path(name)
         os.environ["PREFOPT_CACHE"] = str(folder / "cache")
         with quiet():
-            inputs = {merging: folder / f"merging-{merging}" for merging in (False, True)}
-            for inside in inputs.values():
-                inside.mkdir()
-            rows = {merging: make_inputs(inside, merging) for merging, inside in inputs.items()}
+            rows: dict[str, Any] = {}
+            for one in chosen:
+                if one.inputs not in rows:
+                    inside = folder / one.inputs
+                    inside.mkdir()
+                    made = (
+                        make_vision_inputs(inside, one.vision)
+                        if one.vision
+                        else make_inputs(inside, one.merging)
+                    )
+                    rows[one.inputs] = made
         for one in chosen:
             with quiet():
-                inside = inputs[one.merging]
-                found = differences(one, run_prefopt(one, inside), run_trl(one, inside, rows[one.merging]))
+                inside = folder / one.inputs
+                found = differences(one, run_prefopt(one, inside), run_trl(one, inside, rows[one.inputs]))
             results.append((one, found))
             verdict = "[green]pass[/green]" if passed(found) else "[red]MISS[/red]"
             table.add_row(one.name, one.method, *(cell(found[name]) for name in COMPARED), verdict)

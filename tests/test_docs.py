@@ -100,7 +100,9 @@ def test_readme_names_every_method_and_only_commands_that_exist() -> None:
     assert set(commands) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/add_a_method.md", "docs/control.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/add_a_method.md", "docs/control.md", "docs/vision_data.md"]
+)
 def test_marked_snippets_print_what_they_say(
     page: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

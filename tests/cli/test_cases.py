@@ -278,7 +278,7 @@ SAID = [
     ([{"prompt": "p", "chosen": '[{"role": "assistant", "content": "aaa', "rejected": "b"}], 1, "broken_json"),
     ([{"prompt": "p", "chosen": "a", "rejected": "b", "label": "chosen"}], 1, "needed 'win', 'tie' or 'lose' (if label"),
     ([{"prompt": "p", "chosen": "a", "rejected": "b", "tools": "hammer"}], 1, "ignore_columns=[tools]"),
-    ([{"prompt": "p", "chosen": "a", "rejected": "b", "image": "img0"}], 1, "ignore_columns=[NAME]"),
+    ([{"prompt": "p", "chosen": "a", "rejected": "b", "image": "img0"}], 1, "to leave images out: ignore_columns=[image]"),
     ([{"prompt": f"p{n}", "chosen": "a", "rejected": "b", "id": float(n)} for n in range(4)], 0, "used │ 4"),
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ TEXT = Kind("text", frozenset({"text", "adapters"}))
 PLAIN = Kind("vector", frozenset({"vectors"}))
 IMAGE = Kind("image", frozenset({"image", "denoising", "adapters"}))
 CONTROL = Kind("control", frozenset({"image", "denoising", "adapters", "control"}))
+VISION = Kind("vision-language", frozenset({"text", "adapters", "vision"}))
 RUNS: dict[str, tuple[str, Kind, str]] = {
     "text": ("dpo", TEXT, "all"),
     "sum": ("dpo+0.2*sft", TEXT, "all"),
@@ -35,6 +36,8 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "conditions": ("condition_po", CONTROL, "all"),
     "control images": ("dpo", CONTROL, "all"),
     "sum of conditions": ("dpo+0.5*controlnet_pp", CONTROL, "all"),
+    "pictures": ("dpo", VISION, "all"),
+    "contrasts": ("symmpo", VISION, "all"),
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
@@ -44,7 +47,8 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "compo's loss": ("compo", TEXT, "gradient"),
     "compo's oracle": ("compo", TEXT, "oracle"),
 }
-TEXTS = {name for name, (_, kind, _) in RUNS.items() if kind is TEXT}
+VISIONS = {name for name, (_, kind, _) in RUNS.items() if kind is VISION}
+TEXTS = {name for name, (_, kind, _) in RUNS.items() if kind is TEXT} | VISIONS
 CONTROLS = {name for name, (_, kind, _) in RUNS.items() if kind is CONTROL}
 IMAGES = {name for name, (_, kind, _) in RUNS.items() if kind is IMAGE} | CONTROLS
 ONLINE = {"steps", "guided", "trajectories"}
@@ -115,6 +119,12 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
     ),
     "consistency_timestep": (
         9, {"conditions", "sum of conditions"}, {"control images": "for the reward of consistency .*, which dpo has none of"}
+    ),
+    "freeze": (["projector"], VISIONS, {"text": "for vision-language models, and m is a text model"}),
+    "contrast_image": (
+        "crop",
+        {"contrasts"},
+        {"pictures": "for objectives that contrast images .*, which dpo does not", "text": "for vision-language models"},
     ),
     "stage": (None, STAGED, {"text": "for methods of several runs, and dpo is one run", "steps": "for .* and lpo is one run"}),
     "rounds": (
@@ -213,7 +223,8 @@ def test_keys_that_mean_something_to_some_method():
 
 def needs_model(key: str) -> bool:
     return any(
-        set(need.traits) & {"text", "image", "denoising", "adapters", "control"} for need in needs_of(key)
+        set(need.traits) & {"text", "image", "denoising", "adapters", "control", "vision"}
+        for need in needs_of(key)
     )
 
 

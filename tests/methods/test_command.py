@@ -42,7 +42,7 @@ def test_one_method_with_its_keys_and_paper(name: str) -> None:
 
 def test_keys_of_some_models_stand_apart() -> None:
     everywhere, _, rest = run("dpo").output.partition("Configuration keys for image and control models")
-    images, _, texts = rest.partition("Configuration keys for text models")
+    images, _, texts = rest.partition("Configuration keys for text and vision-language models")
     for part, key in ((everywhere, "seed"), (images, "resolution"), (texts, "max_length")):
         assert f"\n  {key} " in part, key
     only = run("lpo").output

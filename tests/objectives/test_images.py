@@ -12,6 +12,7 @@ from torch import Tensor
 from objectives.vision_cases import CASES, check, close, inputs, objective, of_kind
 from prefopt import objectives
 from prefopt.objectives import DPO, MDPO, SVCO, Score, Sides, SymMPO, Weighted
+from prefopt.objectives.images import above_zero
 
 FIVE = ("w", "l", "c", "cc", "cw")
 LOG2 = math.log(2)
@@ -230,6 +231,7 @@ def test_the_share_of_the_margin_term_is_that_of_its_gradient() -> None:
     found = of.diagnostics(sides(rho), {})
     torch.testing.assert_close(found["symmpo/margin_share"], parts[1] / (parts[0] + parts[1]))
     torch.testing.assert_close(found["symmpo/margin_gap"], (m_1 - m_2).detach().abs())
+    assert above_zero(torch.tensor([0.5, -0.5, 1e-5, -1e-5])).tolist() == [1.0, 0.0, 0.5, 0.5]
     assert found["symmpo/accuracy_own"].tolist() == (m_1 > 0).double().tolist()
     assert found["symmpo/accuracy_contrast"].tolist() == (m_2 > 0).double().tolist()
     torch.testing.assert_close(found["symmpo/reward_cc"], 0.1 * rho["cc"].detach())

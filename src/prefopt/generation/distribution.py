@@ -23,6 +23,7 @@ def own_distribution(
     eos_token_id: int | None,
     max_new_tokens: int,
     temperature: float = 0.0,
+    num_beams: int = 1,
 ) -> Iterator[GenerationConfig]:
     """Within it, `generate` draws from the whole softmax, or takes the likeliest token, whatever the checkpoint asks for.
 
@@ -35,6 +36,7 @@ def own_distribution(
         eos_token_id: ends a row, as do those that the checkpoint names.
         max_new_tokens: rows are cut there.
         temperature: divides the logits; 0 is greedy.
+        num_beams: of a beam search for the likeliest answer; 1 for none.
 
     Yields:
         The configuration to pass to `generate`; its `eos_token_id` is a list, or None where nothing ends a row.
@@ -48,6 +50,7 @@ def own_distribution(
         eos_token_id=sorted(end_tokens(model, eos_token_id)) or None,
         max_new_tokens=max_new_tokens,
         use_cache=True,
+        num_beams=num_beams,
         # top_k is 50 where nothing is said
         **(
             {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}

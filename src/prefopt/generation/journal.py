@@ -224,7 +224,7 @@ def _missing(request: Request, found: Mapping[tuple[str, int], Response]) -> Ite
 
 def _digest(request: Request) -> str:
     asked = {"prompt": request.prompt, **request.template} if request.template else request.prompt
-    content = json.dumps(asked, sort_keys=True)
+    content = json.dumps(asked, sort_keys=True, default=str)  # pictures are named by their content
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 
 

@@ -38,9 +38,10 @@ class LocalGenerator:
         identity: names the weights in journals, such as a folder or a digest; empty: not checked.
         counted: give each sample noise of its own; else the requests share one stream of it, in their order.
         likelihood: makes token ids of prompts; None: one of text.
+        num_beams: continuations of a prompt that are followed at once; above 1, answers are the likeliest found.
 
     Raises:
-        ValueError: batch_size below 1.
+        ValueError: batch_size or num_beams below 1.
 
     Example:
         >>> generator = LocalGenerator(model, tokenizer, batch_size=32)                     # doctest: +SKIP
@@ -55,9 +56,13 @@ class LocalGenerator:
         identity: str = "",
         counted: bool = True,
         likelihood: TokenLikelihood | None = None,
+        num_beams: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; given {batch_size}")
+        if batch_size < 1 or num_beams < 1:
+            raise ValueError(
+                f"batch_size and num_beams must be at least 1; given {batch_size} and {num_beams}"
+            )
+        self.num_beams = num_beams
         self.model, self.tokenizer, self.batch_size = model, tokenizer, batch_size
         self.identity, self.counted = identity, counted
         self.likelihood = likelihood or TokenLikelihood(tokenizer, None, positions_in(model.config))
@@ -66,9 +71,14 @@ class LocalGenerator:
         """Responses batch by batch, the longest prompts first where noise is counted.
 
         Raises:
-            ValueError: top_p without counted noise; messages without a chat template, a prompt without tokens, or one that leaves no room for
+            ValueError: top_p without counted noise, or draws by beams; messages without a chat template, a prompt without tokens, or one that leaves no room for
                 `max_new_tokens` within the model's positions; before anything is generated.
         """
+        if self.num_beams > 1 and settings.temperature > 0:
+            raise ValueError(
+                f"num_beams={self.num_beams} finds the likeliest answers, and temperature={settings.temperature:g} draws them: "
+                "set temperature=0, or num_beams=1"
+            )
         prompts = {request.id: self._encode(request) for request in requests}
         self._check_embedded(prompts)
         check_room(prompts, settings.max_new_tokens, self.likelihood.positions)
@@ -101,6 +111,7 @@ class LocalGenerator:
                 processors=own_noise(settings, names) if self.counted else (),
                 temperature=0.0 if self.counted else settings.temperature,
                 inputs=partial(self.inputs, [request for request, _ in batch]),
+                num_beams=self.num_beams,
             )
             yield [
                 Response(request.id, sample, self._text(request, tokens), len(tokens), ended, tuple(tokens))
@@ -238,6 +249,7 @@ def continuations(
     processors: Sequence[LogitsProcessor] = (),
     temperature: float = 0.0,
     inputs: Callable[[Tensor], Mapping[str, Tensor]] = lambda ids_BT: {},
+    num_beams: int = 1,
 ) -> list[tuple[list[int], bool]]:
     """One continuation a prompt, all at once, with a KV cache.
 
@@ -251,6 +263,7 @@ def continuations(
         processors: applied to the logits before the choice.
         temperature: of draws from the model's own distribution; 0 takes the largest logit after the processors.
         inputs: of padded ids, what else the model is given.
+        num_beams: of a beam search; 1 for none.
 
     Returns:
         For each prompt the new tokens, up to and with an end token, and whether there was one.
@@ -276,6 +289,7 @@ def continuations(
                 eos_token_id=eos_token_id,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
+                num_beams=num_beams,
             ) as own,
         ):
             whole = model.generate(

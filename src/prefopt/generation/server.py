@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import Any, TypeVar
 
-from prefopt.generation.base import Request, Response, Settings, sample_seed
+from prefopt.generation.base import Prompt, Request, Response, Settings, sample_seed
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -195,6 +195,9 @@ class ServerGenerator:
         self.connection = Connection(url, model, concurrency, timeout, retries, api_key)
         self.identity = model  # not the address: a server that comes back elsewhere is still the same model
 
+    carries: frozenset[str] = frozenset()
+    """What of a request's template `messages` puts into what is sent."""
+
     def generate(self, requests: Sequence[Request], settings: Settings) -> Iterator[list[Response]]:
         """Responses one by one, as they arrive.
 
@@ -203,15 +206,15 @@ class ServerGenerator:
             ValueError: a request with tools and the like, before anything is asked; the server refuses a request.
         """
         for request in requests:
-            if request.template:
+            if refused := [name for name in request.template if name not in self.carries]:
                 raise ValueError(
-                    f"request {request.id!r} carries {', '.join(request.template)}, which a server is not asked with yet: "
+                    f"request {request.id!r} carries {', '.join(refused)}, which a server is not asked with yet: "
                     "leave them out, or sample in this process"
                 )
         texts: dict[str, list[str]] = {}
         with self.connection as server:
             jobs = {
-                (request.id, sample): _asking(server, request, sample, settings)
+                (request.id, sample): self._asking(server, request, sample, settings)
                 for request in requests
                 for sample in request.samples
             }
@@ -227,28 +230,34 @@ class ServerGenerator:
                 stacklevel=2,
             )
 
+    def messages(self, request: Request) -> Prompt:
+        """What is sent for a request: its prompt."""
+        return request.prompt
 
-def _asking(server: Connection, request: Request, sample: int, settings: Settings) -> Callable[[], Response]:
-    """A call that asks for one sample."""
-    options: dict[str, Any] = {
-        "model": server.model,
-        "max_tokens": settings.max_new_tokens,
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "seed": sample_seed(settings.seed, request.id, sample, SEED_BITS),
-    }
+    def _asking(
+        self, server: Connection, request: Request, sample: int, settings: Settings
+    ) -> Callable[[], Response]:
+        """A call that asks for one sample."""
+        options: dict[str, Any] = {
+            "model": server.model,
+            "max_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "seed": sample_seed(settings.seed, request.id, sample, SEED_BITS),
+        }
 
-    def ask() -> Response:
-        if isinstance(request.prompt, str):
-            found = server.client.completions.create(prompt=request.prompt, **options)
-            text = found.choices[0].text or ""
-        else:
-            found = server.client.chat.completions.create(messages=request.prompt, **options)
-            text = (found.choices[0].message.content or "").strip()
-        tokens = 0 if found.usage is None else found.usage.completion_tokens
-        return Response(request.id, sample, text, tokens, found.choices[0].finish_reason == "stop")
+        def ask() -> Response:
+            messages = self.messages(request)
+            if isinstance(messages, str):
+                found = server.client.completions.create(prompt=messages, **options)
+                text = found.choices[0].text or ""
+            else:
+                found = server.client.chat.completions.create(messages=messages, **options)
+                text = (found.choices[0].message.content or "").strip()
+            tokens = 0 if found.usage is None else found.usage.completion_tokens
+            return Response(request.id, sample, text, tokens, found.choices[0].finish_reason == "stop")
 
-    return ask
+        return ask
 
 
 def import_openai() -> Any:

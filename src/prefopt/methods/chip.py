@@ -44,6 +44,7 @@ METHOD = Method(
         "out: set kappa=0, which needs no distributions."
     ),
     defaults={
+        "contrast_image": "noise",
         "beta": 0.1,
         "kappa": 0.1,
         "segment_weight": 4.0,

@@ -40,6 +40,7 @@ METHOD = Method(
         "original. `logps/chosen` falls: raise anchor_weight."
     ),
     defaults={
+        "contrast_image": "crop",
         "beta": 0.1,
         "image_weight": 1.0,
         "anchor_weight": 1.0,

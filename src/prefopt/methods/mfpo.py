@@ -37,7 +37,7 @@ METHOD = Method(
     summary="mDPO's loss on images noised where the answer's key words are, from easy rows to hard ones.",
     use_when="You can find the regions that an answer speaks of, and want the contrast image to differ in these alone.",
     failure_signs="As `mdpo`. `mdpo/image` near 0 from the start: the noise covers too much, restrict it to the regions.",
-    defaults={"beta": 0.1, "image_weight": 1.0, "anchor_weight": 1.0},
+    defaults={"contrast_image": "noise", "beta": 0.1, "image_weight": 1.0, "anchor_weight": 1.0},
     papers_config={
         "all": "weights 1:1:1, anchor_delta 0, noise at step 500 of 1000, three passes by semantic entropy"
     },

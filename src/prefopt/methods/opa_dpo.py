@@ -44,6 +44,7 @@ METHOD = Method(
         "`opa_dpo/image` goes to 0 at once: the mask is too easy to see."
     ),
     defaults={
+        "contrast_image": "mask",
         "beta": 0.1,
         "image_weight": 0.2,
         "anchor_weight": 1.0,

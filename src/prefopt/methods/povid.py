@@ -35,7 +35,7 @@ METHOD = Method(
         "`povid/reward_misled` goes where rewards/chosen goes: the noised image hardly changes the likeliest tokens, take more noise. "
         "`povid/reward_misled` falls while answers lose their fluency: lower mix."
     ),
-    defaults={"beta": 0.1, "mix": 0.5},
+    defaults={"contrast_image": "noise", "beta": 0.1, "mix": 0.5},
     papers_config={
         "both stages": "stage 1 on 17k injected hallucinations, stage 2 with noise at step 500 of 1000"
     },

@@ -37,6 +37,9 @@ def named(*names: str) -> Mapping[str, Branch]:
     return {name: BRANCHES[name] for name in names}
 
 
+EQUAL = 1e-3  # nats; what rounding does to the difference of two sums of a hundred tokens in float32
+
+
 @dataclass(frozen=True, kw_only=True)
 class SymMPO(Weighted):
     """Symmetric multimodal preference optimization (arXiv 2506.11712, the authors' released code).
@@ -182,9 +185,14 @@ class SymMPO(Weighted):
             "symmpo/margin_contrast": m_2,
             "symmpo/margin_gap": gap,
             "symmpo/margin_share": of_margin / total,
-            "symmpo/accuracy_own": (m_1 > 0).to(gap.dtype),
-            "symmpo/accuracy_contrast": (m_2 > 0).to(gap.dtype),
+            "symmpo/accuracy_own": above_zero(m_1),
+            "symmpo/accuracy_contrast": above_zero(m_2),
         }
+
+
+def above_zero(margin_E: Tensor) -> Tensor:
+    """(E,) 1 for margins above zero, one half for those that are zero but for rounding: at the start all are."""
+    return (margin_E > EQUAL).to(margin_E.dtype) + 0.5 * (margin_E.abs() <= EQUAL)
 
 
 @dataclass(frozen=True, kw_only=True)

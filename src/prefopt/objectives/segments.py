@@ -72,7 +72,6 @@ class CHiP(Weighted):
 
     >>> import torch
     >>> rho, none = {"rho_tokens_w": torch.zeros(1, 2), "rho_tokens_l": torch.zeros(1, 2)}, torch.zeros(1)
-    >>> import torch
     >>> part = {"changed_w": torch.ones(1, 2), "changed_l": torch.ones(1, 2), "kl_w": none, "kl_l": none}
     >>> CHiP()(none, none, rho_cw=none, rho_tokens_cw=torch.zeros(1, 2), **rho, **part)  # log 2
     tensor([0.6931])

@@ -110,6 +110,28 @@ def test_scores_are_those_of_the_model_itself(name, folders):
     assert (expected[0] - expected[2]).abs() > 1e-2  # the picture matters
 
 
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "idefics3", "internvl"])
+def test_plain_prompts(name, folders):
+    model, likelihood = loaded(folders(name))
+    likelihood.adapt(model)
+    processor = load_processor(str(folders(name)))
+    pictures = (made_up(5), made_up(6))
+    item = Item({"prompt": f"{MARK}{MARK} what is this ? ", "pictures": pictures}, "a red cat")
+    place = tiny_vision.QWEN_PLACE if name.startswith("qwen") else likelihood.images.placeholder
+    text = f"{place}{place} what is this ? "
+    images = [[picture.image() for picture in pictures]]
+    whole = processor(text=[f"{text}a red cat</s>"], images=images, return_tensors="pt")
+    start = processor(text=[text], images=images, return_tensors="pt")["input_ids"].shape[1]
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in whole.items()}
+    with torch.no_grad():
+        logp_TV = model(**inputs).logits[0].log_softmax(-1)
+        found = float(likelihood.score(model, likelihood.plan([likelihood.encode(item)])).logp_N)
+    ids = whole["input_ids"][0]
+    assert found == pytest.approx(
+        float(logp_TV[start - 1 : -1].gather(-1, ids[start:, None]).sum()), abs=1e-4
+    )
+
+
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
 def test_a_picture_is_encoded_once(name, folders, monkeypatch):
     model, likelihood = loaded(folders(name))
@@ -209,6 +231,7 @@ def test_answers_are_those_that_the_model_generates_by_itself(name, folders):
     folder = folders(name)
     model = load_model(str(folder), trainable=False, loader=PICTURED).model
     likelihood = pictured_likelihood(open_images(str(folder)), 1024, str(folder))
+    processor = load_processor(str(folder))
     asked = [items_of(name)[k] for k in (0, 2)]
     requests = [
         Request(str(n), item.condition["prompt"], template={"pictures": item.condition["pictures"]})
@@ -217,14 +240,47 @@ def test_answers_are_those_that_the_model_generates_by_itself(name, folders):
     generator = PicturedGenerator(model, likelihood.tokenizer, counted=False, likelihood=likelihood)
     (batch,) = generator.generate(requests, Settings(5, 0.0))
     for answer, item in zip(sorted(batch, key=lambda a: a.id), asked, strict=True):
-        ids = torch.tensor([likelihood.prompt_ids(item.condition)])
-        inputs = likelihood.generation_inputs([item.condition["pictures"]], ids, model)
-        with torch.no_grad():
-            alone = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                **inputs,
-                max_new_tokens=5,
-                do_sample=False,
+        images = [[picture.image() for picture in item.condition["pictures"]]]
+        prompt = item.condition["prompt"]
+        if isinstance(prompt, str):
+            text, options = prompt.replace(MARK, "<image>"), {}
+        else:
+            text = processor.tokenizer.apply_chat_template(
+                in_blocks(prompt), tokenize=False, add_generation_prompt=True
             )
+            options = {"add_special_tokens": False}
+        inputs = processor(text=[text], images=images, return_tensors="pt", **options)
+        with torch.no_grad():
+            alone = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        ids = inputs["input_ids"]
         assert list(answer.ids) == alone[0, ids.shape[1] :].tolist()
+
+
+def test_templates_that_take_texts_alone(tmp_path, folders):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(folders("llava"), folder)
+    template = (
+        "{% for m in messages %}{{ m['role'] }} : {{ m['content'] + (eos_token if m['role'] == 'assistant' else ' ') }}"
+        "{% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
+    )
+    (folder / "chat_template.jinja").write_text(template)
+    item = chat(f"{MARK} what is this ?", (made_up(5),), "a red cat")
+    plain = pictured_likelihood(open_images(str(folder)), 1024, str(folder)).encode(item)
+    blocks = pictured_likelihood(open_images(str(folders("llava"))), 1024, str(folders("llava"))).encode(item)
+    assert list(plain.ids) == list(blocks.ids)
+    assert plain.start == blocks.start
+
+
+def test_a_template_that_drops_images_is_found_out(tmp_path, folders):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(folders("llava"), folder)
+    template = "{% for m in messages %}{% for c in m['content'] %}{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(UnusableItem, match=r"renders 0 of 1 places|cannot be rendered"):
+        pictured_likelihood(open_images(str(folder)), 1024, str(folder)).encode(
+            chat(f"{MARK} what is this ?", (made_up(5),), "a red cat")
+        )

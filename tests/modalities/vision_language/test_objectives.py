@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import prefopt
 import tiny_vision
 from modalities.image.image_runs import column
 from modalities.vision_language.vision_runs import rows_of, said, train, written
@@ -102,3 +103,19 @@ def test_a_method_for_images_needs_a_model_that_sees(tiny_model, own_cache, tmp_
 def test_a_divergence_needs_a_reference_that_is_at_hand(llava, own_cache, tmp_path):
     with pytest.raises(ConfigError, match="chip needs the reference's whole distribution"):
         train("chip", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run", reference="cached")
+
+
+def test_branches_set_aside_keep_their_places():
+    from prefopt.comparisons import Comparison, Encoded
+    from prefopt.modalities.vision_language.setup import set_aside
+
+    objective = prefopt.objectives.get("vdpo", alpha=1.0)
+    edge = Comparison(0, 1, branches={"w_blank": 2, "l_blank": 3})
+    example = set_aside(Encoded("a", ("w", "l", "w blank", "l blank"), (edge,)), objective)  # type: ignore[arg-type]
+    assert example.items == ("w", "l")
+    assert example.aside == ("w blank", "l blank")
+    together = (*example.items, *example.aside)
+    assert {name: together[k] for name, k in edge.branches.items()} == {
+        "w_blank": "w blank",
+        "l_blank": "l blank",
+    }

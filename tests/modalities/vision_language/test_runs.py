@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import tiny_vision
-from modalities.image.image_runs import column, note
+from modalities.image.image_runs import column, note, record
 from modalities.vision_language.vision_runs import rows_of, said, train, written
 from prefopt.config import ConfigError
 from prefopt.modalities.vision_language.parts import part_of
@@ -162,6 +162,10 @@ def test_cached_and_live_references_are_one(llava, own_cache, tmp_path):
         for kind in ("cached", "live")
     }
     assert losses["cached"] == pytest.approx(losses["live"], abs=1e-6)
+    forecast = {
+        part["part"]: part["bytes"] for part in record(tmp_path / "live", "manifest")["memory_forecast"]
+    }
+    assert forecast["activations"] > 10_000
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen3_vl", "internvl", "gemma3"])
@@ -185,8 +189,59 @@ def test_features_on_disk_give_the_same_run(name, own_cache, tmp_path, monkeypat
     assert len(calls) == 1  # to learn in which form the model wants them
 
 
+def test_features_are_those_of_the_model_s_own_tower(llava, own_cache, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    data = written(tmp_path, rows_of(tmp_path))
+    frozen = {"freeze": ["vision_tower", "projector"], "max_steps": 1, "cache_vision_features": True}
+    train("dpo", llava, data, tmp_path / "first", **frozen)
+    other = tiny_vision.save_tiny("llava", tmp_path / "other")
+    changed = AutoModelForImageTextToText.from_pretrained(other)
+    with torch.no_grad():
+        next(changed.model.vision_tower.parameters()).mul_(-1)
+    changed.save_pretrained(other)
+    result = train("dpo", other, data, tmp_path / "second", **frozen)
+    assert note(result.output_dir, "vision features").startswith("4 of 4")
+
+
 def test_features_of_what_is_trained_are_not_kept(llava, own_cache, tmp_path):
     with pytest.raises(ConfigError, match=r"projector would be trained: set freeze="):
         train(
             "dpo", llava, written(tmp_path, rows_of(tmp_path)), tmp_path / "run", cache_vision_features=True
         )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_adapters_on_a_quantized_base(name, own_cache, tmp_path):
+    model = tiny_vision.save_tiny(name, tmp_path / "model")
+    data = written(tmp_path, rows_of(tmp_path))
+    result = train(
+        "dpo",
+        model,
+        data,
+        tmp_path / "run",
+        use_peft=True,
+        lora_r=2,
+        load_in_4bit=True,
+        max_steps=8,
+        learning_rate=1e-2,
+    )
+    assert adapted(result.output_dir / "model") == {"language_model"}
+    margins = column(result, "rewards/margins")
+    assert margins[-1] > margins[0] + 0.01
+
+
+def test_a_template_in_the_processor_s_own_file(own_cache, tmp_path):
+    """As llava-hf publishes LLaVA-1.5: the tokenizer has none."""
+    from transformers import AutoProcessor
+
+    model = tiny_vision.save_tiny("llava", tmp_path / "model")
+    template = (model / "chat_template.jinja").read_text()
+    (model / "chat_template.jinja").unlink()
+    (model / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+    train("dpo", model, written(tmp_path, rows_of(tmp_path)), tmp_path / "run")
+    saved = tmp_path / "run" / "model"
+    assert AutoProcessor.from_pretrained(saved).chat_template == template
+    assert (saved / "chat_template.json").read_bytes() == (model / "chat_template.json").read_bytes()
+    assert not (saved / "chat_template.jinja").exists()

@@ -148,6 +148,10 @@ class Sizes:
     def of(cls, model: nn.Module, autocast_bf16: bool) -> Sizes | None:
         """Read off the model; None where its configuration names no sizes."""
         config: Any = getattr(model, "config", None)
+        if hasattr(
+            config, "get_text_config"
+        ):  # of a model that reads images too; those of its tower are not counted
+            config = config.get_text_config()
         hidden, layers = getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None)
         if not (hidden and layers):
             return None

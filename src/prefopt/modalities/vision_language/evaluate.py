@@ -167,12 +167,9 @@ def asked(given: dict[str, Any], questions: Sequence[Question]) -> dict[str, str
 
 def load(model: str, **how: Any) -> Answerer:
     """The model, ready to answer."""
-    from prefopt.modalities.vision_language.answering import (  # type: ignore[import-not-found, unused-ignore]
-        load_answerer,
-    )
+    from prefopt.modalities.vision_language.answering import load_answerer
 
-    found: Answerer = load_answerer(model, **how)
-    return found
+    return load_answerer(model, **how)
 
 
 def _of_baseline(files: Given, given: dict[str, Any]) -> Given:

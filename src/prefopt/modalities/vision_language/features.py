@@ -40,6 +40,8 @@ def dealt_out(model: nn.Module, tokens: Sequence[int], order: Sequence[int]) -> 
 
     def get_image_features(*args: Any, **options: Any) -> Any:
         out = theirs(*args, **options)
+        if isinstance(out, Tensor | list | tuple):  # classes that return features and nothing else
+            return deal(out, tokens, order)
         for name in DEALT:
             value = getattr(out, name, None)
             if value is not None:

@@ -61,7 +61,11 @@ class Images:
         self.image_token_id = image_token_id
         # Gemma 3 writes another token in its templates than the one that stands for features
         self.placeholder: str = getattr(processor, "boi_token", None) or processor.image_token
-        words = processor.tokenizer.get_vocab()
+        tokenizer = processor.tokenizer
+        self.lends_template = not tokenizer.chat_template and bool(processor.chat_template)
+        if self.lends_template:  # conversations are rendered by the tokenizer
+            tokenizer.chat_template = processor.chat_template
+        words = tokenizer.get_vocab()
         self.place = (
             f"{AROUND[0]}{self.placeholder}{AROUND[1]}" if set(AROUND) <= set(words) else self.placeholder
         )

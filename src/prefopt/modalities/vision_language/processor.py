@@ -63,9 +63,6 @@ def load_processor(source: str) -> Any:
             f"{base} holds a {type(processor).__name__}; needed a processor of images and text: save it beside the model, as "
             "processor.save_pretrained(folder) does"
         )
-    tokenizer = processor.tokenizer
-    if not getattr(tokenizer, "chat_template", None) and getattr(processor, "chat_template", None):
-        tokenizer.chat_template = processor.chat_template
     return processor
 
 

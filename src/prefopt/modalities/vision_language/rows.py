@@ -145,7 +145,15 @@ def to_pictured(
             )
         return reader.parse(number, as_ours(row, layout), traits)
 
-    examples, dropped, origins, traits = collect(replace(table, columns=here.columns), parse, columns)
+    try:
+        examples, dropped, origins, traits = collect(replace(table, columns=here.columns), parse, columns)
+    except ValueError as error:
+        if "missing_image" not in str(error):
+            raise
+        held = ", ".join(name for name in PICTURES if name in layout)
+        raise ValueError(
+            f"{error}. Paths of images start at {rows.folder.resolve()}; to leave images out: ignore_columns=[{held}]"
+        ) from None
     known = (
         *text_rows.COLUMNS[schema],
         *prompts.names,

@@ -148,7 +148,13 @@ class VisionLanguage(Language):
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
-        super().save(folder, policy, state)
+        template = self.tokenizer.chat_template
+        if self.images.lends_template:
+            self.tokenizer.chat_template = None
+        try:
+            super().save(folder, policy, state)
+        finally:
+            self.tokenizer.chat_template = template
         save_processor(folder, policy.source)
 
 

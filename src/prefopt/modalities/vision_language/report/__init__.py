@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from prefopt.modalities.text.report import TextAccount
+from prefopt.modalities.vision_language.report.curves import PICTURED_GROUPS
 from prefopt.modalities.vision_language.report.first_pair import first_pair
 from prefopt.modalities.vision_language.report.loading import loading
 from prefopt.report.account import CardFront, Loading
+from prefopt.report.curves import Groups
 from prefopt.report.load import Run
 from prefopt.report.page import Section
 
 
 class VisionLanguageAccount(TextAccount):
     """Answers to prompts with pictures."""
+
+    def curves(self, run: Run) -> Groups:
+        """See `curves.py`."""
+        return PICTURED_GROUPS
 
     def first_pair(self, run: Run) -> Section:
         """See `first_pair.py`."""
