@@ -86,6 +86,7 @@ SHARED: dict[str, Any] = {
     "weight_decay": 0.01,
     "max_grad_norm": 1.0,
     "reference": "cached",
+    "contrast_image": "row",
 }
 """Of every arm, whatever its method would take by itself."""
 
