@@ -17,7 +17,7 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities import splits as data
 from prefopt.modalities.splits import digest, has_ties, hold_out, merge_dropped, prompt_key, read, suit
 from prefopt.modalities.text.rows import load_comparisons
-from prefopt.modalities.text.setup import prepare
+from prefopt.modalities.text.setup import Language, prepare
 from prefopt.models.loading import load_tokenizer
 from prefopt.sources.report import Dropped
 
@@ -225,7 +225,7 @@ def prepared(
     method: str, tiny_model: Any, path: Any, limit: int | None = None, **given: Any
 ) -> data.PreparedData:
     likelihood = TokenLikelihood(load_tokenizer(str(tiny_model)), limit)
-    return prepare(config(method, data=str(path), **given), objectives.get(method), likelihood)
+    return prepare(config(method, data=str(path), **given), objectives.get(method), likelihood, Language())
 
 
 def test_prepared_text(tiny_model, rows_file):

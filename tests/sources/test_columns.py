@@ -13,7 +13,7 @@ from prefopt.comparisons import Encoded, collate
 from prefopt.likelihoods.base import ItemScores
 from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources.worst_case import UNMOVED, worst_case
-from prefopt.training.batches import join
+from prefopt.training.batches import Known, join
 
 SSAPO = objectives.get("ssapo", beta=0.5)
 
@@ -27,7 +27,7 @@ def losses(rows: list[dict[str, Any]], objective: Any = SSAPO) -> torch.Tensor:
     batch = collate([Encoded(e.id, e.items, e.comparisons) for e in loaded])
     logp_NL = torch.arange(len(batch.items), dtype=torch.float64)[:, None] / 3
     scores = ItemScores(logp_NL, torch.ones(len(logp_NL)))
-    sides = join(scores, None, batch.edges, objective)
+    sides = join(Known(scores, None), batch.edges, objective)
     return objective.losses(sides, None, {})
 
 

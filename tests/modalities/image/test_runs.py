@@ -64,11 +64,13 @@ def errors_by_hand(model: Path, data: Path) -> tuple[torch.Tensor, torch.Tensor]
 def start_by_hand(name: str, options: dict[str, Any], model: Path, data: Path) -> float:
     """The loss of two pairs before the first step: at zero margin, or without a reference at the errors themselves."""
     objective, outcome = objectives.get(name, **options), None
-    rho_w, rho_l = torch.zeros(2), torch.zeros(2)
+    rho_w, rho_l = logp_w, logp_l = torch.zeros(2), torch.zeros(2)
+    if not objective.needs_reference or "logp" in objective.needs:
+        logp_w, logp_l = errors_by_hand(model, data)
     if not objective.needs_reference:
-        rho_w, rho_l = errors_by_hand(model, data)
+        rho_w, rho_l = logp_w, logp_l
     one = torch.ones(2)
-    sides = Sides(rho_w=rho_w, rho_l=rho_l, logp_w=rho_w, logp_l=rho_l, length_w=one, length_l=one)
+    sides = Sides(rho_w=rho_w, rho_l=rho_l, logp_w=logp_w, logp_l=logp_l, length_w=one, length_l=one)
     if objective.unpaired:
         outcome = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
     state = objective.next_state(objective.initial_state(), objective.statistics(sides, outcome))
