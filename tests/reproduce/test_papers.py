@@ -103,8 +103,8 @@ def test_jobs_are_done_in_processes_as_in_one(capsys):
         ("bpo", 15, 2),
         pytest.param("compo", 30, 2, marks=pytest.mark.slow),
         pytest.param("condition_po", 22, 1, marks=pytest.mark.slow),
-        ("gradspo", 15, 1),  # a seed of these takes seconds
-        ("lpo", 15, 1),
+        pytest.param("gradspo", 15, 1, marks=pytest.mark.slow),
+        pytest.param("lpo", 15, 1, marks=pytest.mark.slow),
         ("ssapo", 40, 2),
         ("symmpo", 30, 1),
         ("ties", 15, 2),

@@ -45,6 +45,7 @@ def first_loss(model: Path, data: Path, folder: Path, **options: Any) -> float:
     return column(result, "loss")[0]
 
 
+@pytest.mark.slow  # four runs
 def test_the_diffusion_term_is_an_error_of_its_own_draw(model, own_cache, tmp_path):
     data = condition_rows(tmp_path)
     without = first_loss(model, data, tmp_path / "without", diffusion_weight=0.0)

@@ -35,7 +35,18 @@ def moved(before: Path, after: Path) -> set[str]:
     return {part_of(k) for k in old if not torch.equal(old[k].float(), new[k].float())}
 
 
-@pytest.mark.parametrize("name", [name for name in tiny_vision.KINDS if name != "paligemma"])
+QUICK = ("llava", "qwen3_vl", "gemma3")
+"""Classes that are trained in every run of the tests; scores of all are, in test_likelihood.py."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
+        for name in tiny_vision.KINDS
+        if name != "paligemma"
+    ],
+)
 def test_every_class_trains_and_is_saved_whole(name, own_cache, tmp_path):
     from transformers import AutoModelForImageTextToText
 
