@@ -93,6 +93,7 @@ def test_build_makes_pairs_that_train_reads(tiny_model, own_cache, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow  # starts the command a dozen times
 def test_compare_goes_on(tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS * 2)
     given = ["--model", tiny_model, "--data", data, "max_steps=2", "sample_prompts=2", "sample_max_new_tokens=4",

@@ -38,6 +38,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_right_answers_beat_a_random_model(tiny_model, data, right, tmp_path):
     out = tmp_path / "out"
     command = [

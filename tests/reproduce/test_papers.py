@@ -105,9 +105,9 @@ def test_jobs_are_done_in_processes_as_in_one(capsys):
         pytest.param("condition_po", 22, 1, marks=pytest.mark.slow),
         pytest.param("gradspo", 15, 1, marks=pytest.mark.slow),
         pytest.param("lpo", 15, 1, marks=pytest.mark.slow),
-        ("ssapo", 40, 2),
+        pytest.param("ssapo", 40, 2, marks=pytest.mark.slow),
         ("symmpo", 30, 1),
-        ("ties", 15, 2),
+        pytest.param("ties", 15, 2, marks=pytest.mark.slow),
     ],
 )
 def test_command_prints_verdicts_and_names_its_files(name, claims, seeds, tmp_path):

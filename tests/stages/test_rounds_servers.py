@@ -27,6 +27,7 @@ def numbered(body):
     return f" {body['seed']}"
 
 
+@pytest.mark.slow
 def test_transformers_serve_answers_for_each_rounds_model(tiny_model, data, own_cache, tmp_path, monkeypatch):
     """Drawn, not the likeliest token, and by the weights of the round before; nothing is sampled in this process."""
     asked = Asked(monkeypatch)

@@ -90,6 +90,7 @@ def test_losses_of_log_ratios_take_tied_conditions(model, data, own_cache, tmp_p
     assert result.history[0]["train_rows_ties/share"] == pytest.approx(1 / 6)
 
 
+@pytest.mark.slow
 def test_a_control_image_with_damage_inside_loses_its_row_and_nothing_else(model, data, own_cache, tmp_path):
     broken = data.parent / "0-chosen_condition.png"
     broken.write_bytes(rotten(broken.read_bytes()))

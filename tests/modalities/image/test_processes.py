@@ -49,7 +49,8 @@ def assert_same(one: Path, other: Path, name: str) -> None:
         assert (a[key] - b[key]).abs().mean() < 1e-4, key
 
 
-@pytest.mark.parametrize("family", [pytest.param("sdxl", marks=pytest.mark.slow), "sd3"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["sdxl", "sd3"])
 def test_a_judge(family, pipelines, images_file, own_cache, tmp_path):
     """Parameters that a score does not depend on would stop DistributedDataParallel."""
     model, data = pipelines(family), images_file([pair(n) for n in range(4)])

@@ -102,6 +102,7 @@ def test_method(name, sd, images_file, own_cache, tmp_path):
 # ---- references
 
 
+@pytest.mark.slow  # the battery holds it, too
 def test_references_agree(sd, images_file, own_cache, tmp_path):
     """Through epochs with their own noise and dropped prompts."""
     data = images_file([pair(n) for n in range(3)])
@@ -152,6 +153,7 @@ def train_and_kill(method: str, model: Path, data: Path, folder: Path, checkpoin
     kill_once_there(folder / "checkpoints" / checkpoint, "train", method, *words(given))
 
 
+@pytest.mark.slow  # the battery holds it, too
 def test_killed_and_resumed_is_bit_identical(sd, images_file, own_cache, tmp_path):
     data = images_file([pair(n) for n in range(6)])
     straight, killed = tmp_path / "straight", tmp_path / "killed"

@@ -256,3 +256,19 @@ def test_a_template_in_the_processor_s_own_file(own_cache, tmp_path):
     assert AutoProcessor.from_pretrained(saved).chat_template == template
     assert (saved / "chat_template.json").read_bytes() == (model / "chat_template.json").read_bytes()
     assert not (saved / "chat_template.jinja").exists()
+
+
+def test_prompts_of_rows_that_no_run_can_use_are_still_answered(llava, own_cache, tmp_path):
+    """Samples are asked of every held-out prompt, also of one whose row was dropped; its features are on no disk."""
+    rows = rows_of(tmp_path, 3)
+    rows[2]["rejected"] = said(" ".join(tiny_vision.WORDS * 3))
+    rows[2]["chosen"] = said(" ".join([*tiny_vision.WORDS * 3, "cat"]))
+    held_out = tmp_path / "held-out"
+    held_out.mkdir()
+    asked = rows_of(held_out, 2)
+    asked[1] |= {name: rows[2][name] for name in ("chosen", "rejected")}
+    result = train(
+        "dpo", llava, written(tmp_path, rows[:2]), tmp_path / "run", eval_data=str(written(held_out, asked)), max_length=64,
+        freeze=["vision_tower", "projector"], cache_vision_features=True, sample_prompts=2, sample_max_new_tokens=2,
+    )  # fmt: skip
+    assert len(record(result.output_dir, "samples")["prompts"]) == 2

@@ -82,6 +82,11 @@ class FeatureCache:
         place = [0, 0, 0] if grid is None or len(grid) != 1 else grid[0].tolist()
         return np.concatenate([np.array([*features_FSD.shape, *place], np.float32), features_FSD.ravel()])
 
+    def vector(self, unit: Unit) -> np.ndarray:
+        """Header and features, from disk; of a picture that no row has (prompts of rows that were dropped), made now."""
+        key = hashed(name_of(unit))
+        return self.cache[key] if key in self.cache else self.encoded(unit)
+
     def fill(self, units: Mapping[str, Unit], **options: Any) -> int:
         """Encode what the cache lacks; returns how many. Options as of `ShardCache.fill`."""
         if units and self.form is None:
@@ -100,7 +105,7 @@ class FeatureCache:
         """What a plan holds in place of pixels, and the number of tokens of each unit."""
         if not units:
             return {}, []
-        found = [self.cache[hashed(name_of(unit))] for unit in units]
+        found = [self.vector(unit) for unit in units]
         shapes = [tuple(int(x) for x in vector[:3]) for vector in found]
         parts = [
             torch.from_numpy(np.array(vector[HEADER:])).reshape(shape)

@@ -12,7 +12,8 @@ from prefopt.generation.base import Request, Response
 from prefopt.generation.local import LocalGenerator
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.modalities.text.samples import TextSamples
-from prefopt.modalities.vision_language.likelihood import EncodedPictured, PicturedLikelihood, pictures_of
+from prefopt.modalities.vision_language.likelihood import PicturedLikelihood, pictures_of
+from prefopt.modalities.vision_language.plan import EncodedPictured
 from prefopt.modalities.vision_language.prompts import readable, shown
 from prefopt.runs.record import Record
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,9 +22,10 @@ from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.text.setup import Language, first_pair, set_up_language
 from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
 from prefopt.modalities.vision_language.images import Images, name_of
-from prefopt.modalities.vision_language.likelihood import EncodedPictured, PicturedLikelihood
+from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
 from prefopt.modalities.vision_language.parts import adapted_modules, freeze
+from prefopt.modalities.vision_language.plan import EncodedPictured
 from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
 from prefopt.modalities.vision_language.samples import Marker, PicturedSamples
@@ -53,7 +55,9 @@ class VisionLanguage(Language):
         self.context = context
 
     def open(self, source: str) -> None:
-        """Load the processor."""
+        """Load the processor; what cannot be had is refused before anything else."""
+        if self.context.config.cache_vision_features:
+            check_frozen(self.context.config)
         self.images = open_images(source)
         self.tokenizer = self.images.processor.tokenizer
         self.kind_of_tokens = int(self.images.suffixed) if self.images.typed else None
@@ -82,8 +86,6 @@ class VisionLanguage(Language):
 
     def loaded(self, context: Context, model: nn.Module) -> None:
         """Leave alone what is not to be trained."""
-        if context.config.cache_vision_features:
-            check_frozen(context.config)
         if not context.config.use_peft:
             freeze(model, context.config.freeze)
 
@@ -182,8 +184,6 @@ def set_aside(example: Encoded[EncodedText], objective: Objective) -> Encoded[En
 
 def shortened(pair: dict[str, Any], token: str) -> dict[str, Any]:
     """A decoded pair in which a run of image tokens is told by its length."""
-    import re
-
     pattern = re.compile(rf"(?:{re.escape(token)}\s*){{4,}}")
 
     def told(text: str) -> str:
@@ -193,6 +193,3 @@ def shortened(pair: dict[str, Any], token: str) -> dict[str, Any]:
         for segment in side["segments"]:
             segment["text"] = told(segment["text"])
     return pair
-
-
-__all__ = ["EncodedPictured", "VisionLanguage", "set_aside", "set_up"]
