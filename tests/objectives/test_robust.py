@@ -15,7 +15,7 @@ from torch import Tensor
 from objectives import battery
 from prefopt import objectives
 from prefopt.objectives import SPA, SSAPO, robust
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 from prefopt.sources.gap_losses import exact_margin
 from prefopt.sources.worst_case import UNMOVED, follower, worst_case
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import prefopt
 from prefopt import methods, objectives
-from prefopt.objectives.base import Score, Sides
+from prefopt.objectives.sides import Score, Sides
 
 ROWS = [
     {"prompt": "Sort: pear fig apple", "chosen": " apple fig pear", "rejected": " pear apple fig pear"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prefopt import objectives
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 from prefopt.training.metrics import EQUAL, SumsAndCounts, add_comparison_metrics
 
 T = torch.tensor

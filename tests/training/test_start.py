@@ -24,7 +24,7 @@ from prefopt.modalities.image import offline as image_offline
 from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.text import setup as text
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 from prefopt.training.checks import rounding
 from prefopt.training.loop import StopRun
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import click
+
+from prefopt.modalities.commands import errors_told
 
 
 class ByModality(click.Command):
@@ -123,12 +124,8 @@ def command(
         "model": model, "baseline": baseline, "data": data, "judge": judge, "max_new_tokens": max_new_tokens,
         "temperature": temperature, "top_p": top_p, "seed": seed, "limit": limit,
     }  # fmt: skip
-    try:
+    with errors_told(TypeError):
         summary = _evaluate(given, batch_size, output)
-    except (ValueError, OSError, TypeError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error
     _print(summary)
     click.echo(f"wrote {output / 'evaluation.json'} and {output / 'answers.jsonl'}")
 

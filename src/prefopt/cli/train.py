@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import click
+
+from prefopt.modalities.commands import errors_told
 
 HELP = """Train a model on comparisons.
 
@@ -56,9 +57,5 @@ def run_or_explain(config: object, hyper: dict[str, object]) -> object:
     assert isinstance(config, TrainConfig)
     # deprecations inside the libraries are for their callers, not for a user of this command
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|accelerate")
-    try:
+    with errors_told(StopRun, CheckpointError):
         return train(config, hyper)
-    except (ValueError, OSError, StopRun, CheckpointError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error

@@ -7,16 +7,7 @@
 tensor([1.3863, 0.6931])
 """
 
-from prefopt.objectives.base import (
-    Branch,
-    Objective,
-    Score,
-    Sides,
-    State,
-    Unpaired,
-    apply_ties_policy,
-    as_shares,
-)
+from prefopt.objectives.base import Objective, State, Unpaired, apply_ties_policy, as_shares
 from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
@@ -61,6 +52,7 @@ from prefopt.objectives.registry import (
 )
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
+from prefopt.objectives.sides import Branch, Score, Sides
 from prefopt.objectives.ties import Davidson, RaoKupper, TieModel
 from prefopt.objectives.weighted import Weighted
 

@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Branch, Objective, Sides, State, Unpaired, require
+from prefopt.objectives.base import Objective, State, Unpaired, require
 from prefopt.objectives.pairwise import Pairwise, smoothed_logistic
+from prefopt.objectives.sides import Branch, Sides
 from prefopt.objectives.stable import softplus
 
 

@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, require
+from prefopt.objectives.base import Objective, State, require
 from prefopt.objectives.generators import Generator, log_generator
 from prefopt.objectives.margins import AVERAGE, PLAIN, FDivergenceMargin
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import phi, softplus
 
 DEFAULT_R_MIN = 0.01

@@ -13,8 +13,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, require
+from prefopt.objectives.base import Objective, State, require
 from prefopt.objectives.pairwise import smoothed_logistic
+from prefopt.objectives.sides import Sides
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,10 +20,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Branch, Objective, Sides, State, require
+from prefopt.objectives.base import Objective, State, require
 from prefopt.objectives.batchwise import KTO
 from prefopt.objectives.margins import PLAIN, ClippedMargin, Margin
 from prefopt.objectives.pairwise import DPO, smoothed_logistic
+from prefopt.objectives.sides import Branch, Sides
 from prefopt.objectives.stable import softplus, x_over_expm1
 
 

@@ -13,7 +13,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from prefopt.objectives.base import Branch, Sides, State, require
+from prefopt.objectives.base import State, require
+from prefopt.objectives.sides import Branch, Sides
 from prefopt.objectives.weighted import Terms, Weighted
 
 

@@ -17,7 +17,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Branch, Sides, State, require
+from prefopt.objectives.base import State, require
+from prefopt.objectives.sides import Branch, Sides
 from prefopt.objectives.stable import softplus
 from prefopt.objectives.weighted import Terms, Weighted
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 
 # float32 overflows at exp(88.7); beyond this the score is continued at its value there
 MAX_EXPONENT = 80.0

@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Branch, Objective, Sides, State, Unpaired, require
+from prefopt.objectives.base import Objective, State, Unpaired, require
 from prefopt.objectives.pairwise import DPO
 from prefopt.objectives.pointwise import BCOPair
 from prefopt.objectives.reference_free import SFT
+from prefopt.objectives.sides import Branch, Sides
 
 
 @dataclass(frozen=True, kw_only=True)

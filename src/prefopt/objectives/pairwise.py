@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from prefopt.objectives.base import Objective, Sides, State, require
+from prefopt.objectives.base import Objective, State, require
 from prefopt.objectives.generators import Generator, divergence, generator
 from prefopt.objectives.margins import (
     AVERAGE,
@@ -23,6 +23,7 @@ from prefopt.objectives.margins import (
     Margin,
     margin_from_name,
 )
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import softplus
 
 

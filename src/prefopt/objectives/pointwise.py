@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, require
+from prefopt.objectives.base import Objective, State, require
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import softplus
 
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, checked, require
+from prefopt.objectives.base import Objective, State, checked, require
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import log1mexp, softplus
 
 

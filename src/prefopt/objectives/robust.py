@@ -19,9 +19,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Sides, State, require
+from prefopt.objectives.base import State, require
 from prefopt.objectives.margins import PLAIN, Margin
 from prefopt.objectives.pairwise import Pairwise
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import softplus
 
 Leader = Literal["shift", "dual", "weights", "prob_atoms"]

@@ -11,10 +11,11 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from prefopt.objectives.base import Branch, Sides, require
+from prefopt.objectives.base import require
 from prefopt.objectives.images import named
 from prefopt.objectives.margins import PLAIN, Margin, SegmentMargin
 from prefopt.objectives.pairwise import Pairwise
+from prefopt.objectives.sides import Branch, Sides
 from prefopt.objectives.stable import softplus
 from prefopt.objectives.weighted import Terms, Weighted
 

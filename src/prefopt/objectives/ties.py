@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, as_shares, checked, require
+from prefopt.objectives.base import Objective, State, as_shares, checked, require
 from prefopt.objectives.pairwise import Pairwise
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import log_expm1, softplus
 
 

@@ -12,7 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State, require
+from prefopt.objectives.base import Objective, State, require
+from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import softplus
 
 Terms = Mapping[str, tuple[float, Callable[[Sides], Tensor]]]

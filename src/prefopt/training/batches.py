@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from prefopt.comparisons import Batch, Edges
 from prefopt.likelihoods.base import ItemScores, Likelihood
-from prefopt.objectives.base import Branch, Objective, Score, Sides
+from prefopt.objectives.base import Objective
+from prefopt.objectives.sides import Branch, Score, Sides
 from prefopt.references import Reference
 
 

@@ -9,7 +9,7 @@ import torch
 
 from prefopt.comparisons import collate
 from prefopt.likelihoods.capability import computes_in
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 from prefopt.runs.record import Record
 from prefopt.training.loop import Loop, StopRun
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from prefopt.comparisons import Edges, Encoded
 from prefopt.config import TrainConfig
-from prefopt.objectives.base import Objective, Sides, State
+from prefopt.objectives.base import Objective, State
+from prefopt.objectives.sides import Sides
 from prefopt.sources.feeds import Feed
 from prefopt.sources.schedule import cut_by_count, cut_by_width
 from prefopt.training.batches import Scorer

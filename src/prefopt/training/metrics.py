@@ -14,7 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, Sides, State
+from prefopt.objectives.base import Objective, State
+from prefopt.objectives.sides import Sides
 
 # in units of the reward; a difference below this is float32 round-off between two ways of computing the same score
 EQUAL = 1e-5

@@ -23,7 +23,7 @@ from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import load_pipeline
 from prefopt.modalities.image.rows import load_image_comparisons
 from prefopt.modalities.image.store import CachedImages
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 from processes import kill_once_there, words
 
 # ---- every method

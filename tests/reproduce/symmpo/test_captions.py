@@ -59,7 +59,7 @@ def test_arms_differ_in_their_objective_alone():
 def test_objectives_of_the_arms():
     """Weights by hand: a sum of log 2s at the start, where all log-ratios are 0."""
     from prefopt.objectives import get
-    from prefopt.objectives.base import Score, Sides
+    from prefopt.objectives.sides import Score, Sides
 
     zero = torch.zeros(1)
     sides = Sides(rho_w=zero, rho_l=zero, branches={k: Score(rho=zero) for k in ("c", "cc", "cw")})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from prefopt.modalities.commands import errors_told
 from prefopt.modalities.control import options
 
 if TYPE_CHECKING:
@@ -47,17 +48,10 @@ def conditions(output: Path, **given: Any) -> None:
         prefopt build conditions data.jsonl --model runs/start/model --detector canny -o pairs
         prefopt train condition_po model=runs/start/model data=pairs/rows.jsonl
     """
-    import os
-
     from prefopt.locking import FolderLock
 
-    try:
-        with FolderLock(output, "build", "give another --output"):
-            built = run(output, given)
-    except (ValueError, OSError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error
+    with errors_told(), FolderLock(output, "build", "give another --output"):
+        built = run(output, given)
     left = "".join(f"; {n} {reason}" for reason, n in built.dropped.items())
     there = built.kept + sum(built.dropped.values()) - built.drawn
     again = f" ({there} were there already)" if built.drawn == 0 else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from prefopt.modalities.commands import errors_told
 from prefopt.modalities.control import options
 
 
@@ -55,13 +55,8 @@ def evaluate(**given: Any) -> None:
     """
     from prefopt.locking import FolderLock
 
-    try:
-        with FolderLock(given["output"], "evaluation", "give another --output"):
-            told = run(given)
-    except (ValueError, OSError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error
+    with errors_told(), FolderLock(given["output"], "evaluation", "give another --output"):
+        told = run(given)
     show(told)
     click.echo(f"wrote {given['output'] / 'evaluation.json'} and samples beside it")
 

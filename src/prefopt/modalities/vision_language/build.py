@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from prefopt.modalities.commands import errors_told
 
 if TYPE_CHECKING:
     from prefopt.modalities.vision_language.building.album import Album
@@ -91,14 +92,10 @@ def contrast(output: Path, **given: Any) -> None:
     """
     from prefopt.locking import FolderLock
 
-    try:
+    with errors_told():
         check(given)
         with FolderLock(output, "build", "give another --output"):
             built = run(output, given)
-    except (ValueError, OSError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error
     left = "".join(f"; {n} {reason}" for reason, n in built.dropped.items())
     click.echo(f"{built.path}: {built.kept} rows with a contrast{left}")
     if built.answers:
@@ -228,16 +225,12 @@ def symmetric_pairs(rows: str, output: Path, split: str, force: bool) -> None:
     """
     from prefopt.modalities.vision_language.building import symmetric
 
-    try:
+    with errors_told():
         if output.exists() and not force:
             raise ValueError(f"{output} is there already; give --force to overwrite it, or another name")
         if output.suffix != ".jsonl":
             raise ValueError(f"{output}: pairs are written as JSON lines; let the name end in .jsonl")
         count, dropped = symmetric.symmetric_pairs(rows, output, split)
-    except (ValueError, OSError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error
     from collections import Counter
 
     left = "".join(f"; {n} {reason}" for reason, n in Counter(drop.reason for drop in dropped).items())

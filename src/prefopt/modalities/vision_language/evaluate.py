@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prefopt.evaluation.benchmarks import BENCHMARKS
+from prefopt.modalities.commands import errors_told
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -86,15 +86,11 @@ def evaluate(**given: Any) -> None:
     """
     from prefopt.locking import FolderLock
 
-    try:
+    with errors_told():
         if (given["model"] is None) == (given["answers"] is None):
             raise ValueError("give either MODEL, to be asked, or --answers, a file to score")
         with FolderLock(given["output"], "evaluation", "give another --output"):
             told = run(given)
-    except (ValueError, OSError) as error:
-        if "PREFOPT_DEBUG" in os.environ:
-            raise
-        raise click.ClickException(str(error)) from error
     show(told)
     click.echo(f"wrote {given['output'] / 'evaluation.json'}")
 

@@ -26,7 +26,8 @@ from prefopt.likelihoods.steps import (
     predicted_noise,
 )
 from prefopt.models.ema import EMA
-from prefopt.objectives.base import Objective, Sides
+from prefopt.objectives.base import Objective
+from prefopt.objectives.sides import Sides
 from prefopt.reproduce.gradspo.world import PROMPTS, SHAPE, Measured, Size, World, measure, network
 from prefopt.sources.online import Gap, StepSampler, Tally
 from prefopt.training.batches import Known, join

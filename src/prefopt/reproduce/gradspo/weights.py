@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.likelihoods.steps import EncodedStep, GuidedTarget, State, TimeWeight
-from prefopt.objectives.base import Sides
+from prefopt.objectives.sides import Sides
 from prefopt.reproduce import plots
 from prefopt.reproduce.core import Claim, Part, Plot, Table, directional, within
 from prefopt.reproduce.gradspo.train import GRADSPO, RELEASED, SPO, Run, StepLog, Variant, score, written

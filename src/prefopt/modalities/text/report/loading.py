@@ -11,18 +11,23 @@ from prefopt.report.loading import base_model, folder_name, is_adapter
 
 def loading(run: Run) -> Loading:
     """Python that loads the model and writes with it."""
+    return by_transformers(run, code(run))
+
+
+def by_transformers(run: Run, code: str) -> Loading:
+    """How a model of transformers, or an adapter of peft, is loaded by this code."""
     adapter = is_adapter(run)
     if adapter:
         return Loading(
             "peft",
-            code(run),
+            code,
             "An adapter for the base model: it loads with transformers and peft, without prefopt.",
             "This is an adapter: it loads on top of its base model with transformers and peft. prefopt is not needed.",
             adapter,
         )
     return Loading(
         "transformers",
-        code(run),
+        code,
         "It loads in plain transformers, without prefopt.",
         "It loads in plain transformers. prefopt is not needed.",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from prefopt.modalities.text.report.loading import by_transformers
 from prefopt.report.account import Loading
 from prefopt.report.load import Run
 from prefopt.report.loading import base_model, folder_name, is_adapter
@@ -13,21 +14,7 @@ CLASS = "AutoModelForImageTextToText"
 
 def loading(run: Run) -> Loading:
     """Python that loads the model and asks it about an image."""
-    adapter = is_adapter(run)
-    if adapter:
-        return Loading(
-            "peft",
-            code(run),
-            "An adapter for the base model: it loads with transformers and peft, without prefopt.",
-            "This is an adapter: it loads on top of its base model with transformers and peft. prefopt is not needed.",
-            adapter,
-        )
-    return Loading(
-        "transformers",
-        code(run),
-        "It loads in plain transformers, without prefopt.",
-        "It loads in plain transformers. prefopt is not needed.",
-    )
+    return by_transformers(run, code(run))
 
 
 def code(run: Run) -> str:
