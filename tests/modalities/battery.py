@@ -62,19 +62,24 @@ def text_rows(folder: Path) -> Path:
     return path
 
 
-def text_again(run: Path, start: Path, folder: Path) -> None:
-    """Plain transformers and peft."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def by_transformers(run: Path, start: Path, folder: Path, model_class: str, words_class: str) -> None:
+    """Plain transformers and peft: the Auto classes named load the run (with its adapter, merged) and save it again."""
+    import transformers
 
+    auto = getattr(transformers, model_class)
     if (run / "adapter_config.json").exists():
         from peft import PeftModel
 
-        base = AutoModelForCausalLM.from_pretrained(start)
-        model = PeftModel.from_pretrained(base, run).merge_and_unload()
+        model = PeftModel.from_pretrained(auto.from_pretrained(start), run).merge_and_unload()
     else:
-        model = AutoModelForCausalLM.from_pretrained(run)
+        model = auto.from_pretrained(run)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(run).save_pretrained(folder)
+    getattr(transformers, words_class).from_pretrained(run).save_pretrained(folder)
+
+
+def text_again(run: Path, start: Path, folder: Path) -> None:
+    """Plain transformers and peft."""
+    by_transformers(run, start, folder, "AutoModelForCausalLM", "AutoTokenizer")
 
 
 # -- images --------------------------------------------------------------------------------------------------
@@ -157,17 +162,7 @@ def vision_rows(folder: Path) -> Path:
 
 def vision_again(run: Path, start: Path, folder: Path) -> None:
     """Plain transformers and peft."""
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    if (run / "adapter_config.json").exists():
-        from peft import PeftModel
-
-        base = AutoModelForImageTextToText.from_pretrained(start)
-        model = PeftModel.from_pretrained(base, run).merge_and_unload()
-    else:
-        model = AutoModelForImageTextToText.from_pretrained(run)
-    model.save_pretrained(folder)
-    AutoProcessor.from_pretrained(run).save_pretrained(folder)
+    by_transformers(run, start, folder, "AutoModelForImageTextToText", "AutoProcessor")
 
 
 # -- the page ------------------------------------------------------------------------------------------------
