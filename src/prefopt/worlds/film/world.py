@@ -223,6 +223,8 @@ class FilmWorld:
             split: "test" or "train".
         """
         check_split(split)
+        for length in lengths:
+            task.check_length(length)
         exam = _exam(self.seed, self.noise, split, n)
         found = exam.answered(model, tokenizer, lengths, "detail")
         return {length: measures.measures(answers) for length, answers in found.items()}
@@ -292,9 +294,7 @@ class FilmWorld:
                 clips=self.clips, slot=self.slot, spare=self.spare, ambiguous=self.ambiguous,
             )  # fmt: skip
         elif stage == 2:
-            found = rows.ordered(
-                n, split, key, place, clips=self.clips, caption_errors=self.caption_errors
-            )
+            found = rows.ordered(n, split, key, place, clips=self.clips, caption_errors=self.caption_errors)
         else:
             raise ValueError(f"stage must be 1 or 2; given {stage!r}")
         for row in flipped(found, label_noise, seed):
