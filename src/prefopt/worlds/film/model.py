@@ -169,7 +169,7 @@ def build_model(tokenizer: Any, width: int, layers: int) -> Any:
     text = {
         "vocab_size": len(tokenizer),
         "hidden_size": width,
-        "intermediate_size": 3 * width,
+        "intermediate_size": 2 * width,
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,
