@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from prefopt.worlds.film.task import ANSWERS, FPS, FRAMES, OBJECTS, SIDE, Clip
+from prefopt.worlds.film.task import ANSWERS, FPS, OBJECTS, SIDE, Clip
 
 CODEC = "libx264rgb"
 OPTIONS = {"qp": "0", "threads": "1"}
@@ -64,7 +65,7 @@ def encode(path: Path, pixels_FHWC: np.ndarray) -> None:
         ) from None
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(CODEC, rate=round(FPS), options=OPTIONS)
+        stream: Any = container.add_stream(CODEC, rate=round(FPS), options=OPTIONS)
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "rgb24"
         for k, pixels in enumerate(pixels_FHWC):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
@@ -73,6 +74,3 @@ def encode(path: Path, pixels_FHWC: np.ndarray) -> None:
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-
-
-DURATION_S = FRAMES / FPS
