@@ -145,5 +145,7 @@ def packets_of(container: InputContainer, stream: VideoStream, name: str) -> Ite
         if packet.size and not packet.is_corrupt:
             number += 1
             if number > MAX_PACKETS:
-                raise UnusableItem(f"{name} has more than {MAX_PACKETS:,} frames; cut it in pieces", "huge_video")
+                raise UnusableItem(
+                    f"{name} has more than {MAX_PACKETS:,} frames; cut it in pieces", "huge_video"
+                )
             yield packet

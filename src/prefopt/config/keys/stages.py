@@ -8,8 +8,11 @@ from pydantic import Field
 
 from prefopt.config.keys.base import STAGES, Keys, Needs
 
-
-TWICE = Needs(("twice",), "methods that train on one data set and then on another (longvpo)", "which {method} does not do")
+TWICE = Needs(
+    ("twice",),
+    "methods that train on one data set and then on another (longvpo)",
+    "which {method} does not do",
+)
 
 
 class StageKeys(Keys):

@@ -312,9 +312,9 @@ def prepare(
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
     report = encoded.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *language.hints(likelihood), *split.hints]] + list(
-        report["hints"]
-    )
+    report["hints"] = [
+        {"level": h.level, "text": h.text} for h in [*limits, *language.hints(likelihood), *split.hints]
+    ] + list(report["hints"])
     train, held_out = language.encoded(train, objective), language.encoded(held_out, objective)
     if "mismatched" in objective.branches:
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)

@@ -20,8 +20,8 @@ from prefopt.modalities.models import lora_settings
 from prefopt.modalities.splits import PreparedData
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.text.setup import Language, first_pair, set_up_language
-from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
 from prefopt.modalities.vision_language.expanding import AnyUnit
+from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
 from prefopt.modalities.vision_language.images import Images, name_of
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.media import Medium
@@ -111,7 +111,9 @@ class VisionLanguage(Language):
         if not context.config.cache_vision_features:
             return
         assert isinstance(likelihood, PicturedLikelihood)
-        cache = FeatureCache(model, likelihood.expander, likelihood.settings(), "bf16" if context.bf16 else "no")
+        cache = FeatureCache(
+            model, likelihood.expander, likelihood.settings(), "bf16" if context.bf16 else "no"
+        )
         units = units_of((*data.train, *data.held_out), likelihood)
         accelerator = context.accelerator
         with accelerator.autocast():
@@ -122,7 +124,9 @@ class VisionLanguage(Language):
                 progress=context.console.track if accelerator.is_main_process else None,
             )
         context.record.check(
-            "vision features", "note", f"{made} of {len(units)} pictures or clips encoded, the others were there"
+            "vision features",
+            "note",
+            f"{made} of {len(units)} pictures or clips encoded, the others were there",
         )
         likelihood.features = cache
 
@@ -166,10 +170,7 @@ class VisionLanguage(Language):
                 if medium.digest not in seen:
                     kind = "video" if isinstance(medium, Video) else "image"
                     title = kind if not seen else f"{kind} of {name}"
-                    if isinstance(medium, Video):
-                        shown = strip_of(medium, anchor_of(item))
-                    else:
-                        shown = medium.image()
+                    shown = strip_of(medium, anchor_of(item)) if isinstance(medium, Video) else medium.image()
                     path = context.record.picture_file(f"first-{name}-{k}", shown)
                     pair.setdefault("pictures", []).append({"name": title, "path": path})
                     seen[medium.digest] = path
@@ -240,9 +241,9 @@ def redraw_of(example: Encoded[EncodedText]) -> Redraw | None:
     return None
 
 
-def anchor_of(item: EncodedPictured) -> ClipRef | None:
+def anchor_of(item: EncodedText | None) -> ClipRef | None:
     """The clip that the reference sees alone; None where it sees what the policy sees."""
-    seen = item.reference
+    seen = None if item is None else item.reference
     videos = videos_of(seen.pictures) if isinstance(seen, EncodedPictured) else ()
     return videos[0].clips[0] if videos and len(videos[0].clips) == 1 else None
 

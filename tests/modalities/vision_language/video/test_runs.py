@@ -68,16 +68,20 @@ def test_the_start_is_the_offset_of_the_reference(qwen, rows, own_cache, tmp_pat
         column(tmp_path / "a" / "run", "rewards/margins")[0] / 0.1, rel=0.5, abs=3
     )
     assert "policy equals reference" in note(tmp_path / "a" / "run", "start value")
-    assert anchored.metrics and whole.metrics
+    assert anchored.metrics
+    assert whole.metrics
 
 
 def test_a_cached_reference_is_a_live_one(qwen, rows, own_cache, tmp_path):
     cached = run("longvpo", qwen, rows, tmp_path / "a")
     live = run("longvpo", qwen, rows, tmp_path / "b", reference="live")
     for name in ("loss", "rewards/margins"):
-        assert column(tmp_path / "a" / "run", name) == pytest.approx(column(tmp_path / "b" / "run", name), abs=2e-5)
+        assert column(tmp_path / "a" / "run", name) == pytest.approx(
+            column(tmp_path / "b" / "run", name), abs=2e-5
+        )
     assert "4 of 8" not in note(tmp_path / "a" / "run", "reference cache")
-    assert cached.metrics and live.metrics
+    assert cached.metrics
+    assert live.metrics
 
 
 def test_the_reference_is_scored_once_however_videos_are_drawn(qwen, rows, own_cache, tmp_path):
@@ -106,7 +110,9 @@ def test_features_from_disk_give_the_same_run(name, rows, own_cache, tmp_path):
     run("longvpo", model, rows, tmp_path / "a", **frozen)
     run("longvpo", model, rows, tmp_path / "b", cache_vision_features=True, **frozen)
     for key in ("loss", "rewards/margins"):
-        assert column(tmp_path / "a" / "run", key) == pytest.approx(column(tmp_path / "b" / "run", key), abs=1e-5)
+        assert column(tmp_path / "a" / "run", key) == pytest.approx(
+            column(tmp_path / "b" / "run", key), abs=1e-5
+        )
     assert "20 of 20 pictures or clips encoded" in note(tmp_path / "b" / "run", "vision features")
     run("longvpo", model, rows, tmp_path / "c", cache_vision_features=True, seed=5, **frozen)
     assert "0 of 20" in note(tmp_path / "c" / "run", "vision features")
@@ -127,7 +133,10 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(qwen, rows, own_cache, tmp_p
 
 def test_two_stages_in_a_row(qwen, rows, own_cache, tmp_path):
     second = [
-        {**{k: v for k, v in row.items() if k not in ("pool", "pinned", "anchor")}, "reference_context": "full"}
+        {
+            **{k: v for k, v in row.items() if k not in ("pool", "pinned", "anchor")},
+            "reference_context": "full",
+        }
         for row in rows
     ]
     path = written(tmp_path, second, "second.jsonl")
@@ -140,10 +149,11 @@ def test_two_stages_in_a_row(qwen, rows, own_cache, tmp_path):
     assert not same(stages / "1" / "run", tmp_path / "both" / "run")
     alone = run("longvpo", qwen, rows, tmp_path / "first", max_steps=2)
     assert same(stages / "1" / "run", tmp_path / "first" / "run")
-    assert json.loads((stages / "2" / "run" / "record" / "manifest.json").read_text())["model"]["source"].endswith(
-        "stages/1/run/model"
-    )
-    assert result.metrics and alone.metrics
+    assert json.loads((stages / "2" / "run" / "record" / "manifest.json").read_text())["model"][
+        "source"
+    ].endswith("stages/1/run/model")
+    assert result.metrics
+    assert alone.metrics
 
 
 def test_the_second_stage_belongs_to_methods_that_have_one(qwen, rows, own_cache, tmp_path):

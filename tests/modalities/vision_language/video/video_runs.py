@@ -29,7 +29,9 @@ def said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 
-def anchored_rows(folder: Path, count: int = 4, clips: int = 3, pool: int = 2, **more: Any) -> list[dict[str, Any]]:
+def anchored_rows(
+    folder: Path, count: int = 4, clips: int = 3, pool: int = 2, **more: Any
+) -> list[dict[str, Any]]:
     """Rows of LongVPO's first stage."""
     made = [clip_row(folder, f"clip{n}") for n in range(count * (clips + pool))]
     answers = ["a red cat sits", "two green house", "no blue dog", "it stands on the mat"]
