@@ -26,6 +26,7 @@ from prefopt.comparisons import UnusableItem
 from prefopt.sources.clips import ClipRef, as_clips, as_row
 from prefopt.sources.footage import Timeline, pictures, timeline
 from prefopt.sources.pictures import decode as decode_picture
+from prefopt.sources.pictures import problem as picture_problem
 from prefopt.sources.video_files import Source
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ __all__ = [
     "probe",
     "problem",
     "sampled",
-    "times_of",
 ]
 
 SAME_TIME_S = 0.001 + 1e-9
@@ -129,6 +129,11 @@ def problem(clip: ClipRef, thorough: bool = True) -> UnusableItem | None:
     """
     try:
         footage = probe(clip)
+        if isinstance(clip.source, tuple):
+            chosen = clip.frames or range(footage.first, footage.first + footage.frames)
+            for error in (picture_problem(clip.source[index], thorough=False) for index in chosen):
+                if error:
+                    return error
         if thorough:
             first, last = footage.first, footage.first + footage.frames - 1
             frames = clip.frames or tuple(sorted({first, (first + last) // 2, last}))
@@ -259,16 +264,6 @@ def decode(clip: ClipRef) -> Frames:
             pixels_FHW3 = pixels_FHW3[np.searchsorted(distinct, indices)]
     seconds = tuple(max(float(times.seconds_N[index]) - clip.start_s, 0.0) for index in indices)
     return Frames(pixels_FHW3, indices, seconds, footage.duration_s)
-
-
-def times_of(clip: ClipRef) -> tuple[float, ...]:
-    """Seconds of the chosen frames from the beginning of the clip, of all its frames where none are chosen; nothing is decoded.
-
-    Raises:
-        UnusableItem: as `probe`.
-    """
-    times = _times(clip)
-    return tuple(max(float(times.seconds_N[index]) - clip.start_s, 0.0) for index in _chosen(clip, times))
 
 
 # -- times ---------------------------------------------------------------------------------------------------
