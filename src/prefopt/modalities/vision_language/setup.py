@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.modalities.models import lora_settings
 from prefopt.modalities.splits import PreparedData
 from prefopt.modalities.text.samples import TextSamples
@@ -32,6 +33,7 @@ from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
 from prefopt.modalities.vision_language.samples import Marker, PicturedSamples
 from prefopt.modalities.vision_language.video.hints import sparser_hints
+from prefopt.modalities.vision_language.video.positions import PositionProbe, around_anchors
 from prefopt.modalities.vision_language.video.redrawing import Redraw, Redrawing
 from prefopt.modalities.vision_language.video.rows import VideoColumns
 from prefopt.modalities.vision_language.video.strips import strip_of
@@ -145,6 +147,9 @@ class VisionLanguage(Language):
             likelihood.redrawing = Redrawing(context.config.seed, slots)
             told = f"of {len(slots)} of {len(drawn)} examples, other distractors and slots each epoch"
             context.record.check("videos drawn anew", "note", told)
+        built = Path(context.config.data).expanduser().parent / "build.json"
+        if Path(context.config.data).expanduser().is_file() and built.is_file():
+            context.record.json("build", json.loads(built.read_text("utf-8")))
         if likelihood.expander.shows_videos and (note := likelihood.expander.clips.note):
             context.record.check("frames", "note", note)
 
@@ -180,6 +185,23 @@ class VisionLanguage(Language):
         """Answers to prompts with pictures."""
         world = world_of(self.context.config.data)
         return PicturedSamples(*args, record=self.context.record, marker=marker_of(world))
+
+    def probe(
+        self,
+        inner: Probe,
+        context: Context,
+        model: nn.Module,
+        likelihood: TokenLikelihood,
+        data: PreparedData,
+    ) -> Probe:
+        """Accuracy by position, where videos have an anchor."""
+        assert isinstance(likelihood, PicturedLikelihood)
+        held_out = around_anchors(data.held_out)
+        examples = held_out or around_anchors(data.train)
+        if not examples or context.objective.unpaired:
+            return inner
+        split = "eval" if held_out and data.not_held_out is None else "train_rows"
+        return PositionProbe(inner, likelihood, model, context.accelerator, context.record, examples, split)
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
