@@ -87,7 +87,7 @@ def test_reductions():
     torch.testing.assert_close(objectives.get("longvpo", beta=0.0, alpha=0.7)(**given), math.log(2) + 0.7 * sft)
     torch.testing.assert_close(
         objectives.get("longvpo", beta=0.3)(**given),
-        objectives.get("dpo+sft", weights=[1.0, 1.0], beta=0.3)(**given),
+        objectives.get("dpo+sft", beta=0.3)(**given),
     )
     assert not objectives.get("longvpo", beta=0.0).needs_reference
     one = sides(1)
