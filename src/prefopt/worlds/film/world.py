@@ -79,8 +79,8 @@ class FilmWorld:
     caption_errors: float = 0.0
     width: int = 64
     layers: int = 3
-    pretrain_steps: int = 1600
-    batch_size: int = 96
+    pretrain_steps: int = 1800
+    batch_size: int = 64
 
     def __post_init__(self) -> None:
         check_shares(ambiguous=self.ambiguous, caption_errors=self.caption_errors)
