@@ -1,1 +1,1 @@
-"""Videos beside text: many frames, in order, of one clip or of several one behind the other."""
+"""Videos in prompts: clips put together, prepared clip by clip, drawn anew each epoch; and the builders of LongVPO's pairs."""

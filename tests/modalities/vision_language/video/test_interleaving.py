@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prefopt.modalities.vision_language.video.building.interleaving import (
+from prefopt.modalities.vision_language.video.interleaving import (
     interleaved,
     spans_of,
     stratified_slots,
