@@ -150,7 +150,8 @@ class Expander:
         """For processors that write prompts in a form of their own, which no text shows."""
         if marks(prompt) != marks_of(media) or not media:
             raise UnusableItem(
-                f"the prompt has {counted(marks(prompt))} for {counted(marks_of(media), places=False)}", "image_places"
+                f"the prompt has {counted(marks(prompt))} for {counted(marks_of(media), places=False)}",
+                "image_places",
             )
         ids = self._asked(self.placed(prompt), media, {})
         tail: list[int] = self.images.processor.tokenizer(completion, add_special_tokens=False)["input_ids"]
@@ -170,4 +171,6 @@ def counted(marked: str, places: bool = True) -> str:
         if len(found) == 1 and found[0][1] == "image":
             return f"{found[0][0]} place{'s' if found[0][0] > 1 else ''}"
         return " and ".join(f"{n} place(s) of {kind}s" for n, kind in found)
-    return " and ".join(f"{marked.count(m)} {kind}(s)" for m, kind in KINDS.items() if m in marked) or "no image"
+    return (
+        " and ".join(f"{marked.count(m)} {kind}(s)" for m, kind in KINDS.items() if m in marked) or "no image"
+    )
