@@ -22,6 +22,7 @@ class Steps:
 
     folder: Path
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    _known: dict[str, set[str]] = field(default_factory=dict, init=False, repr=False)
 
     def journal(self, step: str) -> Path:
         """Of one step."""
@@ -57,7 +58,9 @@ class Steps:
         for response in collect(speaker, distinct, settings, self.journal(step), f"writing {step}"):
             found[response.id].append(response)
         count = self.counts.setdefault(step, {"needed": 0, "asked": 0})
-        count["needed"] += sum(request.n for request in distinct)
+        known = self._known.setdefault(step, set())
+        count["needed"] += sum(request.n for request in distinct if request.id not in known)
+        known.update(found)
         count["asked"] += max(0, lines_in(self.journal(step)) - before)
         return found
 

@@ -167,16 +167,7 @@ def anchored(source: str, output: Path, given: Mapping[str, Any]) -> Made:
         "clips": len(found.found), "threshold": work.threshold, "short_of_distractors": work.short,
         "slots": {str(slot): count for slot, count in sorted(Counter(row["anchor"] for row in rows).items())},
     }  # fmt: skip
-    return (
-        source,
-        output,
-        given,
-        rows,
-        [*found.dropped, *broken, *work.dropped],
-        steps,
-        told,
-        len(found.found),
-    )
+    return Made(rows, [*found.dropped, *broken, *work.dropped], steps, told, len(found.found))
 
 
 @click.command("longvpo-2")
