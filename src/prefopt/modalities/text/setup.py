@@ -49,6 +49,7 @@ from prefopt.models.sources import CAUSAL, check_causal
 from prefopt.models.tokenizers import check_places, check_reference
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
+from prefopt.sources.report import Hint
 from prefopt.worlds import world_of
 
 
@@ -96,6 +97,13 @@ class Language:
         self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
     ) -> None:
         """Whatever is to be made of the data before its first forward pass; the model is on its device, and tried out."""
+
+    def known(self, context: Context, likelihood: TokenLikelihood, data: PreparedData) -> None:
+        """Whatever follows from the data; before the model is loaded."""
+
+    def hints(self, likelihood: TokenLikelihood) -> list[Hint]:
+        """What encoding did to the rows beside cutting them."""
+        return []
 
     def encoded(
         self, examples: list[Encoded[EncodedText]], objective: Objective
@@ -163,6 +171,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     if objective.needs_reference and reference_source != source:
         untold = check_reference(source, reference_source, tokenizer, used)
     context.announce(data, partial(language.first_pair, context, data.train[0]))
+    language.known(context, likelihood, data)
     if untold is not None:
         context.record.check("reference's tokenizer", "note", untold)
         context.console.say(untold)
@@ -303,7 +312,7 @@ def prepare(
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
     report = encoded.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
+    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *language.hints(likelihood), *split.hints]] + list(
         report["hints"]
     )
     train, held_out = language.encoded(train, objective), language.encoded(held_out, objective)

@@ -76,13 +76,29 @@ class Expander:
 
     def tokens(self, unit: AnyUnit) -> int:
         """Tokens that stand for features of a unit."""
-        if isinstance(unit[0], Picture):
-            return self.images.expansion(unit[0])[1] if len(unit) == 1 else self.images.processed(unit).tokens
-        return self.clips.tokens(unit)
+        if self.is_clip(unit):
+            return self.clips.tokens(unit)
+        return self.images.expansion(unit[0])[1] if len(unit) == 1 else self.images.processed(unit).tokens
+
+    def tensors(self, unit: AnyUnit) -> Mapping[str, Any]:
+        """What the model reads of a unit."""
+        return self.clips.processed(unit) if self.is_clip(unit) else self.images.processed(unit).tensors
+
+    def is_clip(self, unit: AnyUnit) -> bool:
+        """Whether a unit is of a video."""
+        return not isinstance(unit[0], Picture)
+
+    @property
+    def feature_tokens(self) -> frozenset[int]:
+        """Ids of the tokens at whose places the model puts features."""
+        found = {self.images.image_token_id}
+        if self.shows_videos and self.video_token_id is not None:
+            found.add(self.video_token_id)
+        return frozenset(found)
 
     def in_videos(self, unit: AnyUnit) -> bool:
         """Whether the model takes a unit's features for those of a video, not of images."""
-        return not isinstance(unit[0], Picture) and not self.clips.as_images
+        return self.is_clip(unit) and not self.clips.as_images
 
     # -- tokens ----------------------------------------------------------------------------------------------
 
@@ -102,8 +118,8 @@ class Expander:
         if here != kinds:
             told = f" ({self.images.placeholder})" if set(kinds) <= {MARK} else ""
             raise UnusableItem(
-                f"the texts have {counted(here)} for {counted(kinds, places=False)}: needed a placeholder{told} for each, in their "
-                "order, or none at all",
+                f"the texts have places for {counted(here)}, and {counted(kinds)} are given: needed a placeholder{told} for each, in "
+                "their order, or none at all",
                 "image_places",
             )
         options = {"add_special_tokens": False} if chat else {}
@@ -134,7 +150,7 @@ class Expander:
         for token, count in expected.items():
             if (held := ids.count(token)) != count:
                 raise UnusableItem(
-                    f"the tokens hold {held} places of features, and {counted(marks_of(media), places=False)} need {count}: does a "
+                    f"the tokens hold {held} places of features, and {counted(marks_of(media))} need {count}: does a "
                     "text hold the token of images or videos itself?",
                     "image_places",
                 )
@@ -150,27 +166,17 @@ class Expander:
         """For processors that write prompts in a form of their own, which no text shows."""
         if marks(prompt) != marks_of(media) or not media:
             raise UnusableItem(
-                f"the prompt has {counted(marks(prompt))} for {counted(marks_of(media), places=False)}",
-                "image_places",
+                f"the prompt has places for {counted(marks(prompt))}, and {counted(marks_of(media))} are given", "image_places"
             )
         ids = self._asked(self.placed(prompt), media, {})
         tail: list[int] = self.images.processor.tokenizer(completion, add_special_tokens=False)["input_ids"]
         return ids, ids + tail
 
 
-def counted(marked: str, places: bool = True) -> str:
-    """How many places, or media, of each kind.
+def counted(marked: str) -> str:
+    """How many of each kind.
 
-    >>> counted(MARK), counted(MARK + VIDEO_MARK * 2, places=False), counted("")
-    ('1 place', '1 image(s) and 2 video(s)', 'no place')
+    >>> counted(MARK + VIDEO_MARK * 2), counted("")
+    ('1 image(s) and 2 video(s)', 'no image')
     """
-    if places:
-        found = [(marked.count(mark), kind) for mark, kind in KINDS.items() if mark in marked]
-        if not found:
-            return "no place"
-        if len(found) == 1 and found[0][1] == "image":
-            return f"{found[0][0]} place{'s' if found[0][0] > 1 else ''}"
-        return " and ".join(f"{n} place(s) of {kind}s" for n, kind in found)
-    return (
-        " and ".join(f"{marked.count(m)} {kind}(s)" for m, kind in KINDS.items() if m in marked) or "no image"
-    )
+    return " and ".join(f"{marked.count(m)} {kind}(s)" for m, kind in KINDS.items() if m in marked) or "no image"

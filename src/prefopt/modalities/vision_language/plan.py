@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prefopt.comparisons import UnusableItem
+from prefopt.comparisons import Item, UnusableItem
 from prefopt.likelihoods.layout import Layout
 from prefopt.likelihoods.plan import EncodedText, Plan
 from prefopt.modalities.vision_language.media import Medium
 from prefopt.modalities.vision_language.streams import Streams
-from prefopt.modalities.vision_language.video.redrawing import Redraw
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +27,12 @@ class EncodedPictured(EncodedText):
         pictures: and videos, in the order of their tokens.
         misled_by: the same completion under other pictures; the tokens that the scoring model finds likeliest there take the
             place of the completion's own, place by place.
-        redraw: how its video is put together anew each epoch; None: it stays as it is.
+        drawn_from: the item whose video is put together anew each epoch; None: it stays as it is.
     """
 
     pictures: tuple[Medium, ...] = ()
     misled_by: EncodedPictured | None = None
-    redraw: Redraw | None = None
+    drawn_from: Item | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,12 @@ from typing import Any
 from prefopt.comparisons import Item, UnusableItem
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.layouts import as_ours, columns_here, renamed
+from prefopt.modalities.vision_language.media import marks_of
 from prefopt.modalities.vision_language.messages import with_marks
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks, joined, marks
 from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, RowReader, answer, names, pictured
+from prefopt.modalities.vision_language.video.rows import VideoColumns
+from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.sources import cells
 from prefopt.sources.collecting import check_id, named, nothing_usable
 from prefopt.sources.columns import ColumnsAs
@@ -141,6 +144,8 @@ def _seed(reader: RowReader, number: int, name: str, row: Mapping[str, Any]) -> 
         condition, own, answers = _without_pair(reader, number, row)
     if not own:
         raise UnusableItem("the row has no image: there is nothing to contrast", "missing_value")
+    if any(isinstance(medium, Video) for medium in own):
+        raise UnusableItem("the row holds a video, and contrasts are made of images", "wrong_type")
     like = [] if isinstance(condition["prompt"], list) else ""
     for column in ("contrast_chosen", "contrast_rejected"):
         if row.get(column) is not None:
@@ -180,7 +185,7 @@ def _without_pair(
 ) -> tuple[dict[str, Any], tuple[Picture, ...], dict[str, Any]]:
     """A prompt with pictures, and one answer at most."""
     own = reader.of(number, row, "image")
-    row, inline = with_marks(row, reader.folder, has_pictures=bool(own))
+    row, inline = with_marks(row, VideoColumns(reader.folder), frozenset(marks_of(own)))
     own = own or inline
     prompt = reader.prompts.read(row, reader.arrow)
     if prompt is None:
@@ -211,7 +216,7 @@ def written_prompt(prompt: Any) -> Any:
 
     Elsewhere they are placeholders in a text, and blocks in a conversation.
     """
-    count = marks(prompt)
+    count = len(marks(prompt))
     if isinstance(prompt, str):
         start = MARK * count + "\n"
         return prompt.removeprefix(start) if prompt.startswith(start) else prompt.replace(MARK, "<image>")

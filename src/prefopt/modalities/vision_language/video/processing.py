@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
@@ -22,7 +23,7 @@ from prefopt.comparisons import UnusableItem
 from prefopt.modalities.vision_language.kept import AROUND, Kept, Processed
 from prefopt.modalities.vision_language.video.preparing import preparer_of
 from prefopt.modalities.vision_language.video.videos import Video
-from prefopt.sources.videos import ClipRef, Frames, decode, probe, times_of
+from prefopt.sources.videos import ClipRef, decode, probe, times_of
 
 ClipUnit = tuple[ClipRef, ...]
 """Clips that are prepared together; mostly one."""
@@ -71,6 +72,7 @@ class Clips:
         self.place = f"{AROUND[0]}{self.placeholder}{AROUND[1]}" if around else self.placeholder
         self._prepare = preparer_of(processor)
         self._shapes: dict[tuple[int, int, int], Shape] = {}
+        self._counts: dict[Shape, int] = {}
         self._kept = Kept[str]()
         self._tokens = {
             token: processor.tokenizer.convert_ids_to_tokens(token)
@@ -85,6 +87,13 @@ class Clips:
     def note(self) -> str | None:
         """What is to be told of how frames are prepared."""
         return self._prepare.note
+
+    @property
+    def settings(self) -> str:
+        """Digest of all that frames' tensors depend on beside the frames."""
+        part = self.processor.video_processor
+        told = part.to_dict() if hasattr(part, "to_dict") else dict(part)
+        return told_settings({**told, "by": self._prepare.note or "torchvision"})
 
     # -- text ------------------------------------------------------------------------------------------------
 
@@ -102,18 +111,16 @@ class Clips:
         return self._token == self.image_token_id
 
     def expansion(self, video: Video) -> str:
-        """What stands in a text for this video, from the first token around it to the last."""
+        """What stands in a text for this video, in place of the placeholder."""
         self.token(video)
         begun = 0.0
         parts = []
         for _, group in groupby(video.clips, key=lambda clip: self._shape((clip,)).rest):
             clips = tuple(group)
-            parts.append(self._around(self._written(self._joined(clips), clips, begun)))
+            parts.append(self._written(self._joined(clips), clips, begun))
             begun += sum(probe(clip).duration_s for clip in clips)
-        return "".join(parts)
-
-    def _around(self, text: str) -> str:
-        return self.place.replace(self.placeholder, text)
+        before, after = self.place.split(self.placeholder)
+        return f"{after}{before}".join(parts)
 
     def units(self, video: Video) -> list[ClipUnit]:
         """The clips of a video as they are prepared."""
@@ -127,7 +134,12 @@ class Clips:
 
     def tokens(self, unit: ClipUnit) -> int:
         """Tokens that stand for features of a unit."""
-        return self._count(Video(unit))
+        if len(unit) > 1:
+            return self._count(Video(unit))
+        shape = self._shape(unit)
+        if shape not in self._counts:
+            self._counts[shape] = self._count(Video(unit))
+        return self._counts[shape]
 
     def grids(self, video: Video) -> Tensor | None:
         """(groups, 3) patches along time, height and width of each video in the text, where the model counts them."""
@@ -212,4 +224,7 @@ class Clips:
             ) from None
 
 
-__all__ = ["ClipUnit", "Clips", "Frames", "Mapping"]
+def told_settings(settings: Mapping[str, Any]) -> str:
+    """Digest of a processor's settings."""
+    told = repr(sorted((name, str(value)) for name, value in settings.items()))
+    return blake2b(told.encode(), digest_size=8).hexdigest()

@@ -46,6 +46,14 @@ class Redraw:
                 "anchor",
             )
 
+    @property
+    def clips(self) -> tuple[ClipRef, ...]:
+        """All that may be shown."""
+        return (self.anchor, *self.pinned, *self.pool)
+
+    def __str__(self) -> str:
+        return self.anchor.digest  # conditions are told apart by what they show; a pool is not shown
+
     def video(self, slot: int, name: str) -> Video:
         """The anchor behind so many distractors, drawn by a name."""
         drawing = random.Random(name)
