@@ -216,12 +216,14 @@ class Speaker:
         role: what it is asked for, for messages, such as "captioner".
         batch_size: answers at once, of a model in this process.
         texts: whether it is asked without pictures, so that a model of text, or a function, will do.
+        videos: whether it is asked with videos, which not every model of pictures reads.
     """
 
     name: str
     role: str
     batch_size: int
     texts: bool = False
+    videos: bool = False
     _generator: Generator | None = field(default=None, init=False, repr=False)
 
     @cached_property
@@ -243,6 +245,7 @@ class Speaker:
             ValueError, OSError: no such model, or nobody is there.
         """
         from prefopt.modalities.vision_language.opening import open_images
+        from prefopt.modalities.vision_language.video.preparing import preparer_of
         from prefopt.models.sources import CAUSAL, PICTURED, check_causal
 
         if self.name.startswith(SERVER):
@@ -258,7 +261,9 @@ class Speaker:
                 check_causal(folder, loader=CAUSAL)
             else:
                 check_causal(folder, loader=PICTURED)
-                open_images(folder)
+                images = open_images(folder)
+                if self.videos:
+                    preparer_of(images.processor)
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"--{self.role} {self.name}: {error}. Needed a model's folder, or openai:MODEL@URL"

@@ -245,7 +245,7 @@ def speaker(given: Mapping[str, Any], role: str, texts: bool = False) -> Speaker
     """A model by an option's name."""
     from prefopt.modalities.vision_language.generating import Speaker
 
-    return Speaker(given[role], role, given["batch_size"], texts)
+    return Speaker(given[role], role, given["batch_size"], texts, videos=not texts)
 
 
 def judge_of(given: Mapping[str, Any], steps: Steps, words: Wording) -> Judge:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import processes
+import tiny_vision
 from modalities.vision_language.video.building.film_runs import (
     COLOURS,
     arguments,
@@ -367,6 +368,34 @@ def test_a_question_may_come_from_a_function(tmp_path, ten):
             assert (done.exit_code == 0) == (not words)
         assert not any("Write one question" in said(body) for body in one.bodies)
         assert given
+
+
+def test_a_model_in_a_folder_is_shown_the_frames(tmp_path, ten):
+    """A random model, whose answers are nothing to learn from, but follow from what it is shown."""
+    model = tiny_vision.save_tiny("qwen2_5_vl", tmp_path / "qwen")
+    given = ["--captioner", model, "--answerer", model, "--writer", f"{functions(tmp_path)}asks", *THREE]
+    with server() as one:
+        done = run("longvpo-1", tmp_path, ten, one.url, *given, "--limit", 6, "--max_new_tokens", 4)
+        assert not one.bodies
+    assert done.exit_code == 1
+    assert set(reasons(tmp_path).values()) <= {
+        "no_caption",
+        "cut_answer",
+        "empty_answer",
+        "identical_answers",
+        "anchor_wrong",
+    }
+    captions = read(tmp_path / "out", "captions.journal")[1:]
+    assert len(captions) == 6
+    assert len({line["text"] for line in captions}) > 2
+
+
+def test_a_model_that_reads_no_videos_is_refused_before_anything_is_asked(tmp_path, ten):
+    model = tiny_vision.save_tiny("llava", tmp_path / "llava")
+    with server() as one:
+        done = run("longvpo-1", tmp_path, ten, one.url, "--answerer", model)
+        assert not one.bodies
+    assert f"--answerer {model}: LlavaProcessor reads no videos" in done.output
 
 
 def test_a_process_that_is_killed_loses_nothing_and_repeats_nothing(tmp_path, ten):
