@@ -28,6 +28,9 @@ from modalities.vision_language.video.building.film_runs import (
     shown,
     sound,
 )
+from prefopt.modalities.vision_language.generating import about_video
+from prefopt.modalities.vision_language.rows import load_pictured
+from prefopt.modalities.vision_language.video.videos import Video
 
 THREE = ("--distractors", 3, "--pool", 2)
 
@@ -80,10 +83,8 @@ def test_each_clip_is_asked_about_once_among_others_and_nothing_is_asked_twice(t
         names = [clip["source"] for clip in clips]
         pool = [clip["source"] for clip in row["pool"]]
         assert len(set(names)) == 4
-        assert len(pool) == len(set(pool)) == 4  # two of those that are there, and two more
-        free = {name for n, name in enumerate(names) if n not in (row["anchor"], row["pinned"])}
-        assert free <= set(pool)
-        assert not {names[row["anchor"]], names[row["pinned"]]} & set(pool)
+        assert len(pool) == len(set(pool)) == 2
+        assert not set(names) & set(pool)
         for clip in (*clips, *row["pool"]):
             assert (tmp_path / "out" / clip["source"]).resolve().parent == ten.resolve()
             assert clip["frames"] == [1, 3, 5, 7]
@@ -95,6 +96,22 @@ def test_each_clip_is_asked_about_once_among_others_and_nothing_is_asked_twice(t
         str(k): n for k, n in sorted(Counter(row["anchor"] for row in rows).items())
     }
     assert {"captioner", "writer", "answerer", "judge", "prompts", "seed"} <= set(rows[0]["provenance"])
+
+
+def test_training_reads_the_rows_and_draws_them_anew(tmp_path, ten):
+    with server() as one:
+        rows = built(tmp_path, ten, one.url, *THREE, "--clip_frames", 4)
+    for row, example in zip(rows, load_pictured(tmp_path / "out" / "rows.jsonl"), strict=True):
+        for item, side in zip(example.items, ("chosen", "rejected"), strict=True):
+            assert item.sample == row[side]
+            (video,) = item.condition["pictures"]
+            assert [clip.frames for clip in video.clips] == [(1, 3, 5, 7)] * 4
+            assert item.reference_condition["pictures"] == (Video((video.clips[row["anchor"]],)),)
+            redraw = item.condition["redraw"]
+            assert redraw.pinned == (video.clips[row["pinned"]],)
+            assert len(redraw.pool) == 4  # two that are there, and two more
+            request = about_video("any", "Which colour is the field that can be seen?", video)
+            assert item.condition["prompt"] == request.prompt  # as the answers were asked for
 
 
 def test_what_looks_alike_or_comes_from_one_film_never_stands_beside_each_other(tmp_path):

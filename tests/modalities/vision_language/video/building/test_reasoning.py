@@ -23,6 +23,7 @@ from modalities.vision_language.video.building.film_runs import (
     server,
     shown,
 )
+from prefopt.modalities.vision_language.rows import load_pictured
 
 SHORT = ("--min_scene", 1, "--max_scene", 4, "--scene_frames", 2, "--frame_budget", 16)
 
@@ -114,6 +115,11 @@ def test_questions_over_scenes_with_wrong_answers_of_both_kinds(tmp_path, three)
         )
         assert (row["reference_context"], row["stage"]) == ("full", 2)
         assert "anchor" not in row
+    for row, example in zip(rows, load_pictured(tmp_path / "out" / "rows.jsonl"), strict=True):
+        for item, side in zip(example.items, ("chosen", "rejected"), strict=True):
+            assert item.sample == row[side]
+            assert item.condition["pictures"][0].frames == 16
+            assert item.reference_condition is None
     assert Counter(row["rejected_kind"] for row in rows) == {"partial": 3, "irrelevant": 3}
     assert told(tmp_path)["rejected_kinds"] == {"partial": 3, "irrelevant": 3}
     assert told(tmp_path)["scenes"] == 12

@@ -63,7 +63,7 @@ class Recipe:
     Attributes:
         distractors: clips beside the anchor.
         least: of them; an anchor with fewer is left out.
-        pool: further clips that training may draw in their places.
+        pool: further clips that training may draw in the places of those that are not pinned.
         max_similarity: of a distractor to the anchor; None: calibrated on the clips.
         min_similarity: for hard negatives; None: none is too different.
         pooling: of the similarity of frames.
@@ -347,10 +347,8 @@ class Anchored:
             "anchor": slot,
             "pinned": order.index(draft.pinned),
         }
-        # whatever may be drawn: those that are there now, and those that have not been shown yet
-        free = [n for n in draft.others if n != draft.pinned] + draft.pool
-        if self.recipe.pool:
-            row["pool"] = [mapping_of(self.clips[n].ref, folder) for n in free]
+        if draft.pool:
+            row["pool"] = [mapping_of(self.clips[n].ref, folder) for n in draft.pool]
         return row | {
             "evidence": [slot],
             "reference_context": "anchor",
