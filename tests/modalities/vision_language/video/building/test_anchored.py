@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections import Counter
@@ -28,8 +29,11 @@ from modalities.vision_language.video.building.film_runs import (
     shown,
     sound,
 )
+from prefopt.comparisons import UnusableItem
 from prefopt.modalities.vision_language.generating import about_video
 from prefopt.modalities.vision_language.rows import load_pictured
+from prefopt.modalities.vision_language.video.building import embedding
+from prefopt.modalities.vision_language.video.frames import images_of
 from prefopt.modalities.vision_language.video.videos import Video
 
 THREE = ("--distractors", 3, "--pool", 2)
@@ -95,6 +99,7 @@ def test_each_clip_is_asked_about_once_among_others_and_nothing_is_asked_twice(t
     assert told(tmp_path)["slots"] == {
         str(k): n for k, n in sorted(Counter(row["anchor"] for row in rows).items())
     }
+    assert told(tmp_path)["threshold"] == rows[0]["provenance"]["max_similarity"] == 0.8
     assert {"captioner", "writer", "answerer", "judge", "prompts", "seed"} <= set(rows[0]["provenance"])
 
 
@@ -249,6 +254,12 @@ def test_a_judge_decides_where_words_differ(tmp_path, ten):
         return f"I would say {text}" if "Answer a question" in said(body) else text
 
     few = (*THREE, "--limit", 6)
+    with server() as one:
+        built(tmp_path, ten, one.url, *few, "--judge", f"openai:tiny@{one.url}", output="plain")
+        judged = [said(body) for body in one.bodies if "Do these two answers" in said(body)]
+        assert judged
+        pairs = [re.findall(r"\[(?:Right answer|Answer to be judged)\]\n(.*)", text) for text in judged]
+        assert all(right != answer for right, answer in pairs)  # words that are the same are not asked about
     with server(reply=wordy) as one:
         assert run("longvpo-1", tmp_path, ten, one.url, *few).exit_code == 1
         assert set(reasons(tmp_path).values()) == {"anchor_wrong"}
@@ -317,6 +328,19 @@ def test_what_is_no_video_is_left_out_with_the_reason(tmp_path):
     assert {row["id"] for row in rows} == {"0-red.mp4", "1-green.mp4", "2-blue.mp4", "deeper/0-yellow.mp4"}
     assert set(reasons(tmp_path)) == {"song.mp4", "cut.mp4", "words.mp4"}
     assert set(reasons(tmp_path).values()) <= {"no_frames", "broken_video"}
+
+
+def test_a_clip_that_breaks_when_it_is_decoded_is_left_out_alone(tmp_path, ten, monkeypatch):
+    def failing(clip):
+        if "3-yellow" in str(clip.source):
+            raise UnusableItem("rotten in its middle", "broken_video")
+        return images_of(clip)
+
+    monkeypatch.setattr(embedding, "images_of", failing)
+    with server() as one:
+        rows = built(tmp_path, ten, one.url, *THREE, "--limit", 6)
+    assert reasons(tmp_path) == {"3-yellow.mp4": "broken_video"}
+    assert len(rows) == 5
 
 
 def test_long_files_are_cut_to_equal_clips_of_one_source(tmp_path):
