@@ -9,9 +9,20 @@ import importlib.machinery
 import sys
 
 OPERATORS = (
-    "nms", "qnms", "box_iou_rotated", "deform_conv2d", "_deform_conv2d_backward",
-    "roi_align", "_roi_align_backward", "qroi_align", "roi_pool", "_roi_pool_backward",
-    "ps_roi_align", "_ps_roi_align_backward", "ps_roi_pool", "_ps_roi_pool_backward",
+    "nms",
+    "qnms",
+    "box_iou_rotated",
+    "deform_conv2d",
+    "_deform_conv2d_backward",
+    "roi_align",
+    "_roi_align_backward",
+    "qroi_align",
+    "roi_pool",
+    "_roi_pool_backward",
+    "ps_roi_align",
+    "_ps_roi_align_backward",
+    "ps_roi_pool",
+    "_ps_roi_pool_backward",
 )
 
 

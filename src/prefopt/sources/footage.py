@@ -342,7 +342,7 @@ def _turn(frame: av.VideoFrame) -> Turn:
 def _rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
     """(H, W, 3), transparency on white."""
     if not any(component.is_alpha for component in frame.format.components) and frame.format.name != "pal8":
-        return reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    rgba_HW4 = reformatter.reformat(frame, format="rgba", threads=1).to_ndarray().astype(np.uint16)
+        return reformatter.reformat(frame, format="rgb24").to_ndarray()
+    rgba_HW4 = reformatter.reformat(frame, format="rgba").to_ndarray().astype(np.uint16)
     alpha_HW1 = rgba_HW4[..., 3:]
     return ((rgba_HW4[..., :3] * alpha_HW1 + 255 * (255 - alpha_HW1) + 127) // 255).astype(np.uint8)

@@ -94,7 +94,7 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise UnusableItem(f"{source.name} is empty: it has no bytes", "broken_video")
         file.seek(0)
         try:
-            with av.open(file, "r", options=options) as container:
+            with av.open(file, "r", container_options=options) as container:
                 yield container, _stream(container, source.name)
         except (av.FFmpegError, OSError) as error:
             raise UnusableItem(
@@ -145,5 +145,7 @@ def packets_of(container: InputContainer, stream: VideoStream, name: str) -> Ite
         if packet.size and not packet.is_corrupt:
             number += 1
             if number > MAX_PACKETS:
-                raise UnusableItem(f"{name} has more than {MAX_PACKETS:,} frames; cut it in pieces", "huge_video")
+                raise UnusableItem(
+                    f"{name} has more than {MAX_PACKETS:,} frames; cut it in pieces", "huge_video"
+                )
             yield packet

@@ -26,6 +26,7 @@ from prefopt.comparisons import UnusableItem
 from prefopt.sources.clips import ClipRef, as_clips, as_row
 from prefopt.sources.footage import Timeline, pictures, timeline
 from prefopt.sources.pictures import decode as decode_picture
+from prefopt.sources.pictures import problem as picture_problem
 from prefopt.sources.video_files import Source
 
 if TYPE_CHECKING:
@@ -129,6 +130,11 @@ def problem(clip: ClipRef, thorough: bool = True) -> UnusableItem | None:
     """
     try:
         footage = probe(clip)
+        if isinstance(clip.source, tuple):
+            chosen = clip.frames or range(footage.first, footage.first + footage.frames)
+            for error in (picture_problem(clip.source[index], thorough=False) for index in chosen):
+                if error:
+                    return error
         if thorough:
             first, last = footage.first, footage.first + footage.frames - 1
             frames = clip.frames or tuple(sorted({first, (first + last) // 2, last}))

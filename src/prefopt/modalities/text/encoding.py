@@ -174,16 +174,17 @@ def _encode(example: Example, encoder: TextEncoder[SampleT]) -> tuple[Example, l
     """The example as it was encoded, and its items."""
     from jinja2 import TemplateError  # here, because only conversations need it
 
-    items = []
-    n = 0
+    items: list[SampleT] = []
     try:
         example = encoder.fitted(example)
-        for n, item in enumerate(example.items):
-            items.append(encoder.encode(item))
+        for item in example.items:
+            items.append(encoder.encode(item))  # noqa: PERF401, whose number an error tells
     except UnusableItem as error:
-        raise UnusableItem(f"item {n + 1} of {len(example.items)}: {error}", error.reason) from None
+        place = f"item {len(items) + 1} of {len(example.items)}"
+        raise UnusableItem(f"{place}: {error}", error.reason) from None
     except TemplateError as error:  # for example: roles must alternate
-        raise UnusableItem(f"the chat template refuses item {n + 1}: {error}", "chat_template") from None
+        refused = f"the chat template refuses item {len(items) + 1}: {error}"
+        raise UnusableItem(refused, "chat_template") from None
     return example, items
 
 

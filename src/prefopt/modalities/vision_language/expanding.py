@@ -166,7 +166,8 @@ class Expander:
         """For processors that write prompts in a form of their own, which no text shows."""
         if marks(prompt) != marks_of(media) or not media:
             raise UnusableItem(
-                f"the prompt has places for {counted(marks(prompt))}, and {counted(marks_of(media))} are given", "image_places"
+                f"the prompt has places for {counted(marks(prompt))}, and {counted(marks_of(media))} are given",
+                "image_places",
             )
         ids = self._asked(self.placed(prompt), media, {})
         tail: list[int] = self.images.processor.tokenizer(completion, add_special_tokens=False)["input_ids"]
@@ -179,4 +180,6 @@ def counted(marked: str) -> str:
     >>> counted(MARK + VIDEO_MARK * 2), counted("")
     ('1 image(s) and 2 video(s)', 'no image')
     """
-    return " and ".join(f"{marked.count(m)} {kind}(s)" for m, kind in KINDS.items() if m in marked) or "no image"
+    return (
+        " and ".join(f"{marked.count(m)} {kind}(s)" for m, kind in KINDS.items() if m in marked) or "no image"
+    )

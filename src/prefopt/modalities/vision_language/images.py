@@ -154,4 +154,3 @@ def merged(parts: Sequence[Tensor]) -> Tensor:
         out[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
         start += len(part)
     return out
-

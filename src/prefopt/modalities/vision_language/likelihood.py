@@ -12,7 +12,6 @@ Legend: N items, R rows, T row length, C axes of positions, K scored tokens.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields, replace
@@ -175,7 +174,9 @@ class PicturedLikelihood(TokenLikelihood):
 
     def fitted(self, example: Example) -> Example:
         """The example, with fewer frames of each clip where its videos leave no room within `max_length`."""
-        found = with_room(example, self.max_length, lambda item: len(self.tokenize(item.condition, item.sample)[1]))
+        found = with_room(
+            example, self.max_length, lambda item: len(self.tokenize(item.condition, item.sample)[1])
+        )
         self.sparser += found is not example
         return found
 

@@ -32,7 +32,10 @@ class NoVideos(dict[str, Any]):
     def from_pretrained(cls, *args: Any, **options: Any) -> NoVideos:
         """The settings in a folder or hub repository."""
         source = str(args[0])
-        for name, key in (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")):
+        for name, key in (
+            ("video_preprocessor_config.json", None),
+            ("processor_config.json", "video_processor"),
+        ):
             path = file_of(source, name)
             if path is None:
                 continue

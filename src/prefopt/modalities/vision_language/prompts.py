@@ -30,7 +30,10 @@ def in_blocks(messages: Messages) -> list[dict[str, Any]]:
 def in_strings(messages: Messages, places: Mapping[str, str]) -> list[dict[str, Any]]:
     """Messages whose contents are texts with placeholders, for templates that know no blocks; `places` by mark."""
     return [
-        {**message, "content": None if (text := joined(message.get("content"))) is None else placed_in(text, places)}
+        {
+            **message,
+            "content": None if (text := joined(message.get("content"))) is None else placed_in(text, places),
+        }
         for message in messages
     ]
 

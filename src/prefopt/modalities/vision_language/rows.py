@@ -38,7 +38,6 @@ from prefopt.modalities.vision_language.video.rows import (
     VideoColumns,
     undecoded,
 )
-from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.objectives import Branch
 from prefopt.sources import cells
 from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, trait_hints
@@ -77,7 +76,7 @@ class Wanted:
     reads_loser: bool = True
     contrast: Contrast = "row"
     seed: int = 0
-    videos: VideoColumns = VideoColumns()
+    videos: VideoColumns = field(default_factory=VideoColumns)
 
     @property
     def of_row(self) -> dict[str, Branch]:
@@ -248,8 +247,8 @@ class RowReader:
         if not self.wanted.reads_loser and row.get("rejected") is None:
             row = {**row, "rejected": row.get("contrast_chosen")}
         videos = replace(self.wanted.videos, folder=self.folder)
-        own = (*self.of(number, row, "image"), *videos.of(row, "video"))
-        given = {
+        own: tuple[Medium, ...] = (*self.of(number, row, "image"), *videos.of(row, "video"))
+        given: dict[str, tuple[Medium, ...]] = {
             side: (*self.of(number, row, f"{side}_image"), *videos.of(row, f"{side}_video"))
             for side in ("chosen", "rejected")
         }
@@ -284,11 +283,6 @@ class RowReader:
                 "rows, or set ties=as_win",
                 "not_decided",
             )
-        if any(isinstance(medium, Video) for medium in ends["chosen"]):
-            raise UnusableItem(
-                "the row holds a video, and the objective contrasts images: give rows of images, or an objective of answers alone",
-                "wrong_type",
-            )
         made = self.branches(number, row, items, ends["chosen"])
         return parsed._replace(
             items=(*items, *made.values()), branches={name: 2 + k for k, name in enumerate(made)}
@@ -299,10 +293,16 @@ class RowReader:
         return tuple(Picture(ref) for name in (base, f"{base}s") for ref in self.pictures(number, row, name))
 
     def branches(
-        self, number: int, row: Mapping[str, Any], items: Sequence[Item], own: tuple[Picture, ...]
+        self, number: int, row: Mapping[str, Any], items: Sequence[Item], media: tuple[Medium, ...]
     ) -> dict[str, Item]:
         """Further items, by the names that the objective gives them."""
         wanted = self.wanted
+        own = tuple(medium for medium in media if isinstance(medium, Picture))
+        if len(own) < len(media):
+            raise UnusableItem(
+                "the row holds a video, and the objective contrasts images: give rows of images, or an objective of answers alone",
+                "wrong_type",
+            )
         if not own:
             raise UnusableItem("the row has no image, and the objective contrasts images", "missing_value")
         condition = dict(items[0].condition)

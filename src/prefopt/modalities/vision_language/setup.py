@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,13 +16,13 @@ from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.modalities.models import lora_settings
 from prefopt.modalities.splits import PreparedData
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.text.setup import Language, first_pair, set_up_language
-from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
 from prefopt.modalities.vision_language.expanding import AnyUnit
+from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
 from prefopt.modalities.vision_language.images import Images, name_of
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.media import Medium
@@ -32,6 +33,7 @@ from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
 from prefopt.modalities.vision_language.samples import Marker, PicturedSamples
 from prefopt.modalities.vision_language.video.hints import sparser_hints
+from prefopt.modalities.vision_language.video.positions import PositionProbe, around_anchors
 from prefopt.modalities.vision_language.video.redrawing import Redraw, Redrawing
 from prefopt.modalities.vision_language.video.rows import VideoColumns
 from prefopt.modalities.vision_language.video.strips import strip_of
@@ -111,7 +113,9 @@ class VisionLanguage(Language):
         if not context.config.cache_vision_features:
             return
         assert isinstance(likelihood, PicturedLikelihood)
-        cache = FeatureCache(model, likelihood.expander, likelihood.settings(), "bf16" if context.bf16 else "no")
+        cache = FeatureCache(
+            model, likelihood.expander, likelihood.settings(), "bf16" if context.bf16 else "no"
+        )
         units = units_of((*data.train, *data.held_out), likelihood)
         accelerator = context.accelerator
         with accelerator.autocast():
@@ -122,7 +126,9 @@ class VisionLanguage(Language):
                 progress=context.console.track if accelerator.is_main_process else None,
             )
         context.record.check(
-            "vision features", "note", f"{made} of {len(units)} pictures or clips encoded, the others were there"
+            "vision features",
+            "note",
+            f"{made} of {len(units)} pictures or clips encoded, the others were there",
         )
         likelihood.features = cache
 
@@ -141,6 +147,9 @@ class VisionLanguage(Language):
             likelihood.redrawing = Redrawing(context.config.seed, slots)
             told = f"of {len(slots)} of {len(drawn)} examples, other distractors and slots each epoch"
             context.record.check("videos drawn anew", "note", told)
+        built = Path(context.config.data).expanduser().parent / "build.json"
+        if Path(context.config.data).expanduser().is_file() and built.is_file():
+            context.record.json("build", json.loads(built.read_text("utf-8")))
         if likelihood.expander.shows_videos and (note := likelihood.expander.clips.note):
             context.record.check("frames", "note", note)
 
@@ -166,10 +175,7 @@ class VisionLanguage(Language):
                 if medium.digest not in seen:
                     kind = "video" if isinstance(medium, Video) else "image"
                     title = kind if not seen else f"{kind} of {name}"
-                    if isinstance(medium, Video):
-                        shown = strip_of(medium, anchor_of(item))
-                    else:
-                        shown = medium.image()
+                    shown = strip_of(medium, anchor_of(item)) if isinstance(medium, Video) else medium.image()
                     path = context.record.picture_file(f"first-{name}-{k}", shown)
                     pair.setdefault("pictures", []).append({"name": title, "path": path})
                     seen[medium.digest] = path
@@ -179,6 +185,23 @@ class VisionLanguage(Language):
         """Answers to prompts with pictures."""
         world = world_of(self.context.config.data)
         return PicturedSamples(*args, record=self.context.record, marker=marker_of(world))
+
+    def probe(
+        self,
+        inner: Probe,
+        context: Context,
+        model: nn.Module,
+        likelihood: TokenLikelihood,
+        data: PreparedData,
+    ) -> Probe:
+        """Accuracy by position, where videos have an anchor."""
+        assert isinstance(likelihood, PicturedLikelihood)
+        held_out = around_anchors(data.held_out)
+        examples = held_out or around_anchors(data.train)
+        if not examples or context.objective.unpaired:
+            return inner
+        split = "eval" if held_out and data.not_held_out is None else "train_rows"
+        return PositionProbe(inner, likelihood, model, context.accelerator, context.record, examples, split)
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
@@ -240,9 +263,9 @@ def redraw_of(example: Encoded[EncodedText]) -> Redraw | None:
     return None
 
 
-def anchor_of(item: EncodedPictured) -> ClipRef | None:
+def anchor_of(item: EncodedText | None) -> ClipRef | None:
     """The clip that the reference sees alone; None where it sees what the policy sees."""
-    seen = item.reference
+    seen = None if item is None else item.reference
     videos = videos_of(seen.pictures) if isinstance(seen, EncodedPictured) else ()
     return videos[0].clips[0] if videos and len(videos[0].clips) == 1 else None
 

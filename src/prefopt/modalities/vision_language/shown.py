@@ -62,7 +62,9 @@ class Shown:
         """
         found = Streams()
         for kind in CALLED_WITH:
-            own = [n for n, unit in enumerate(self.units) if self.expander.in_videos(unit) == (kind == "video")]
+            own = [
+                n for n, unit in enumerate(self.units) if self.expander.in_videos(unit) == (kind == "video")
+            ]
             if not own:
                 continue
             place = {n: k for k, n in enumerate(own)}

@@ -61,9 +61,7 @@ class Streams(dict[str, Stream]):
         return Streams({kind: stream.to(device, non_blocking) for kind, stream in self.items()})
 
 
-def in_chunks(
-    units: Sequence[Mapping[str, Tensor]], most: int | None
-) -> tuple[Mapping[str, Tensor], ...]:
+def in_chunks(units: Sequence[Mapping[str, Tensor]], most: int | None) -> tuple[Mapping[str, Tensor], ...]:
     """Tensors of units put together, so many bytes at once.
 
     Args:

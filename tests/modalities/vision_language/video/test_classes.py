@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers.utils import is_torchvision_available
 
 import tiny_vision
 from prefopt.comparisons import Item
@@ -32,13 +33,13 @@ from prefopt.models.loading import load_model
 from prefopt.models.sources import PICTURED
 from prefopt.sources.pictures import as_ref
 from prefopt.sources.videos import ClipRef, decode
-from transformers.utils import is_torchvision_available
 
 WITH_TORCHVISION = is_torchvision_available()
 ANYWHERE = ("qwen2_5_vl", "qwen3_vl", "internvl", "smolvlm")
 CLASSES = (*ANYWHERE, "llava_onevision") if WITH_TORCHVISION else ANYWHERE
 torchvision = pytest.mark.skipif(
-    not WITH_TORCHVISION, reason="needs torchvision, beside which these tests run once more (see the Makefile)"
+    not WITH_TORCHVISION,
+    reason="needs torchvision, beside which these tests run once more (see the Makefile)",
 )
 
 
@@ -103,7 +104,9 @@ def plainly(model: Any, processor: Any, item: Item) -> float:
         videos.append(np.concatenate([one.pixels_FHW3 for one in shown]))
         count = len(videos[-1])
         told.append(
-            VideoMetadata(total_num_frames=count, fps=2.0, duration=count / 2, frames_indices=list(range(count)))
+            VideoMetadata(
+                total_num_frames=count, fps=2.0, duration=count / 2, frames_indices=list(range(count))
+            )
         )
     given: dict[str, Any] = {"images": [images]} if images else {}
     if videos:
@@ -188,7 +191,10 @@ def test_a_clip_is_encoded_once(name, folders, monkeypatch):
     plan = likelihood.plan(encoded)
     (stream,) = plan.streams.values()
     assert len(stream.tokens_of) == 3
-    assert len(stream.order) in (6, 7)  # two videos of three clips, and their first clip alone, where it is not shared
+    assert len(stream.order) in (
+        6,
+        7,
+    )  # two videos of three clips, and their first clip alone, where it is not shared
     seen: list[int] = []
     theirs = model.model.get_image_features
 
@@ -240,7 +246,9 @@ def test_answers_are_generated(name, folders):
             tokens = sorted({*range(4, 40), likeliest})
             encoded = [
                 EncodedPictured(
-                    array("i", [*prompt, *found[:k], token]), len(prompt), pictures=request.template["pictures"]
+                    array("i", [*prompt, *found[:k], token]),
+                    len(prompt),
+                    pictures=request.template["pictures"],
                 )
                 for token in tokens
             ]

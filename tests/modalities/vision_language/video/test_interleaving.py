@@ -15,7 +15,7 @@ from prefopt.modalities.vision_language.video.interleaving import (
     stratified_slots,
 )
 
-CASES = json.loads((Path(__file__).parents[4] / "data" / "longvpo.json").read_text("utf-8"))
+CASES = json.loads((Path(__file__).parents[3] / "data" / "longvpo.json").read_text("utf-8"))
 INTERLEAVE = [case for case in CASES if case["kind"] == "interleave"]
 WRONG = {
     "position must be in [0, n_distractors]": r"slot 2 with 1 distractors.*in \[0, 1\]",

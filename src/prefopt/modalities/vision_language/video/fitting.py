@@ -64,7 +64,8 @@ def thinned(example: Example, most: int) -> Example:
 
     def condition(given: Mapping[str, Any]) -> dict[str, Any]:
         shown = tuple(
-            medium.thinned(most) if isinstance(medium, Video) else medium for medium in given.get("pictures") or ()
+            medium.thinned(most) if isinstance(medium, Video) else medium
+            for medium in given.get("pictures") or ()
         )
         out = {**given, "pictures": shown}
         if "redraw" in given:

@@ -50,7 +50,11 @@ def preparer_of(processor: Any) -> Preparer:
 
     part = getattr(processor, "video_processor", None)
     name = type(processor).__name__
-    if part is None or not hasattr(processor, "replace_video_token") or not getattr(processor, "video_token", None):
+    if (
+        part is None
+        or not hasattr(processor, "replace_video_token")
+        or not getattr(processor, "video_token", None)
+    ):
         raise ValueError(f"{name} reads no videos: give rows of images, or a model of videos")
     if is_torchvision_available():
         step = int(getattr(part, "temporal_patch_size", 1) or 1)
@@ -148,5 +152,7 @@ def sizes(settings: dict[str, Any]) -> dict[str, Any]:
     names = ("size", "image_mean", "image_std", "do_resize", "do_rescale", "do_normalize", "rescale_factor")
     found = {name: settings[name] for name in names if settings.get(name) is not None}
     if {"min_pixels", "max_pixels"} <= set(settings):
-        found.setdefault("size", {"shortest_edge": settings["min_pixels"], "longest_edge": settings["max_pixels"]})
+        found.setdefault(
+            "size", {"shortest_edge": settings["min_pixels"], "longest_edge": settings["max_pixels"]}
+        )
     return found

@@ -12,8 +12,8 @@ Source: LongVPO (arXiv 2602.02341), sections on both stages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +45,7 @@ class VideoColumns:
     """
 
     folder: Path = Path()
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     context: Context = "row"
     redraw: bool = True
 
@@ -80,7 +80,8 @@ class VideoColumns:
         context = row.get("reference_context") if self.context == "row" else self.context
         if context not in (None, "anchor", "evidence", "full"):
             raise UnusableItem(
-                f"reference_context is {cells.shown(context)}; needed anchor, evidence or full", "reference_context"
+                f"reference_context is {cells.shown(context)}; needed anchor, evidence or full",
+                "reference_context",
             )
         shown = pictures_of(item.condition)
         videos = [medium for medium in shown if isinstance(medium, Video)]
@@ -138,11 +139,14 @@ def places(value: Any, name: str, clips: int, most: int | None = None) -> list[i
         raise UnusableItem(f"{name} is absent: it says which clip of the video is meant", "anchor")
     found = list(value) if isinstance(value, list | tuple) else [value]
     if not found or (most is not None and len(found) > most):
-        raise UnusableItem(f"{name} is {cells.shown(value)}; needed {most or 'one or more'} indices of clips", "anchor")
+        raise UnusableItem(
+            f"{name} is {cells.shown(value)}; needed {most or 'one or more'} indices of clips", "anchor"
+        )
     for place in found:
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < clips:
             raise UnusableItem(
-                f"{name} is {cells.shown(value)}, and the video has {clips} clips: needed 0 to {clips - 1}", "anchor"
+                f"{name} is {cells.shown(value)}, and the video has {clips} clips: needed 0 to {clips - 1}",
+                "anchor",
             )
     return found
 
@@ -152,7 +156,8 @@ def undecoded(rows: Rows) -> Rows:
     if rows.kind != "datasets":
         return rows
     table: Any = rows.rows
-    from datasets import List, Video as Column
+    from datasets import List
+    from datasets import Video as Column
 
     for name in VIDEOS:
         feature = table.features.get(name)
@@ -161,4 +166,3 @@ def undecoded(rows: Rows) -> Rows:
         elif type(getattr(feature, "feature", None)).__name__ == "Video":
             table = table.cast_column(name, List(Column(decode=False)))
     return replace(rows, rows=table)
-
