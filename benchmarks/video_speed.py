@@ -40,7 +40,13 @@ def make(name: str, folder: Path) -> None:
     import transformers as t
 
     torch.manual_seed(0)
-    text = {"max_position_embeddings": 8192, "bos_token_id": 3, "eos_token_id": 2, "pad_token_id": 1, "vocab_size": 4200}
+    text = {
+        "max_position_embeddings": 8192,
+        "bos_token_id": 3,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+        "vocab_size": 4200,
+    }
     model: Any
     if name == "smolvlm":
         special = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<video>"]
