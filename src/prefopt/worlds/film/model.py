@@ -60,7 +60,7 @@ MEAN, STD = 0.1, 1.0
 INITIALIZER_RANGE = 0.1
 """The usual 0.02 learns to bind objects to what they do much more slowly at this width."""
 ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [4, 2, 2]}
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 2e-3
 CAPTIONS = 3
 """Every third step of the pretraining is captions of one clip; without them shapes are hardly told apart."""
 SHARES = {1: 0.2, 2: 0.72, 4: 0.08}

@@ -80,7 +80,7 @@ class FilmWorld:
     width: int = 64
     layers: int = 3
     pretrain_steps: int = 1800
-    batch_size: int = 64
+    batch_size: int = 96
 
     def __post_init__(self) -> None:
         check_shares(ambiguous=self.ambiguous, caption_errors=self.caption_errors)
