@@ -13,7 +13,6 @@ from prefopt.reproduce.longvpo.films import (
     AMBIGUOUS,
     ARMS,
     FIRST,
-    FIXED_SFT,
     FULL,
     JOBS,
     LAST,
@@ -24,7 +23,6 @@ from prefopt.reproduce.longvpo.films import (
     SFT,
     SHARED,
     STAGE_2,
-    STAGE_2_ERRORS,
     START,
     WRONG,
     train,
@@ -42,7 +40,12 @@ def test_arms_differ_in_what_they_say_alone():
     for name, arm in ARMS.items():
         other = settings(arm)
         assert {key: other[key] for key in other if other[key] != first[key]} == dict(arm.options), name
-    assert (first["beta"], first["alpha"], first["redraw_videos"], first["reference_context"]) == (0.1, 1, True, "row")
+    assert (first["beta"], first["alpha"], first["redraw_videos"], first["reference_context"]) == (
+        0.1,
+        1,
+        True,
+        "row",
+    )
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_rows_are_what_their_arm_says(rows):
     found = {name: run for job in JOBS if job != START for name, run in train(job, 0, size).items()}
     assert sorted([*found, START]) == sorted(NAMES)
     ids = [row["id"] for row in found[LONGVPO]["rows"]]
-    for name in (FULL, SFT, NO_SFT, FIXED_SFT):  # the very same rows
+    for name in (FULL, SFT, NO_SFT, films.FIXED):  # the very same rows
         assert found[name]["rows"] == found[LONGVPO]["rows"]
     assert len(ids) == 40
     assert {row["anchor"] for row in found[FIRST]["rows"]} == {0}
@@ -74,22 +77,31 @@ def test_rows_are_what_their_arm_says(rows):
     assert len({row["anchor"] for row in found[LONGVPO]["rows"]}) == 8
     assert 10 < sum(row["provenance"]["ambiguous"] for row in found[AMBIGUOUS]["rows"]) < 30
     assert sum(row["score_chosen"] == 0 for row in found[WRONG]["rows"]) == 10
-    for name in (STAGE_2, STAGE_2_ERRORS):  # the first stage's rows stand among the second's
-        assert found[name]["rows"][-40:] == found[LONGVPO]["rows"]
-        assert [row["stage"] for row in found[name]["rows"][:-40]] == [2] * 8
+    # the first stage's rows stand among the second's
+    assert found[STAGE_2]["rows"][-40:] == found[LONGVPO]["rows"]
+    assert [row["stage"] for row in found[STAGE_2]["rows"][:-40]] == [2] * 8
     assert found[STAGE_2]["model"] != found[LONGVPO]["model"]
-    assert found[STAGE_2]["model"] == found[STAGE_2_ERRORS]["model"]
 
 
 def test_the_sizes_of_arms_are_those_they_name(rows):
     size = replace(films.Size(), world=QUICK.world)
-    pairs = {name: len(run["rows"]) for job in (LONGVPO, films.FEW, films.MANY, FIRST) for name, run in train(job, 0, size).items()}
-    assert pairs == {LONGVPO: 256, STAGE_2: 1024, STAGE_2_ERRORS: 1024, films.FEW: 64, films.MANY: 512, FIRST: 512}
+    pairs = {
+        name: len(run["rows"])
+        for job in (LONGVPO, films.FEW, films.MANY, FIRST)
+        for name, run in train(job, 0, size).items()
+    }
+    assert pairs == {
+        LONGVPO: 256,
+        STAGE_2: 1280,
+        films.FEW: 64,
+        films.MANY: 512,
+        FIRST: 512,
+    }
 
 
 def test_a_run_trains_and_the_second_stage_goes_on_from_it():
     found = train(LONGVPO, 0, QUICK)
-    assert list(found) == [LONGVPO, STAGE_2, STAGE_2_ERRORS]
+    assert list(found) == [LONGVPO, STAGE_2]
     assert found[LONGVPO].share == pytest.approx(1 / 8)
     assert found[STAGE_2].share == pytest.approx((1 + 1 / 8) / 2)  # half of the rows are the first stage's
     assert found[LONGVPO].seconds > 0
