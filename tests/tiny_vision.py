@@ -53,13 +53,13 @@ WORDS = [
 ]
 LLAVA_TEMPLATE = (
     "{% for m in messages %}{{ m['role'] }} : {% if m['content'] is string %}{{ m['content'] }}{% else %}"
-    "{% for c in m['content'] %}{% if c['type'] == 'image' %}PLACE {% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% for c in m['content'] %}{% if c['type'] == 'image' %}PLACE {% elif c['type'] == 'video' %}VIDEO {% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
     "{{ eos_token if m['role'] == 'assistant' else ' ' }}{% endfor %}{% if add_generation_prompt %}assistant : {% endif %}"
 )
 
 
-def tokenizer(special: list[str], place: str, **named: str) -> Any:
-    """Words, with the special tokens that a processor needs; `place` is where a template puts an image."""
+def tokenizer(special: list[str], place: str, video: str = "<video>", **named: str) -> Any:
+    """Words, with the special tokens that a processor needs; `place` is where a template puts an image, `video` a video."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -72,7 +72,7 @@ def tokenizer(special: list[str], place: str, **named: str) -> Any:
         extra_special_tokens=named,
     )  # fmt: skip
     found.add_tokens(special, special_tokens=True)
-    found.chat_template = LLAVA_TEMPLATE.replace("PLACE", place)
+    found.chat_template = LLAVA_TEMPLATE.replace("PLACE", place).replace("VIDEO", video)
     return found
 
 
@@ -167,6 +167,7 @@ def llava_onevision() -> Any:
 
 QWEN = ["<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"]
 QWEN_PLACE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_VIDEO = QWEN_PLACE.replace("image", "video")
 
 
 def qwen_ids(words: Any) -> dict[str, int]:
@@ -177,7 +178,7 @@ def qwen_ids(words: Any) -> dict[str, int]:
 def qwen2_5_vl() -> Any:
     import transformers as t
 
-    words = tokenizer(QWEN, QWEN_PLACE)
+    words = tokenizer(QWEN, QWEN_PLACE, QWEN_VIDEO)
     rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
     vision = {
         "depth": 2, "hidden_size": 32, "intermediate_size": 48, "num_heads": 4, "patch_size": 8, "spatial_merge_size": 2,
@@ -193,7 +194,7 @@ def qwen2_5_vl() -> Any:
 def qwen3_vl() -> Any:
     import transformers as t
 
-    words = tokenizer(QWEN, QWEN_PLACE)
+    words = tokenizer(QWEN, QWEN_PLACE, QWEN_VIDEO)
     rope = {
         "rope_type": "default",
         "mrope_section": [1, 1, 2],
@@ -211,7 +212,7 @@ def qwen3_vl() -> Any:
     return t.Qwen3VLForConditionalGeneration(config), images, words, "Qwen3VLProcessor", {}
 
 
-IDEFICS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>"]
+IDEFICS = ["<image>", "<fake_token_around_image>", "<global-img>", "<end_of_utterance>", "<video>"]
 
 
 def idefics3() -> Any:
@@ -310,6 +311,25 @@ def paligemma() -> Any:
     return t.PaliGemmaForConditionalGeneration(config), images, words, "PaliGemmaProcessor", {}
 
 
+VIDEO_SETTINGS: dict[str, dict[str, Any]] = {
+    "qwen2_5_vl": {
+        "video_processor_type": "Qwen2VLVideoProcessor", "patch_size": 8, "temporal_patch_size": 2, "merge_size": 2,
+        "size": {"shortest_edge": 16 * 16, "longest_edge": 48 * 48}, "cap_pixels_per_frame": False,
+    },
+    "qwen3_vl": {
+        "video_processor_type": "Qwen3VLVideoProcessor", "patch_size": 8, "temporal_patch_size": 2, "merge_size": 2,
+        "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "cap_pixels_per_frame": False,
+        "size": {"shortest_edge": 16 * 16, "longest_edge": 4 * 48 * 48},
+    },
+    "internvl": {"video_processor_type": "InternVLVideoProcessor", "size": {"height": 32, "width": 32}},
+    "smolvlm": {
+        "video_processor_type": "SmolVLMVideoProcessor", "max_image_size": {"longest_edge": 32},
+        "size": {"longest_edge": 64}, "video_sampling": {"max_frames": 8, "fps": 1, "video_size": {"longest_edge": 64}},
+    },
+    "llava_onevision": {"video_processor_type": "LlavaOnevisionVideoProcessor", "size": {"height": 32, "width": 32}},
+}  # fmt: skip
+"""What `video_preprocessor_config.json` says of classes that read videos."""
+
 KINDS = {
     build.__name__: build
     for build in (
@@ -332,4 +352,6 @@ def save_tiny(name: str, folder: Path) -> Path:
     if settings or processor:
         file = folder / "processor_config.json"
         file.write_text(json.dumps({"processor_class": processor, **settings}))
+    if name in VIDEO_SETTINGS:
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(VIDEO_SETTINGS[name]))
     return folder

@@ -140,6 +140,11 @@ class Reference:
                 scores = self._score(model, likelihood.plan(batch).to(self.device))
                 logp_NL = scores.logp_NL.float().cpu().numpy()
                 lengths = scores.length_N.long().tolist()
+                if not np.isfinite(logp_NL).all():
+                    raise ValueError(
+                        "the reference gives a score that is no finite number (NaN or infinite): look for NaN in its weights, or set "
+                        "dtype=float32 and bf16=false. Nothing of it was cached"
+                    )
                 return [row[:length].copy() for row, length in zip(logp_NL, lengths, strict=True)]
 
             return self._cache.fill(

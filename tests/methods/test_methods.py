@@ -48,7 +48,7 @@ MODALITY = {
     **dict.fromkeys(("lrm", "d3po", "spo", "lpo", "gradspo"), "text_to_image"),
     **dict.fromkeys(("condition_po", "controlnet_pp"), "control"),
     **dict.fromkeys(
-        ("symmpo", "mdpo", "mfpo", "svco", "opa_dpo", "vdpo", "povid", "ha_dpo", "chip"), "vision"
+        ("symmpo", "mdpo", "mfpo", "svco", "opa_dpo", "vdpo", "povid", "ha_dpo", "chip", "longvpo"), "vision"
     ),
 }
 GIVEN = {"vdpo": {"alpha": 0.5}}

@@ -32,6 +32,7 @@ class Row:
         smooth: the loss can be differentiated by finite differences (no detached factor).
         soft_votes: the loss is linear in the shares of win and lose.
         reward: reward of a log-ratio of 1, in units of beta.
+        takes_beta_0: whether beta may be 0.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Row:
     smooth: bool = True
     soft_votes: bool = True
     reward: float = 1.0
+    takes_beta_0: bool = False
 
     @property
     def id(self) -> str:
@@ -88,6 +90,10 @@ ROWS = [
     Row("slic"),
     Row("sft", loser="keep"),
     Row("sft", {"average": "batch"}, loser="keep", smooth=False),
+    Row("longvpo", takes_beta_0=True),
+    Row("longvpo", {"alpha": 0.0}, takes_beta_0=True),
+    Row("longvpo", {"average": "batch"}, smooth=False, takes_beta_0=True),
+    Row("longvpo", {"beta": 0.0}, loser="keep", takes_beta_0=True),
     Row("kto"),
     Row("bco", smooth=False),
     Row("aot", smooth=False, soft_votes=False),

@@ -255,6 +255,8 @@ def test_nonsense_values_are_refused(row: Row) -> None:
     if not hasattr(objective, "beta"):
         return
     for value in (0.0, -1.0, float("nan"), float("inf"), "much", None, True):
+        if value == 0.0 and row.takes_beta_0:
+            continue
         with pytest.raises(ValueError, match="beta"):
             objective.replace(beta=value)
     assert objective.replace(beta="1e-1").beta == 0.1  # YAML reads 1e-1 as a string

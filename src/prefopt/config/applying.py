@@ -32,7 +32,7 @@ SPECIAL = frozenset(key for key, group in GROUPS.items() if group.where)
 """Keys of groups that do not apply to every run."""
 LEFT_OUT: Mapping[str, frozenset[str]] = {
     "all": frozenset(),
-    "gradient": frozenset({"rounds", "judged", "split", "oracle"}),
+    "gradient": frozenset({"rounds", "judged", "split", "oracle", "twice"}),
     "oracle": frozenset({"split"}),
 }
 """Traits of a method of several runs that a run of one `stage` is without."""

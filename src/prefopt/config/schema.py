@@ -22,7 +22,7 @@ from prefopt.config.keys.rounds import RoundKeys
 from prefopt.config.keys.sampling import SamplingKeys
 from prefopt.config.keys.scorer import ScorerKeys
 from prefopt.config.keys.stages import StageKeys
-from prefopt.config.keys.vision import VisionKeys
+from prefopt.config.keys.vision import VideoKeys, VisionKeys
 from prefopt.config.keys.what import WhatKeys
 
 ALIASES = {
@@ -43,6 +43,8 @@ ALIASES = {
     "lr_scheduler": "lr_scheduler_type",
     "attn": "attn_implementation",
     "lambda": "lambda_",
+    "num_frames": "video_frames",
+    "fps": "video_fps",
 }
 
 
@@ -59,6 +61,7 @@ class TrainConfig(
     ImageKeys,
     ControlKeys,
     VisionKeys,
+    VideoKeys,
     RewardModelKeys,
     SamplingKeys,
     JudgeKeys,

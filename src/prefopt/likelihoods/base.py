@@ -78,6 +78,10 @@ class Likelihood(Protocol):
         """
         ...
 
+    def renewed(self, example: Encoded[Any]) -> bool:
+        """Whether the reference is shown something else in each epoch, so that its scores belong to one (noise)."""
+        ...
+
     def seen_by_reference(self, item: Any) -> Any:
         """The item as the reference scores it; the same object unless it has another condition there."""
         ...

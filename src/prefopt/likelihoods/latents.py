@@ -97,6 +97,10 @@ class LatentLikelihood:
         )
         return replace(example, items=items)
 
+    def renewed(self, example: Encoded[EncodedLatent]) -> bool:
+        """Each epoch draws its noise."""
+        return True
+
     def seen_by_reference(self, item: EncodedLatent) -> EncodedLatent:
         """The same."""
         return item

@@ -94,12 +94,10 @@ class Plan:
         """The same plan on another device."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, value in values.items():
-            if isinstance(value, Tensor | Plan):
-                values[name] = (
-                    value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
-                )
-            elif isinstance(value, dict):
-                values[name] = {k: v.to(device, non_blocking=True) for k, v in value.items()}
+            if isinstance(value, Plan):
+                values[name] = value.to(device)
+            elif hasattr(value, "to"):
+                values[name] = value.to(device, non_blocking=True)
         return type(self)(**values)
 
     @property

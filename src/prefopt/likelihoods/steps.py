@@ -160,6 +160,10 @@ class TransitionLikelihood:
         """A step is what it is."""
         return example
 
+    def renewed(self, example: Encoded[EncodedStep]) -> bool:
+        """A step is what it is."""
+        return False
+
     def seen_by_reference(self, item: EncodedStep) -> EncodedStep:
         """The same."""
         return item

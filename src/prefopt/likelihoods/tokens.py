@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from prefopt.comparisons import Encoded, Item, UnusableItem
+from prefopt.comparisons import Encoded, Example, Item, UnusableItem
 from prefopt.likelihoods.attention import rows_of
 from prefopt.likelihoods.base import ItemScores
 from prefopt.likelihoods.capability import Ability, ability_of, causal_lm
@@ -295,9 +295,17 @@ class TokenLikelihood:
         switch = self.ability.switch
         return {} if switch is None else {"positions": f"of each sequence alone, after {switch.after}"}
 
+    def fitted(self, example: Example) -> Example:
+        """The example as it is encoded: text is cut when it is."""
+        return example
+
     def at(self, example: Encoded[EncodedText], epoch: int) -> Encoded[EncodedText]:
         """Text is scored alike in every epoch."""
         return example
+
+    def renewed(self, example: Encoded[EncodedText]) -> bool:
+        """No epoch has anything new."""
+        return False
 
     def seen_by_reference(self, item: EncodedText) -> EncodedText:
         """The encoding under the reference's own condition, where it has one."""

@@ -12,6 +12,7 @@ STAGE_TRAITS: Mapping[str, frozenset[str]] = {
     "self": frozenset({"stages", "rounds"}),
     "judged": frozenset({"stages", "rounds", "judged"}),
     "oracle": frozenset({"stages", "split", "oracle"}),
+    "twice": frozenset({"stages", "twice"}),
 }
 
 
@@ -69,7 +70,7 @@ class Method:
             trajectories. Its rows are prompts then, and comparisons otherwise.
         stages: how the method's several runs follow each other: "rounds" of training on answers that the policy wrote,
             labelled by itself ("self") or by a judge ("judged"); "oracle": a gradient on clear pairs, then a comparison
-            oracle. "" for methods of one run.
+            oracle; "twice": one loss on one data set and then on another, where both are given. "" for methods of one run.
         likelihood: how items are scored, where it is not the modality's usual way.
         failure_signs: what a run that goes wrong looks like, and the remedy.
         defaults: configuration keys (training keys and hyper-parameters) that the paper or its authors' code use,
@@ -85,7 +86,7 @@ class Method:
     failure_signs: str
     modality: str = "text"
     samples: Literal["", "steps", "trajectories"] = ""
-    stages: Literal["", "self", "judged", "oracle"] = ""
+    stages: Literal["", "self", "judged", "oracle", "twice"] = ""
     likelihood: Literal["", "transition", "guided", "reward"] = ""
     objective: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class Method:
         """What configuration keys ask for, beside the traits of a model.
 
         Its name, for keys of one method alone; `samples`, and `steps` or `trajectories`; how items are scored:
-            `usual_scores`, `transition`, `guided` or `reward`; `stages`, and of them `rounds`, `judged`, `split`, `oracle`.
+            `usual_scores`, `transition`, `guided` or `reward`; `stages`, and of them `rounds`, `judged`, `split`, `oracle`, `twice`.
 
         Example:
             >>> from prefopt import methods

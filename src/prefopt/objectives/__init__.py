@@ -23,6 +23,7 @@ from prefopt.objectives.margins import (
     SegmentMargin,
     margin_from_name,
 )
+from prefopt.objectives.long_video import LongVPO
 from prefopt.objectives.mixture import MPO, Mixture
 from prefopt.objectives.pairwise import (
     CDPO,
@@ -73,6 +74,7 @@ __all__ = [
     "LDDPO",
     "LRM",
     "MDPO",
+    "LongVPO",
     "MPO",
     "NCA",
     "OPADPO",

@@ -16,6 +16,7 @@ from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.hallucination import HADPO, POVID, VDPO
 from prefopt.objectives.images import MDPO, OPADPO, SVCO, SymMPO
+from prefopt.objectives.long_video import LongVPO
 from prefopt.objectives.mixture import MPO, Mixture
 from prefopt.objectives.pairwise import (
     CDPO,
@@ -67,6 +68,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "ipo": IPO,
     "kto": KTO,
     "ld_dpo": LDDPO,
+    "longvpo": LongVPO,
     "lrm": LRM,
     "mapo": MaPO,
     "mdpo": MDPO,

@@ -47,6 +47,7 @@ __all__ = [
     "probe",
     "problem",
     "sampled",
+    "times_of",
 ]
 
 SAME_TIME_S = 0.001 + 1e-9
@@ -264,6 +265,16 @@ def decode(clip: ClipRef) -> Frames:
             pixels_FHW3 = pixels_FHW3[np.searchsorted(distinct, indices)]
     seconds = tuple(max(float(times.seconds_N[index]) - clip.start_s, 0.0) for index in indices)
     return Frames(pixels_FHW3, indices, seconds, footage.duration_s)
+
+
+def times_of(clip: ClipRef) -> tuple[float, ...]:
+    """Seconds of the chosen frames from the beginning of the clip, of all its frames where none are chosen; nothing is decoded.
+
+    Raises:
+        UnusableItem: as `probe`.
+    """
+    times = _times(clip)
+    return tuple(max(float(times.seconds_N[index]) - clip.start_s, 0.0) for index in _chosen(clip, times))
 
 
 # -- times ---------------------------------------------------------------------------------------------------

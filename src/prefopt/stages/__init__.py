@@ -37,8 +37,14 @@ def train(
     method = methods.find(config.method)
     if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)
+    if method.stages == "twice" and config.stage2_data is None:
+        return run(config, hyper, reward)
     modality = kind_for(config)
     check_keys(config, modality)
+    if method.stages == "twice":
+        from prefopt.stages.twice import train_twice
+
+        return train_twice(config, hyper, reward)
     answers = answers_of(modality, config.model, method.name)
     if method.stages == "oracle":
         from prefopt.stages.compo import ONE_PAIR, train_compo

@@ -220,8 +220,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
 def items_to_score(likelihood: Likelihood, data: PreparedData, epochs: int) -> list[Any]:
     """Every item that the reference will be asked for, with the noise of every epoch where noise is drawn."""
     drawn = [(e, EVALUATION) for e in (*data.train, *data.held_out)]
-    if data.train and likelihood.at(data.train[0], 0) is not data.train[0]:
-        drawn += [(e, epoch) for epoch in range(epochs) for e in data.train]
+    drawn += [(e, epoch) for e in data.train if likelihood.renewed(e) for epoch in range(epochs)]
     scored = [likelihood.at(e, epoch) for e, epoch in drawn]
     return [item for e in scored for item in (*e.items, *e.aside)]
 

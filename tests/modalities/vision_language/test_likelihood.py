@@ -12,8 +12,9 @@ import torch
 import tiny_vision
 from prefopt.comparisons import Item, UnusableItem
 from prefopt.likelihoods.capability import Ability
-from prefopt.modalities.vision_language.likelihood import PicturedLikelihood, made_up
+from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
+from prefopt.modalities.vision_language.probes import made_up
 from prefopt.modalities.vision_language.processor import load_processor
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks
 from prefopt.models.loading import load_model
@@ -138,8 +139,9 @@ def test_a_picture_is_encoded_once(name, folders, monkeypatch):
     likelihood.adapt(model)
     encoded = [likelihood.encode(item) for item in items_of(name)]
     plan = likelihood.plan(encoded)
-    assert len(plan.tokens_of) == 2
-    assert len(plan.order) > 2  # places that show one of the two
+    stream = plan.streams["image"]
+    assert len(stream.tokens_of) == 2
+    assert len(stream.order) > 2  # places that show one of the two
     seen: list[int] = []
     trunk = model.model
     theirs = trunk.get_image_features
@@ -152,7 +154,7 @@ def test_a_picture_is_encoded_once(name, folders, monkeypatch):
     monkeypatch.setattr(trunk, "get_image_features", counted)
     with torch.no_grad():
         likelihood.score(model, plan)
-    assert seen == [sum(plan.tokens_of)]
+    assert seen == [sum(stream.tokens_of)]
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
@@ -204,11 +206,11 @@ def test_pictures_name_an_item_in_the_cache(folders):
 
 def test_places_and_pictures_must_agree(folders):
     likelihood = loaded(folders("llava"))[1]
-    with pytest.raises(UnusableItem, match="0 places for 1 image"):
+    with pytest.raises(UnusableItem, match=r"places for no image, and 1 image\(s\) are given"):
         likelihood.encode(chat("what is this ?", (made_up(5),), "a cat"))
     with pytest.raises(UnusableItem, match="1 of 0 places"):
         likelihood.encode(chat("what <image> is", (), "a cat"))
-    with pytest.raises(UnusableItem, match="1 places for 0 image"):
+    with pytest.raises(UnusableItem, match=r"places for 1 image\(s\), and no image"):
         likelihood.encode(Item({"prompt": "what is"}, "a <image> cat"))
 
 

@@ -120,7 +120,7 @@ def test_blocks_of_messages(block):
         row["images"] = [ONE]
     item = only([row]).items[0]
     assert seen(item) == digests(ONE)
-    assert marks(item.condition["prompt"]) == 1
+    assert marks(item.condition["prompt"]) == MARK
     assert item.condition["prompt"][0]["content"][1] == {"type": "text", "text": MARK}
 
 
@@ -335,6 +335,6 @@ def test_an_instruction_beside_the_pair(tmp_path):
     )
 
 
-def test_videos_are_refused():
-    with pytest.raises(ValueError, match="'videos' is filled"):
-        load_pictured([{**PAIR, "image": ONE, "videos": ["a.mp4"]}])
+def test_audio_is_refused():
+    with pytest.raises(ValueError, match="'audio' is filled"):
+        load_pictured([{**PAIR, "image": ONE, "audio": "a.wav"}])

@@ -39,3 +39,29 @@ class VisionKeys(Keys):
         description="keep the features of every image on disk, so that the vision tower runs once an image and not once a step; "
         "needs tower and projector frozen",
     )
+
+
+class VideoKeys(Keys):
+    """Keys of videos."""
+
+    where: ClassVar[tuple[Needs, ...]] = (VISION,)
+
+    video_frames: int = Field(
+        8,
+        ge=1,
+        description="frames of each clip of a video, spread evenly (a whole file is one clip); frames that rows name stand",
+    )
+    video_fps: float | None = Field(
+        None, gt=0, description="frames a second of each clip, in place of video_frames"
+    )
+    video_max_frames: int = Field(64, ge=1, description="most frames of a clip where video_fps decides")
+    reference_context: Literal["row", "anchor", "evidence", "full"] = Field(
+        "row",
+        description="what the reference sees of a video: all of it, the clip that holds the answer (column anchor), the clips that "
+        "it rests on (column evidence), or what the row's column reference_context says",
+    )
+    redraw_videos: bool = Field(
+        True,
+        description="put videos around an anchor together anew each epoch: other distractors of the column pool, another order, "
+        "another slot; false: as rows have them",
+    )

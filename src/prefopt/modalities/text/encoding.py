@@ -46,6 +46,10 @@ class TextEncoder(Protocol[SampleT]):
         """Ids and texts of the tokenizer's special tokens."""
         ...
 
+    def fitted(self, example: Example) -> Example:
+        """The example as it is to be encoded."""
+        ...
+
     def encode(self, item: Item) -> SampleT:
         """One item; raises `UnusableItem` where nothing of it can be scored."""
         ...
@@ -96,7 +100,7 @@ def encode_examples(
         kept: list[tuple[Example, list[SampleT]]] = []
         for example in siblings:
             try:
-                kept.append((example, _encode(example, encoder)))
+                kept.append(_encode(example, encoder))
             except UnusableItem as error:
                 dropped.append(Dropped(row, example.id, error.reason, str(error)))
         aligned = _align(kept, encoder)
@@ -166,18 +170,22 @@ def positions_hint(
     ]
 
 
-def _encode(example: Example, encoder: TextEncoder[SampleT]) -> list[SampleT]:
+def _encode(example: Example, encoder: TextEncoder[SampleT]) -> tuple[Example, list[SampleT]]:
+    """The example as it was encoded, and its items."""
     from jinja2 import TemplateError  # here, because only conversations need it
 
-    items = []
-    for n, item in enumerate(example.items):
-        try:
-            items.append(encoder.encode(item))
-        except UnusableItem as error:
-            raise UnusableItem(f"item {n + 1} of {len(example.items)}: {error}", error.reason) from None
-        except TemplateError as error:  # for example: roles must alternate
-            raise UnusableItem(f"the chat template refuses item {n + 1}: {error}", "chat_template") from None
-    return items
+    items: list[SampleT] = []
+    try:
+        example = encoder.fitted(example)
+        for item in example.items:
+            items.append(encoder.encode(item))  # noqa: PERF401, whose number an error tells
+    except UnusableItem as error:
+        place = f"item {len(items) + 1} of {len(example.items)}"
+        raise UnusableItem(f"{place}: {error}", error.reason) from None
+    except TemplateError as error:  # for example: roles must alternate
+        refused = f"the chat template refuses item {len(items) + 1}: {error}"
+        raise UnusableItem(refused, "chat_template") from None
+    return example, items
 
 
 def _align(

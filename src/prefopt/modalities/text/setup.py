@@ -16,7 +16,7 @@ from prefopt.likelihoods.compiling import check_compiler, compile_parts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
-from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.probes import SampleProbe
 from prefopt.modalities.splits import (
@@ -49,6 +49,7 @@ from prefopt.models.sources import CAUSAL, check_causal
 from prefopt.models.tokenizers import check_places, check_reference
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
+from prefopt.sources.report import Hint
 from prefopt.worlds import world_of
 
 
@@ -97,6 +98,13 @@ class Language:
     ) -> None:
         """Whatever is to be made of the data before its first forward pass; the model is on its device, and tried out."""
 
+    def known(self, context: Context, likelihood: TokenLikelihood, data: PreparedData) -> None:
+        """Whatever follows from the data; before the model is loaded."""
+
+    def hints(self, likelihood: TokenLikelihood) -> list[Hint]:
+        """What encoding did to the rows beside cutting them."""
+        return []
+
     def encoded(
         self, examples: list[Encoded[EncodedText]], objective: Objective
     ) -> list[Encoded[EncodedText]]:
@@ -110,6 +118,17 @@ class Language:
     def samples(self, *args: Any) -> TextSamples:
         """Answers of the policy; arguments as of `TextSamples`."""
         return TextSamples(*args)
+
+    def probe(
+        self,
+        inner: Probe,
+        context: Context,
+        model: nn.Module,
+        likelihood: TokenLikelihood,
+        data: PreparedData,
+    ) -> Probe:
+        """What is measured of the policy beside its samples."""
+        return inner
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model, whole."""
@@ -163,6 +182,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     if objective.needs_reference and reference_source != source:
         untold = check_reference(source, reference_source, tokenizer, used)
     context.announce(data, partial(language.first_pair, context, data.train[0]))
+    language.known(context, likelihood, data)
     if untold is not None:
         context.record.check("reference's tokenizer", "note", untold)
         context.console.say(untold)
@@ -250,11 +270,17 @@ def set_up_language(context: Context, language: Language) -> Setup:
         reference_kind="cached",
         forecast=lambda resident: need.forecast(fit.examples, fit.checkpointing, resident),
         batch_tokens=fit.tokens,
-        probe=lambda reference: SampleProbe(
-            language.samples(config, likelihood, model, reference, data.prompts, reward, note_samples),
+        probe=lambda reference: language.probe(
+            SampleProbe(
+                language.samples(config, likelihood, model, reference, data.prompts, reward, note_samples),
+                model,
+                accelerator,
+                context.record,
+            ),
+            context,
             model,
-            accelerator,
-            context.record,
+            likelihood,
+            data,
         ),
         save=lambda folder, state: language.save(folder, policy, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
@@ -303,9 +329,9 @@ def prepare(
         held_out, dropped = other.examples, merge_dropped(dropped, other.dropped)
     objective.check_data(has_ties(train))
     report = encoded.report.to_dict()
-    report["hints"] = [{"level": h.level, "text": h.text} for h in [*limits, *split.hints]] + list(
-        report["hints"]
-    )
+    report["hints"] = [
+        {"level": h.level, "text": h.text} for h in [*limits, *language.hints(likelihood), *split.hints]
+    ] + list(report["hints"])
     train, held_out = language.encoded(train, objective), language.encoded(held_out, objective)
     if "mismatched" in objective.branches:
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)

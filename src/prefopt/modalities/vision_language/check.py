@@ -14,6 +14,8 @@ from prefopt.modalities.text.encoding import encode_examples, positions_hint
 from prefopt.modalities.vision_language.layouts import is_rlhf_v, is_swift, renamed
 from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
 from prefopt.modalities.vision_language.rows import PICTURES, to_pictured
+from prefopt.modalities.vision_language.video.hints import sparser_hints, token_hints
+from prefopt.modalities.vision_language.video.rows import VIDEOS
 from prefopt.sources.files import Rows
 
 
@@ -22,7 +24,7 @@ def takes(columns: Collection[str]) -> bool:
     there = tuple(columns)
     if renamed(there) or is_swift(there) or is_rlhf_v(there):
         return True
-    return bool(set(PICTURES) & set(there)) and text_check.takes(columns)
+    return bool({*PICTURES, *VIDEOS} & set(there)) and text_check.takes(columns)
 
 
 def examine(rows: Rows, asked: Asked) -> Examined:
@@ -37,6 +39,7 @@ def examine(rows: Rows, asked: Asked) -> Examined:
         likelihood = pictured_likelihood(images, asked.max_length, asked.model)
         encoded = encode_examples(comparisons, likelihood)
         hints = positions_hint(encoded, asked.max_length, likelihood.positions)
+        hints += [*sparser_hints(likelihood), *token_hints(encoded.examples, likelihood)]
         report, dropped = replace(encoded.report, hints=[*hints, *encoded.report.hints]), encoded.dropped
 
     def details(console: Console) -> None:

@@ -22,7 +22,7 @@ from prefopt.generation.base import Generator, Prompt, Request, Response, Settin
 from prefopt.generation.server import ServerGenerator, check_server
 from prefopt.modalities.models import folder_of
 from prefopt.modalities.vision_language.contrasts import Picture
-from prefopt.modalities.vision_language.likelihood import pictures_of
+from prefopt.modalities.vision_language.media import pictures_of
 from prefopt.modalities.vision_language.prompts import in_blocks
 from prefopt.modalities.vision_language.rows import pictured
 

@@ -9,9 +9,7 @@ words as it is used.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,33 +17,15 @@ from torch import Tensor
 
 from prefopt.comparisons import UnusableItem
 from prefopt.modalities.vision_language.contrasts import Picture
+from prefopt.modalities.vision_language.kept import AROUND, Kept, Processed
 
 TOKENWISE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"})
-KEPT_BYTES = 2**29
-"""Processed pictures that stay in memory."""
-AROUND = ("<|vision_start|>", "<|vision_end|>")
-"""What Qwen's templates write around an image, without which two neighbours cannot be told apart."""
 SUFFIXED = ("PaliGemmaProcessor",)
 """Processors of models that read a prompt in both directions, so that they must be told where the completion begins."""
 
 
 Unit = tuple[Picture, ...]
 """Pictures that are processed together; mostly one."""
-
-
-@dataclass(frozen=True)
-class Processed:
-    """One unit.
-
-    Attributes:
-        text: what the placeholder in a text becomes, or all of them.
-        tokens: how many of the image token.
-        tensors: by the processor's names, for a batch of this unit alone.
-    """
-
-    text: str
-    tokens: int
-    tensors: Mapping[str, Tensor]
 
 
 class Images:
@@ -71,8 +51,7 @@ class Images:
         )
         self.suffixed = type(processor).__name__ in SUFFIXED
         self._texts: dict[tuple[int, int], tuple[str, int]] = {}
-        self._kept: OrderedDict[str, Processed] = OrderedDict()
-        self._bytes = 0
+        self._kept = Kept[str]()
 
     @property
     def typed(self) -> bool:
@@ -93,16 +72,7 @@ class Images:
             UnusableItem: an image cannot be read, or the processor refuses it.
         """
         key = name_of(unit)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
-        found = self._process(unit)
-        self._kept[key] = found
-        self._bytes += sum(map(nbytes, found.tensors.values()))
-        while self._bytes > KEPT_BYTES and len(self._kept) > 1:
-            _, gone = self._kept.popitem(last=False)
-            self._bytes -= sum(map(nbytes, gone.tensors.values()))
-        return found
+        return self._kept.get(key) or self._kept.put(key, self._process(unit))
 
     def _process(self, unit: Unit) -> Processed:
         what = f"the picture {unit[0].ref}"
@@ -142,9 +112,9 @@ class Images:
         return merged_of([one.tensors for one in found]), [one.tokens for one in found]
 
 
-def name_of(unit: Unit) -> str:
-    """What tells units apart."""
-    return "+".join(picture.digest for picture in unit)
+def name_of(unit: Sequence[Any]) -> str:
+    """What tells units apart, of pictures or of clips."""
+    return "+".join(one.digest for one in unit)
 
 
 def apart(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
@@ -184,8 +154,3 @@ def merged(parts: Sequence[Tensor]) -> Tensor:
         out[(slice(start, start + len(part)), *(slice(size) for size in part.shape[1:]))] = part
         start += len(part)
     return out
-
-
-def nbytes(value: Tensor) -> int:
-    """Bytes of a tensor."""
-    return value.numel() * value.element_size()

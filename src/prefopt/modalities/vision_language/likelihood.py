@@ -1,10 +1,10 @@
-"""Token log-likelihood of a completion given its prompt and the pictures in it.
+"""Token log-likelihood of a completion given its prompt and the pictures and videos in it.
 
 Everything that holds for text holds here: one rule of truncation (the end of the completion is cut, the prompt and with it
 every picture never), shared prompts, packed rows, scores at completion tokens alone. What is added: a picture in a prompt
-becomes tokens, whose features the model computes once a picture and batch; models whose positions have several axes are
-asked for those of each sequence alone. What of it a model allows is found by trial, against one item at a time through its
-own processor.
+becomes tokens, whose features the model computes once a picture and batch, and a video those of its clips; models whose
+positions have several axes are asked for those of each sequence alone. What of it a model allows is found by trial, against one
+item at a time through its own processor.
 
 Legend: N items, R rows, T row length, C axes of positions, K scored tokens.
 """
@@ -12,7 +12,6 @@ Legend: N items, R rows, T row length, C axes of positions, K scored tokens.
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields, replace
@@ -21,17 +20,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefopt.comparisons import Item, UnusableItem
+from prefopt.comparisons import Encoded, Example, Item, UnusableItem
 from prefopt.likelihoods.base import ItemScores
 from prefopt.likelihoods.capability import Ability, ability_of, causal_lm, trunk_of
 from prefopt.likelihoods.layout import Sharing
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
 from prefopt.likelihoods.rendering import ODDITIES, oddities, render
 from prefopt.likelihoods.tokens import TokenLikelihood, as_messages, padding_within
-from prefopt.modalities.vision_language.contrasts import Picture
-from prefopt.modalities.vision_language.feature_cache import FEATURES, FeatureCache, read_from_disk
+from prefopt.modalities.vision_language.expanding import Expander
+from prefopt.modalities.vision_language.feature_cache import FeatureCache
 from prefopt.modalities.vision_language.features import dealt_out
-from prefopt.modalities.vision_language.images import Images, Unit, name_of
+from prefopt.modalities.vision_language.images import Images
+from prefopt.modalities.vision_language.media import Medium, pictures_of
 from prefopt.modalities.vision_language.plan import (
     EncodedPictured,
     PicturedPlan,
@@ -39,7 +39,19 @@ from prefopt.modalities.vision_language.plan import (
     places_of,
     told_apart,
 )
-from prefopt.modalities.vision_language.prompts import MARK, in_blocks, in_strings, marks, takes_blocks
+from prefopt.modalities.vision_language.probes import probes_of
+from prefopt.modalities.vision_language.prompts import (
+    KINDS,
+    MARK,
+    in_blocks,
+    in_strings,
+    marks,
+    takes_blocks,
+)
+from prefopt.modalities.vision_language.shown import CALLED_WITH, Shown
+from prefopt.modalities.vision_language.video.fitting import with_room
+from prefopt.modalities.vision_language.video.processing import told_settings
+from prefopt.modalities.vision_language.video.redrawing import Redrawing
 
 
 class PicturedLikelihood(TokenLikelihood):
@@ -49,15 +61,24 @@ class PicturedLikelihood(TokenLikelihood):
         images: the model's processor.
         max_length: most tokens of prompt and completion together, those of pictures included; None for no limit.
         positions: of the models that will score.
+        video_token_id: of the model's token for videos; None: it has none of its own.
     """
 
-    def __init__(self, images: Images, max_length: int | None = 1024, positions: int | None = None) -> None:
+    def __init__(
+        self,
+        images: Images,
+        max_length: int | None = 1024,
+        positions: int | None = None,
+        video_token_id: int | None = None,
+    ) -> None:
         super().__init__(images.processor.tokenizer, max_length, positions)
         self.images = images
-        self._blocks: bool | None = None
-        self._faithful: dict[int, bool] = {}
+        self.expander = Expander(images, video_token_id)
+        self._blocks: dict[str, bool] = {}
         self._rope_index: Any = None
         self.features: FeatureCache | None = None
+        self.redrawing: Redrawing | None = None
+        self.sparser = 0
 
     # -- from items to tokens --------------------------------------------------------------------------------
 
@@ -65,6 +86,8 @@ class PicturedLikelihood(TokenLikelihood):
         """Tokenize one item, its pictures included, and cut its completion's end to `max_length`."""
         encoded = super().encode(item)
         own = self._pictured(encoded, item.condition)
+        if "redraw" in item.condition:
+            own = replace(own, drawn_from=item)
         if encoded.reference is None or item.reference_condition is None:
             return own
         return replace(own, reference=self._pictured(encoded.reference, item.reference_condition))
@@ -78,31 +101,31 @@ class PicturedLikelihood(TokenLikelihood):
 
     def tokenize(self, condition: Mapping[str, Any], sample: Any) -> tuple[list[int], list[int]]:
         """Token ids of the prompt alone, and of prompt and completion together, uncut."""
-        prompt, pictures = condition["prompt"], pictures_of(condition)
+        prompt, media = condition["prompt"], pictures_of(condition)
         if isinstance(prompt, str):
             if not isinstance(sample, str):
                 raise UnusableItem("the prompt is text but the completion is a list of messages")
             eos = self.tokenizer.eos_token or ""
             ended = sample if not sample or sample.endswith(eos) else sample + eos
             if self.images.suffixed:
-                return self._with_suffix(prompt, ended, pictures)
-            asked, whole, chat = self._placed(prompt), self._placed(prompt + ended), False
+                return self.expander.with_suffix(prompt, ended, media)
+            asked, whole, chat = self.expander.placed(prompt), self.expander.placed(prompt + ended), False
         else:
             asked, whole, chat = (
                 self._rendered(condition, sample),
                 self._rendered(condition, sample, whole=True),
                 True,
             )
-        return self._ids(asked, pictures, chat), self._ids(whole, pictures, chat)
+        return self.expander.ids(asked, media, chat), self.expander.ids(whole, media, chat)
 
     def prompt_ids(self, condition: Mapping[str, Any]) -> list[int]:
         """Token ids of a prompt ready for generation."""
-        prompt, pictures = condition["prompt"], pictures_of(condition)
+        prompt, media = condition["prompt"], pictures_of(condition)
         if isinstance(prompt, str):
             if self.images.suffixed:
-                return self._with_suffix(prompt, "", pictures)[0]
-            return self._ids(self._placed(prompt), pictures, chat=False)
-        return self._ids(self._rendered(condition, []), pictures, chat=True)
+                return self.expander.with_suffix(prompt, "", media)[0]
+            return self.expander.ids(self.expander.placed(prompt), media, chat=False)
+        return self.expander.ids(self._rendered(condition, []), media, chat=True)
 
     def oddities(self, item: Item) -> list[str]:
         """What the chat template does to an item that nobody would expect."""
@@ -114,18 +137,17 @@ class PicturedLikelihood(TokenLikelihood):
             found = oddities(self.tokenizer, condition, self._messages(as_messages(item.sample)))
         return [ODDITIES[name] for name in found]
 
-    def _placed(self, text: str) -> str:
-        return text.replace(MARK, self.images.place)
-
-    def units(self, pictures: Sequence[Picture]) -> list[Unit]:
-        """A prompt's pictures as they are processed: each alone, or all together where company matters."""
-        together = len(pictures) > 1 and not self._faithful.get(len(pictures), True)
-        return [tuple(pictures)] if together else [(picture,) for picture in pictures]
-
     def _messages(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        if self._blocks is None:
-            self._blocks = takes_blocks(self.tokenizer, self.images.placeholder)
-        return in_blocks(messages) if self._blocks else in_strings(messages, self.images.placeholder)
+        places = self.expander.places(marks(messages))
+        words = {mark: place for mark, place in places.items() if not self._takes_blocks(mark, place)}
+        if not words:
+            return in_blocks(messages)
+        return in_strings(messages, places) if MARK in words else in_blocks(in_strings(messages, words))
+
+    def _takes_blocks(self, mark: str, place: str) -> bool:
+        if mark not in self._blocks:
+            self._blocks[mark] = takes_blocks(self.tokenizer, place, KINDS[mark])
+        return self._blocks[mark]
 
     def _rendered(self, condition: Mapping[str, Any], sample: Any, whole: bool = False) -> str:
         """A conversation as text: its prompt ready for generation, or all of it."""
@@ -140,65 +162,44 @@ class PicturedLikelihood(TokenLikelihood):
                 tokenize=False,
                 generation_prompt=not whole,
             )
-        here, expected = text.count(self.images.placeholder), marks(messages)
-        if here != expected:
-            raise UnusableItem(
-                f"the chat template renders {here} of {expected} places of images: save the processor with a template "
-                "for images",
-                "chat_template",
-            )
+        expected = marks(messages)
+        for mark, place in self.expander.places(expected).items():
+            if text.count(place) != expected.count(mark):
+                raise UnusableItem(
+                    f"the chat template renders {text.count(place)} of {expected.count(mark)} places of {KINDS[mark]}s: save the "
+                    f"processor with a template for {KINDS[mark]}s",
+                    "chat_template",
+                )
         return text
 
-    def _ids(self, text: str, pictures: Sequence[Picture], chat: bool) -> list[int]:
-        """Tokens of a text whose placeholders stand for pictures.
-
-        The placeholders are expanded here, by what the processor makes of each alone. The first text with so many pictures is
-        given to the processor as a whole, too; where that reads otherwise, all such texts are.
-        """
-        pieces = text.split(self.images.placeholder)
-        if len(pieces) - 1 != len(pictures):
-            raise UnusableItem(
-                f"the texts have {len(pieces) - 1} places for {len(pictures)} image(s): needed a placeholder "
-                f"({self.images.placeholder}) for each, or none at all",
-                "image_places",
-            )
-        options = {"add_special_tokens": False} if chat else {}
-        found = [self.images.expansion(picture) for picture in pictures]
-        expanded = pieces[0] + "".join(
-            inserted + piece for (inserted, _), piece in zip(found, pieces[1:], strict=True)
+    def fitted(self, example: Example) -> Example:
+        """The example, with fewer frames of each clip where its videos leave no room within `max_length`."""
+        found = with_room(
+            example, self.max_length, lambda item: len(self.tokenize(item.condition, item.sample)[1])
         )
-        ids: list[int] = self.tokenizer(expanded, **options)["input_ids"]
-        if pictures:
-            if len(pictures) not in self._faithful:
-                self._faithful[len(pictures)] = self._asked(text, pictures, options) == ids
-            if not self._faithful[len(pictures)]:
-                ids = self._asked(text, pictures, options)
-        if not self._faithful.get(len(pictures), True):
-            found = [("", self.images.processed(unit).tokens) for unit in self.units(pictures)]
-        expected = sum(tokens for _, tokens in found)
-        if (held := ids.count(self.images.image_token_id)) != expected:
-            raise UnusableItem(
-                f"the tokens hold {held} places of images, and {len(pictures)} image(s) need {expected}: does a text hold the "
-                "image token itself?",
-                "image_places",
-            )
-        return ids
+        self.sparser += found is not example
+        return found
 
-    def _asked(self, text: str, pictures: Sequence[Picture], options: Mapping[str, Any]) -> list[int]:
-        out = self.images.whole(text, [picture.image() for picture in pictures], **options)
-        ids: list[int] = out["input_ids"][0].tolist()
-        return ids
+    def at(self, example: Encoded[EncodedText], epoch: int) -> Encoded[EncodedText]:
+        """The example, its video put together anew in each epoch where that is asked for; evaluations see it as it is."""
+        drawing = self.redrawing
+        if drawing is None or epoch < 0 or example.id not in drawing:
+            return example
+        items = [self._redrawn(item, drawing, example.id, epoch) for item in example.items]
+        return replace(example, items=tuple(self.align(items)))
 
-    def _with_suffix(
-        self, prompt: str, completion: str, pictures: Sequence[Picture]
-    ) -> tuple[list[int], list[int]]:
-        """For processors that write prompts in a form of their own, which no text shows."""
-        if marks(prompt) != len(pictures) or not pictures:
-            raise UnusableItem(
-                f"the prompt has places for {marks(prompt)} of {len(pictures)} image(s)", "image_places"
-            )
-        ids = self._asked(self._placed(prompt), pictures, {})
-        return ids, ids + self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+    def _redrawn(self, item: EncodedText, drawing: Redrawing, name: str, epoch: int) -> EncodedText:
+        source = item.drawn_from if isinstance(item, EncodedPictured) else None
+        if source is None:
+            return item
+        video = drawing.video(source.condition["redraw"], name, epoch)
+        fresh = self.encode(Item({**source.condition, "pictures": (video,)}, source.sample))
+        return replace(fresh, reference=item.reference, drawn_from=source)
+
+    def renewed(self, example: Encoded[EncodedText]) -> bool:
+        """Whether the reference sees it otherwise in each epoch: it does not where it sees the anchor alone."""
+        moving = self.redrawing is not None and example.id in self.redrawing
+        return moving and any(item.reference is None for item in example.items)
 
     # -- from tokens to rows ---------------------------------------------------------------------------------
 
@@ -211,28 +212,10 @@ class PicturedLikelihood(TokenLikelihood):
             model,
             lambda m, plan, ability: self._score(m, plan, (), ability).logp_NL,
             densest,
-            more=[self.probes()],
+            more=probes_of(self),
             lay=self.lay,
         )
         return self.ability
-
-    def probes(self) -> list[EncodedPictured]:
-        """Two completions of a prompt with one picture, two of the same words with another, and one of a row of two."""
-        first, second = made_up(0), made_up(1)
-        a, b, c, d, *_ = (k for k in range(1, 7) if k != self.images.image_token_id)
-
-        def item(pictures: tuple[Picture, ...], *tail: int) -> EncodedPictured:
-            prompt = self.prompt_ids(
-                {"prompt": "a ".join(MARK for _ in pictures) + "a b", "pictures": pictures}
-            )
-            return EncodedPictured(array("i", [*prompt, *tail]), len(prompt), pictures=pictures)
-
-        # turned round, a completion stays where it is in the sorted order: another order is another sum of the same numbers
-        items = [item((first,), a, b, c, b), item((first,), d, b, c), item((second,), a, b, c, b)]
-        try:
-            return [*items, item((first, second), d, b, c, a)]
-        except UnusableItem:  # one picture a prompt is all that this processor takes
-            return [*items, item((second,), d, b, c, a)]
 
     def plan(self, items: Sequence[EncodedText]) -> Plan:
         """Lay the items out in rows, as densely as the model allows."""
@@ -242,33 +225,23 @@ class PicturedLikelihood(TokenLikelihood):
         )
 
     def lay(self, items: Sequence[EncodedText], *args: Any, **options: Any) -> Plan:
-        """As `plan_rows`, with the pictures."""
+        """As `plan_rows`, with what they show."""
         pictured = [item if isinstance(item, EncodedPictured) else self._pictured(item, {}) for item in items]
-        number: dict[str, int] = {}
-        distinct: list[Unit] = []
-        units = [self.units(item.pictures) for item in pictured]
-        for unit in (unit for of_item in units for unit in of_item):
-            if name_of(unit) not in number:
-                number[name_of(unit)] = len(distinct)
-                distinct.append(unit)
-        images, tokens_of = (self.features or self.images).batch(distinct)
-        numbers = [[number[name_of(unit)] for unit in of_item] for of_item in units]
+        batch = Shown(self.expander, self.features, [item.pictures for item in pictured])
         sequences = [
             # made-up rows of text may hold the image token of a small vocabulary, as any other
-            told_apart(item.ids, self.images.image_token_id, own, tokens_of)
+            told_apart(item.ids, self.expander.feature_tokens, own, batch.tokens_of)
             if isinstance(given, EncodedPictured)
             else given.ids
-            for given, item, own in zip(items, pictured, numbers, strict=True)
+            for given, item, own in zip(items, pictured, batch.numbers, strict=True)
         ]
         plan = plan_rows(pictured, *args, **{**options, "sequences": sequences})
         misled = [item for item in pictured if item.misled_by is not None]
         return PicturedPlan(
             **{f.name: getattr(plan, f.name) for f in fields(Plan)},
-            position_CRT=self._positions(pictured, plan, images, numbers),
+            position_CRT=self._positions(pictured, plan, batch),
             type_RT=self._types(pictured, plan) if self.images.typed else None,
-            images=images,
-            tokens_of=tokens_of,
-            order=occurrences(plan.layout, tokens_of),
+            streams=batch.streams(occurrences(plan.layout, batch.tokens_of)),
             misled=self.lay([item.misled_by for item in misled if item.misled_by], *args, **options)
             if misled
             else None,
@@ -277,33 +250,31 @@ class PicturedLikelihood(TokenLikelihood):
             else None,
         )
 
-    def _positions(
-        self,
-        items: Sequence[EncodedPictured],
-        plan: Plan,
-        images: Mapping[str, Tensor],
-        numbers: Sequence[Sequence[int]],
-    ) -> Tensor | None:
+    def _positions(self, items: Sequence[EncodedPictured], plan: Plan, batch: Shown) -> Tensor | None:
         """(C, R, T) positions of each token within its own sequence, for models that count them on several axes."""
-        if "image_grid_thw" not in images:
+        grids = [batch.grids(item.pictures) for item in items]
+        if not any(grids):
             return None
         if self._rope_index is None:
             raise ValueError(
                 "this model counts positions on several axes: call adapt(model) before plans are made"
             )
         position_CRT = plan.position_RT[None].repeat(3, 1, 1)
-        for n, item in enumerate(items):
-            ids_1T = torch.tensor([item.ids[:-1].tolist()])
+        for n, (item, grid) in enumerate(zip(items, grids, strict=True)):
             if not item.pictures:
                 continue
+            ids_1T = torch.tensor([item.ids[:-1].tolist()])
             found_31T, _ = self._rope_index(
-                ids_1T,
-                mm_token_type_ids=(ids_1T == self.images.image_token_id).int(),
-                image_grid_thw=images["image_grid_thw"][list(numbers[n])],
-                attention_mask=torch.ones_like(ids_1T),
+                ids_1T, mm_token_type_ids=self.kinds(ids_1T), attention_mask=torch.ones_like(ids_1T), **grid
             )
             position_CRT[:, plan.layout.row_of[n], plan.layout.path_of[n]] = found_31T[:, 0]
         return position_CRT
+
+    def kinds(self, ids: Tensor) -> Tensor:
+        """What each token stands for, as models are told it: 1 features of an image, 2 of a video, 0 a word."""
+        video = self.expander.video_token_id
+        kind = (ids == self.images.image_token_id).int()
+        return kind if video is None else kind + 2 * (ids == video).int()
 
     def _types(self, items: Sequence[EncodedPictured], plan: Plan) -> Tensor:
         """(R, T) kind of each token: 1 for those of images; or 0 for the prompt, which is read in both directions, else 1."""
@@ -328,32 +299,34 @@ class PicturedLikelihood(TokenLikelihood):
         if plan.type_RT is not None:
             inputs["token_type_ids"] = plan.type_RT
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        for name, value in plan.images.items():
-            if name != FEATURES:
+        for kind, stream in plan.streams.items():
+            given = stream.chunks[0] if stream.chunks else {CALLED_WITH[kind]: torch.zeros(1)}
+            for name, value in given.items():
                 inputs[name] = value.to(dtype) if value.is_floating_point() else value
         return inputs
 
     def generation_inputs(
-        self, pictures: Sequence[Sequence[Picture]], ids_BT: Tensor, model: nn.Module
+        self, pictures: Sequence[Sequence[Medium]], ids_BT: Tensor, model: nn.Module
     ) -> dict[str, Tensor]:
         """What a model is given to generate with, beside token ids padded on the left.
 
         Args:
-            pictures: of each prompt.
+            pictures: of each prompt, videos included.
             ids_BT: (B, T) token ids.
             model: for its dtype.
         """
         if not any(pictures):
             return {}
         dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
-        images, _ = self.images.batch([unit for of_prompt in pictures for unit in self.units(of_prompt)])
+        batch = Shown(self.expander, None, pictures)
         inputs = {
-            name: value.to(dtype) if value.is_floating_point() else value for name, value in images.items()
+            name: value.to(dtype) if value.is_floating_point() else value
+            for name, value in batch.whole(pictures).items()
         }
-        here_BT = (ids_BT == self.images.image_token_id).long()
-        if self._rope_index is not None or "image_grid_thw" in inputs:
-            inputs["mm_token_type_ids"] = here_BT
+        if self._rope_index is not None or any(name.endswith("grid_thw") for name in inputs):
+            inputs["mm_token_type_ids"] = self.kinds(ids_BT).long()
         if self.images.typed:
+            here_BT = (ids_BT == self.images.image_token_id).long()
             inputs["token_type_ids"] = torch.zeros_like(here_BT) if self.images.suffixed else here_BT
         return inputs
 
@@ -361,14 +334,8 @@ class PicturedLikelihood(TokenLikelihood):
         """Within it, the model reads the plan's rows."""
         stack = ExitStack()
         stack.enter_context(super().reading(model, plan))
-        if isinstance(plan, PicturedPlan) and plan.images:
-            given = plan.images.get(FEATURES)
-            if given is None or self.features is None:
-                stack.enter_context(dealt_out(model, plan.tokens_of, plan.order))
-            else:
-                stack.enter_context(
-                    read_from_disk(model, given, self.features.form, plan.tokens_of, plan.order)
-                )
+        if isinstance(plan, PicturedPlan) and plan.streams:
+            stack.enter_context(dealt_out(model, plan.streams))
         return stack
 
     def _score(self, model: nn.Module, plan: Plan, extras: Collection[str], ability: Ability) -> ItemScores:
@@ -383,8 +350,10 @@ class PicturedLikelihood(TokenLikelihood):
 
     def settings(self) -> dict[str, Any]:
         """Beside those of text, how images are prepared."""
-        told = repr(sorted((k, str(v)) for k, v in self.images.processor.image_processor.to_dict().items()))
-        return {**super().settings(), "images": hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}
+        told = {"images": told_settings(self.images.processor.image_processor.to_dict())}
+        if self.expander.shows_videos:
+            told["videos"] = self.expander.clips.settings
+        return {**super().settings(), **told}
 
     def key(self, item: EncodedText) -> str:
         """Digest of the tokens and pictures that are read and of which tokens are scored."""
@@ -399,18 +368,3 @@ class PicturedLikelihood(TokenLikelihood):
         """Its prompt and pictures, which can be read once for all its completions."""
         pictures = item.pictures if isinstance(item, EncodedPictured) else ()
         return super().family(item) + "".join(picture.digest for picture in pictures).encode()
-
-
-def pictures_of(condition: Mapping[str, Any]) -> tuple[Picture, ...]:
-    """The pictures of a condition, in the order of their places in the prompt."""
-    return tuple(condition.get("pictures") or ())
-
-
-def made_up(number: int) -> Picture:
-    """A small picture that no data set has."""
-    import numpy as np
-
-    from prefopt.sources.pictures import as_ref
-
-    pixels_HW3 = np.random.default_rng(number).integers(0, 256, (40, 56, 3), dtype=np.uint8)
-    return Picture(as_ref(pixels_HW3, f"made-up picture {number}"))

@@ -15,20 +15,26 @@ def open_images(source: str) -> Images:
     Raises:
         FileNotFoundError, ValueError: there is none that could be used.
     """
-    from transformers import AutoConfig
-
     processor = load_processor(source)
-    config = AutoConfig.from_pretrained(whole_model(source), trust_remote_code=False)
-    token = getattr(config, "image_token_id", None)
-    token = getattr(config, "image_token_index", None) if token is None else token
+    token = token_of(source, "image")
     if token is None:
         raise ValueError(
             f"the config.json of {source} names no image_token_id, so it is not known where the model puts images"
         )
-    return Images(processor, int(token))
+    return Images(processor, token)
+
+
+def token_of(source: str, kind: str) -> int | None:
+    """Id of the token at whose places a model puts features of images, or of videos; None: its configuration names none."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(whole_model(source), trust_remote_code=False)
+    names = (f"{kind}_token_id", f"{kind}_token_index")
+    found = [value for name in names if (value := getattr(config, name, None)) is not None]
+    return int(found[0]) if found else None
 
 
 def pictured_likelihood(images: Images, max_length: int | None, *sources: str) -> PicturedLikelihood:
     """A likelihood whose rows fit the positions of some models."""
     known = [n for source in sources if (n := positions_of(source)) is not None]
-    return PicturedLikelihood(images, max_length, min(known, default=None))
+    return PicturedLikelihood(images, max_length, min(known, default=None), token_of(sources[0], "video"))

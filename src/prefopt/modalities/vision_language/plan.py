@@ -1,4 +1,4 @@
-"""Items with pictures, and the rows that they are laid out in.
+"""Items with pictures and videos, and the rows that they are laid out in.
 
 Legend: N items, R rows, T row length, C axes of positions, K scored tokens.
 """
@@ -6,16 +6,17 @@ Legend: N items, R rows, T row length, C axes of positions, K scored tokens.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from prefopt.comparisons import UnusableItem
+from prefopt.comparisons import Item, UnusableItem
 from prefopt.likelihoods.layout import Layout
 from prefopt.likelihoods.plan import EncodedText, Plan
-from prefopt.modalities.vision_language.contrasts import Picture
+from prefopt.modalities.vision_language.media import Medium
+from prefopt.modalities.vision_language.streams import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,15 @@ class EncodedPictured(EncodedText):
     """One item as token ids and pictures.
 
     Attributes:
-        pictures: in the order of their tokens.
+        pictures: and videos, in the order of their tokens.
         misled_by: the same completion under other pictures; the tokens that the scoring model finds likeliest there take the
             place of the completion's own, place by place.
+        drawn_from: the item whose video is put together anew each epoch; None: it stays as it is.
     """
 
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Medium, ...] = ()
     misled_by: EncodedPictured | None = None
+    drawn_from: Item | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,8 @@ class PicturedPlan(Plan):
     """Positions by axis, where the model has several."""
     type_RT: Tensor | None
     """Kind of each token, where the model is told it."""
-    images: dict[str, Tensor]
-    """What the processor made of each distinct picture."""
-    tokens_of: list[int]
-    """Image tokens of each distinct picture."""
-    order: list[int]
-    """Which of them each image in the rows is, row by row."""
+    streams: Streams
+    """What the rows show, each picture and clip once, by what the model takes it for: image or video."""
     misled: Plan | None
     """Rows under the pictures that mislead."""
     misled_K: Tensor | None
@@ -53,19 +52,25 @@ class PicturedPlan(Plan):
 
 
 def told_apart(
-    ids: array[int], image_token_id: int, numbers: Sequence[int], tokens_of: Sequence[int]
+    ids: array[int], tokens: Collection[int], numbers: Sequence[int], tokens_of: Sequence[int]
 ) -> array[int]:
-    """Token ids in which those of images are -1 minus the number of their picture: alike only where the picture is.
+    """Token ids in which those of units are -1 minus the number of their unit: alike only where the unit is.
+
+    Args:
+        ids: of an item.
+        tokens: that stand for features.
+        numbers: of the item's units, in the order of their tokens.
+        tokens_of: how many each unit of the batch has.
 
     Raises:
-        UnusableItem: there are more or fewer of them than the pictures need.
+        UnusableItem: there are more or fewer of them than the units need.
     """
     stand = [-1 - number for number in numbers for _ in range(tokens_of[number])]
-    places = [k for k, token in enumerate(ids) if token == image_token_id]
+    places = [k for k, token in enumerate(ids) if token in tokens]
     if len(stand) != len(places):
         raise UnusableItem(
-            f"{len(places)} tokens stand for images whose features are {len(stand)}: the processor does not prepare images of "
-            "one size alike",
+            f"{len(places)} tokens stand for images or clips whose features are {len(stand)}: the processor does not prepare "
+            "those of one size alike",
             "image_places",
         )
     out = array("i", ids)
@@ -75,7 +80,7 @@ def told_apart(
 
 
 def occurrences(layout: Layout, tokens_of: Sequence[int]) -> list[int]:
-    """Which picture each image in the rows is, row by row."""
+    """Which unit each of those in the rows is, row by row."""
     found = []
     for row in layout.rows:
         numbers = [-1 - token for token in row.ids if token < 0]

@@ -7,6 +7,7 @@ where torchvision is absent, the processor is loaded without its part for videos
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,14 +23,26 @@ FILES = (
 
 
 class NoVideos(dict[str, Any]):
-    """Stands where a processor keeps its part for videos; a mapping, so that a processor can be written down."""
+    """Stands where a processor keeps its part for videos, and knows its settings (a mapping, so that it can be written down)."""
 
     model_input_names: tuple[str, ...] = ()
     _auto_class = None
 
     @classmethod
     def from_pretrained(cls, *args: Any, **options: Any) -> NoVideos:
-        """One that reads nothing."""
+        """The settings in a folder or hub repository."""
+        source = str(args[0])
+        for name, key in (
+            ("video_preprocessor_config.json", None),
+            ("processor_config.json", "video_processor"),
+        ):
+            path = file_of(source, name)
+            if path is None:
+                continue
+            values = json.loads(path.read_text("utf-8"))
+            found = values if key is None else values.get(key)
+            if isinstance(found, dict):
+                return cls(found)
         return cls()
 
     def __call__(self, *args: Any, **options: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Rows of comparisons under pictures, as `prefopt.comparisons.Example`s.
+"""Rows of comparisons under pictures and videos, as `prefopt.comparisons.Example`s.
 
     images or image, prompt, chosen, rejected           TRL's: plain or conversational, with or without image blocks
     images, prompt, completion, label                   a single sample, desirable (true) or not (false)
+    videos or video, and others                         see `video/rows.py`
 
 and, where an objective asks for them,
 
@@ -25,9 +26,18 @@ from typing import Any, Literal
 from prefopt.comparisons import Example, Item, UnusableItem
 from prefopt.modalities.text import rows as text_rows
 from prefopt.modalities.vision_language.contrasts import Change, Picture, altered
+from prefopt.modalities.vision_language.expanding import counted
 from prefopt.modalities.vision_language.layouts import SYMMPO_REST, as_ours, columns_here, renamed
+from prefopt.modalities.vision_language.media import Medium, marks_of
 from prefopt.modalities.vision_language.messages import placed, with_marks
-from prefopt.modalities.vision_language.prompts import MARK, marks, shown, shown_messages
+from prefopt.modalities.vision_language.prompts import KINDS, MARK, marks, shown, shown_messages
+from prefopt.modalities.vision_language.video.rows import (
+    AROUND,
+    FOR_THE_RECORD,
+    VIDEOS,
+    VideoColumns,
+    undecoded,
+)
 from prefopt.objectives import Branch
 from prefopt.sources import cells
 from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, trait_hints
@@ -43,9 +53,7 @@ ANSWERS = ("contrast_chosen", "contrast_rejected", "revised")
 AUXILIARY = ("auxiliary_prompt", "auxiliary_response")
 PICTURES = tuple(name for base in BASES for name in (base, f"{base}s"))
 OTHER_MEDIA = frozenset(
-    f"{side}{name}"
-    for side in ("", "chosen_", "rejected_")
-    for name in ("video", "videos", "audio", "audios")
+    f"{side}{name}" for side in ("", "chosen_", "rejected_") for name in ("audio", "audios")
 )
 OWN: frozenset[str] = frozenset({"mismatched"})
 """Samples that are not made of the row itself."""
@@ -61,12 +69,14 @@ class Wanted:
         reads_loser: whether it reads the losing answer; if not, the contrasting one may stand in its place.
         contrast: the row's own contrast picture, or what is made of its pictures.
         seed: of what is made.
+        videos: how videos are read.
     """
 
     branches: Mapping[str, Branch] = field(default_factory=dict)
     reads_loser: bool = True
     contrast: Contrast = "row"
     seed: int = 0
+    videos: VideoColumns = field(default_factory=VideoColumns)
 
     @property
     def of_row(self) -> dict[str, Branch]:
@@ -120,7 +130,7 @@ def to_pictured(
     rows: Rows, columns: Sequence[str] = (), optional: Iterable[str] = (), wanted: Wanted = PAIRS
 ) -> Comparisons:
     """Convert rows to examples; see `load_pictured`."""
-    rows = ColumnsAs(renamed(rows.columns)).apply(rows)
+    rows = undecoded(ColumnsAs(renamed(rows.columns)).apply(rows))
     layout = rows.columns
     here = replace(rows, columns=columns_here(layout))
     if "rejected" not in here.columns and not wanted.reads_loser and "contrast_chosen" in here.columns:
@@ -129,7 +139,7 @@ def to_pictured(
     columns = (*columns, *(name for name in optional if name in here.columns and name not in columns))
     check_columns(here, wanted)
     schema = text_rows.detect_schema(
-        replace(here, columns=tuple(name for name in here.columns if name not in PICTURES))
+        replace(here, columns=tuple(name for name in here.columns if name not in (*PICTURES, *VIDEOS)))
     )
     prompts = prompt_columns(here.columns)
     table, pictures = columns_of_pictures(rows, [name for name in PICTURES if name in layout])
@@ -140,7 +150,7 @@ def to_pictured(
     def parse(number: int, row: Mapping[str, Any], traits: Counter[str]) -> Parsed:
         if filled := [name for name in media if row.get(name) not in (None, [], "")]:
             raise ValueError(
-                f"{rows.source}, {rows.place} {number}: column {filled[0]!r} is filled, but images and text are all that is read "
+                f"{rows.source}, {rows.place} {number}: column {filled[0]!r} is filled, but images, videos and text are all that is read "
                 f"here: leave it out with ignore_columns=[{filled[0]}]"
             )
         return reader.parse(number, as_ours(row, layout), traits)
@@ -148,16 +158,20 @@ def to_pictured(
     try:
         examples, dropped, origins, traits = collect(replace(table, columns=here.columns), parse, columns)
     except ValueError as error:
-        if "missing_image" not in str(error):
+        kind = next((kind for kind in ("image", "video") if f"missing_{kind}" in str(error)), None)
+        if kind is None:
             raise
-        held = ", ".join(name for name in PICTURES if name in layout)
+        held = ", ".join(name for name in (PICTURES if kind == "image" else VIDEOS) if name in layout)
         raise ValueError(
-            f"{error}. Paths of images start at {rows.folder.resolve()}; to leave images out: ignore_columns=[{held}]"
+            f"{error}. Paths of {kind}s start at {rows.folder.resolve()}; to leave {kind}s out: ignore_columns=[{held}]"
         ) from None
     known = (
         *text_rows.COLUMNS[schema],
         *prompts.names,
         *PICTURES,
+        *VIDEOS,
+        *AROUND,
+        *FOR_THE_RECORD,
         *ANSWERS,
         *AUXILIARY,
         *SYMMPO_REST,
@@ -232,24 +246,34 @@ class RowReader:
         """Items and outcome of a row."""
         if not self.wanted.reads_loser and row.get("rejected") is None:
             row = {**row, "rejected": row.get("contrast_chosen")}
-        own = self.of(number, row, "image")
-        given = {side: self.of(number, row, f"{side}_image") for side in ("chosen", "rejected")}
-        row, inline = with_marks(row, self.folder, has_pictures=bool(own or any(given.values())))
+        videos = replace(self.wanted.videos, folder=self.folder)
+        own: tuple[Medium, ...] = (*self.of(number, row, "image"), *videos.of(row, "video"))
+        given: dict[str, tuple[Medium, ...]] = {
+            side: (*self.of(number, row, f"{side}_image"), *videos.of(row, f"{side}_video"))
+            for side in ("chosen", "rejected")
+        }
+        shown_kinds = marks_of((*own, *given["chosen"], *given["rejected"]))
+        row, inline = with_marks(row, videos, frozenset(shown_kinds))
         if inline and own and len(inline) != len(own):
             raise UnusableItem(
-                f"the messages hold {len(inline)} image(s) and the row's own column {len(own)}: give them once",
+                f"the messages hold {len(inline)} image(s) or video(s) and the row's own columns {len(own)}: give them once",
                 "image_places",
             )
         own = own or inline
         ends = {side: found or own for side, found in given.items()}
         if self.schema == "unpaired":
             parsed = text_rows.unpaired(row, self.prompts, self.arrow, traits)
-            return parsed._replace(items=tuple(pictured(item, own) for item in parsed.items))
+            traits["pictured"] += bool(own)
+            single = tuple(videos.around(pictured(item, own), row) for item in parsed.items)
+            return parsed._replace(items=single)
         other = names(ends["chosen"]) != names(ends["rejected"])
         swapped = traits["swapped"]
         parsed = text_rows.paired(row, self.prompts, self.arrow, traits, alike=other)
         sides = ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
-        items = [pictured(item, ends[side]) for item, side in zip(parsed.items, sides, strict=True)]
+        items = [
+            videos.around(pictured(item, ends[side]), row)
+            for item, side in zip(parsed.items, sides, strict=True)
+        ]
         traits["pictured"] += bool(ends["chosen"] or ends["rejected"])
         if not self.wanted.of_row:
             return parsed._replace(items=tuple(items))
@@ -269,10 +293,16 @@ class RowReader:
         return tuple(Picture(ref) for name in (base, f"{base}s") for ref in self.pictures(number, row, name))
 
     def branches(
-        self, number: int, row: Mapping[str, Any], items: Sequence[Item], own: tuple[Picture, ...]
+        self, number: int, row: Mapping[str, Any], items: Sequence[Item], media: tuple[Medium, ...]
     ) -> dict[str, Item]:
         """Further items, by the names that the objective gives them."""
         wanted = self.wanted
+        own = tuple(medium for medium in media if isinstance(medium, Picture))
+        if len(own) < len(media):
+            raise UnusableItem(
+                "the row holds a video, and the objective contrasts images: give rows of images, or an objective of answers alone",
+                "wrong_type",
+            )
         if not own:
             raise UnusableItem("the row has no image, and the objective contrasts images", "missing_value")
         condition = dict(items[0].condition)
@@ -322,7 +352,7 @@ class RowReader:
         """Condition and answer of a row's instruction."""
         prompt = cells.as_sample(row.get("auxiliary_prompt"), "auxiliary_prompt", self.arrow)
         pictures = self.of(number, row, "auxiliary_image")
-        prompt = placed(prompt) if isinstance(prompt, str) and pictures else prompt
+        prompt = placed(prompt, frozenset(MARK)) if isinstance(prompt, str) and pictures else prompt
         return dict(pictured(Item({"prompt": prompt}, ""), pictures).condition), answer(
             row.get("auxiliary_response"),
             "auxiliary_response",
@@ -331,37 +361,40 @@ class RowReader:
         )
 
 
-def pictured(item: Item, pictures: tuple[Picture, ...]) -> Item:
-    """An item with its pictures, each with a place in the prompt.
+def pictured(item: Item, media: tuple[Medium, ...]) -> Item:
+    """An item with its pictures and videos, each with a place in the prompt.
 
     Raises:
         UnusableItem: the prompt has places for more or fewer.
     """
     prompt = item.condition["prompt"]
     here = marks(prompt)
-    if not pictures and not here:
+    if not media and not here:
         return item
     if not here:
-        prompt = with_places(prompt, len(pictures))
-    elif here != len(pictures):
+        prompt = with_places(prompt, marks_of(media))
+    elif sorted(here) != sorted(marks_of(media)):
         raise UnusableItem(
-            f"the prompt has places for {here} image(s), and the row holds {len(pictures)}: needed as many, or no place at all, "
-            "which puts them at its beginning",
+            f"the prompt has places for {counted(here)}, and the row holds {counted(marks_of(media))}: needed as many, or no "
+            "place at all, which puts them at its beginning",
             "image_places",
         )
-    return Item({**item.condition, "prompt": prompt, "pictures": pictures}, item.sample)
+    else:  # in the order of their places
+        queues = {mark: iter([one for one in media if marks_of([one]) == mark]) for mark in KINDS}
+        media = tuple(next(queues[mark]) for mark in here)
+    return Item({**item.condition, "prompt": prompt, "pictures": media}, item.sample)
 
 
-def with_places(prompt: Any, count: int) -> Any:
-    """A prompt with places for pictures at its beginning; of a conversation, in the user's first message."""
+def with_places(prompt: Any, places: str) -> Any:
+    """A prompt with marks at its beginning; of a conversation, in the user's first message."""
     if isinstance(prompt, str):
-        return MARK * count + "\n" + prompt
+        return places + "\n" + prompt
     first = next((n for n, message in enumerate(prompt) if message["role"] == "user"), 0)
     content = prompt[first].get("content")
     if isinstance(content, list):
-        content = [{"type": "text", "text": MARK * count}, *content]
+        content = [{"type": "text", "text": places}, *content]
     else:
-        content = MARK * count + (content or "")
+        content = places + (content or "")
     return [*prompt[:first], {**prompt[first], "content": content}, *prompt[first + 1 :]]
 
 
@@ -379,7 +412,7 @@ def answer(value: Any, name: str, like: Any, arrow: bool) -> Any:
     return found
 
 
-def names(pictures: Iterable[Picture]) -> tuple[str, ...]:
+def names(pictures: Iterable[Medium]) -> tuple[str, ...]:
     """What tells pictures apart."""
     return tuple(picture.digest for picture in pictures)
 
@@ -397,9 +430,9 @@ def picture_hints(traits: Counter[str], kept: int, dropped: Sequence[Any]) -> li
     """What was noticed of the pictures."""
     hints = []
     if kept and not traits["pictured"]:
-        hints.append(Hint("note", "no row has an image: the model is trained on text alone"))
+        hints.append(Hint("note", "no row has an image or video: the model is trained on text alone"))
     elif 0 < traits["pictured"] < kept:
-        hints.append(Hint("note", f"{kept - traits['pictured']} of {kept} rows have no image"))
+        hints.append(Hint("note", f"{kept - traits['pictured']} of {kept} rows have no image or video"))
     same = sum(drop.reason == "identical_answers" for drop in dropped)
     if same > 0.01 * (kept + same):
         hints.append(Hint("warn", f"{same} row(s) have the same answer for both images, and were dropped"))

@@ -12,9 +12,12 @@ from prefopt.generation.base import Request, Response
 from prefopt.generation.local import LocalGenerator
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.modalities.text.samples import TextSamples
-from prefopt.modalities.vision_language.likelihood import PicturedLikelihood, pictures_of
+from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
+from prefopt.modalities.vision_language.media import pictures_of
 from prefopt.modalities.vision_language.plan import EncodedPictured
 from prefopt.modalities.vision_language.prompts import readable, shown
+from prefopt.modalities.vision_language.video.strips import strip_of
+from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.runs.record import Record
 
 
@@ -49,8 +52,10 @@ class PicturedSamples(TextSamples):
         self._marker = marker
         self._pictures = [
             [
-                record.picture_file(f"prompt-{n}-{k}", picture.image())
-                for k, picture in enumerate(pictures_of(request.template))
+                record.picture_file(
+                    f"prompt-{n}-{k}", strip_of(medium) if isinstance(medium, Video) else medium.image()
+                )
+                for k, medium in enumerate(pictures_of(request.template))
             ]
             for n, request in enumerate(self._requests)
         ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,24 +16,34 @@ from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
-from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.base import Context, Probe, Setup
 from prefopt.modalities.models import lora_settings
 from prefopt.modalities.splits import PreparedData
 from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.text.setup import Language, first_pair, set_up_language
+from prefopt.modalities.vision_language.expanding import AnyUnit
 from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
 from prefopt.modalities.vision_language.images import Images, name_of
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
-from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
+from prefopt.modalities.vision_language.media import Medium
+from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood, token_of
 from prefopt.modalities.vision_language.parts import adapted_modules, freeze
 from prefopt.modalities.vision_language.plan import EncodedPictured
 from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
 from prefopt.modalities.vision_language.samples import Marker, PicturedSamples
+from prefopt.modalities.vision_language.video.hints import sparser_hints
+from prefopt.modalities.vision_language.video.positions import PositionProbe, around_anchors
+from prefopt.modalities.vision_language.video.redrawing import Redraw, Redrawing
+from prefopt.modalities.vision_language.video.rows import VideoColumns
+from prefopt.modalities.vision_language.video.strips import strip_of
+from prefopt.modalities.vision_language.video.videos import Sampling, Video, videos_of
 from prefopt.models.loading import LoadedModel, LoraSettings
 from prefopt.models.sources import PICTURED
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
+from prefopt.sources.report import Hint
+from prefopt.sources.videos import ClipRef
 from prefopt.worlds import world_of
 
 
@@ -59,6 +70,7 @@ class VisionLanguage(Language):
         if self.context.config.cache_vision_features:
             check_frozen(self.context.config)
         self.images = open_images(source)
+        self.tokens = {kind: token_of(source, kind) for kind in ("image", "video")}
         self.tokenizer = self.images.processor.tokenizer
         self.kind_of_tokens = int(self.images.suffixed) if self.images.typed else None
 
@@ -68,7 +80,12 @@ class VisionLanguage(Language):
 
     def rows(self, config: TrainConfig, objective: Objective) -> Callable[..., Comparisons]:
         """The reader of rows, told what the objective reads of them."""
-        wanted = Wanted(objective.branches, objective.reads_loser, config.contrast_image, config.seed)
+        frames = config.video_frames if config.video_fps is None else None
+        sampling = Sampling(frames, config.video_fps, config.video_max_frames)
+        videos = VideoColumns(
+            sampling=sampling, context=config.reference_context, redraw=config.redraw_videos
+        )
+        wanted = Wanted(objective.branches, objective.reads_loser, config.contrast_image, config.seed, videos)
         return partial(load_pictured, optional=objective.columns, wanted=wanted)
 
     def lora(self, config: TrainConfig) -> LoraSettings | None:
@@ -96,16 +113,10 @@ class VisionLanguage(Language):
         if not context.config.cache_vision_features:
             return
         assert isinstance(likelihood, PicturedLikelihood)
-        cache = FeatureCache(model, self.images, likelihood.settings(), "bf16" if context.bf16 else "no")
-        units = {
-            name_of(unit): unit
-            for example in (*data.train, *data.held_out)
-            for item in (*example.items, *example.aside)
-            if isinstance(item, EncodedPictured)
-            for seen in (item, item.misled_by)
-            if seen is not None
-            for unit in likelihood.units(seen.pictures)
-        }
+        cache = FeatureCache(
+            model, likelihood.expander, likelihood.settings(), "bf16" if context.bf16 else "no"
+        )
+        units = units_of((*data.train, *data.held_out), likelihood)
         accelerator = context.accelerator
         with accelerator.autocast():
             made = cache.fill(
@@ -115,7 +126,9 @@ class VisionLanguage(Language):
                 progress=context.console.track if accelerator.is_main_process else None,
             )
         context.record.check(
-            "vision features", "note", f"{made} of {len(units)} pictures encoded, the others were there"
+            "vision features",
+            "note",
+            f"{made} of {len(units)} pictures or clips encoded, the others were there",
         )
         likelihood.features = cache
 
@@ -125,28 +138,70 @@ class VisionLanguage(Language):
         """Branches without a gradient set aside."""
         return [set_aside(example, objective) for example in examples]
 
+    def known(self, context: Context, likelihood: TokenLikelihood, data: PreparedData) -> None:
+        """Videos that are put together anew each epoch; what is to be told of videos."""
+        assert isinstance(likelihood, PicturedLikelihood)
+        drawn = {example.id: redraw_of(example) for example in data.train}
+        slots = {name: redraw.distractors + 1 for name, redraw in drawn.items() if redraw is not None}
+        if slots:
+            likelihood.redrawing = Redrawing(context.config.seed, slots)
+            told = f"of {len(slots)} of {len(drawn)} examples, other distractors and slots each epoch"
+            context.record.check("videos drawn anew", "note", told)
+        built = Path(context.config.data).expanduser().parent / "build.json"
+        if Path(context.config.data).expanduser().is_file() and built.is_file():
+            context.record.json("build", json.loads(built.read_text("utf-8")))
+        if likelihood.expander.shows_videos and (note := likelihood.expander.clips.note):
+            context.record.check("frames", "note", note)
+
+    def hints(self, likelihood: TokenLikelihood) -> list[Hint]:
+        """Videos that had to be shown in fewer frames."""
+        assert isinstance(likelihood, PicturedLikelihood)
+        return sparser_hints(likelihood)
+
     def first_pair(self, context: Context, example: Encoded[EncodedText]) -> dict[str, Any]:
         """The first example decoded, runs of image tokens shortened, with its pictures."""
-        token = self.images.processor.tokenizer.decode([self.images.image_token_id])
-        pair = shortened(first_pair(example, self.tokenizer), token)
+        pair = first_pair(example, self.tokenizer)
+        for kind in ("image", "video"):
+            token = self.tokens[kind]
+            if token is not None:
+                pair = shortened(pair, self.tokenizer.decode([token]), kind)
         edge = example.comparisons[0]
         ends = {"chosen": edge.first, "rejected": edge.second}
         contrasts = {name: k for name, k in edge.branches.items() if k < len(example.items)}
         seen: dict[str, str] = {}
         for name, place in {**ends, **contrasts}.items():
             item = None if place is None else example.items[place]
-            for k, picture in enumerate(item.pictures if isinstance(item, EncodedPictured) else ()):
-                if picture.digest not in seen:
-                    title = "image" if not seen else f"image of {name}"
-                    path = context.record.picture_file(f"first-{name}-{k}", picture.image())
+            for k, medium in enumerate(item.pictures if isinstance(item, EncodedPictured) else ()):
+                if medium.digest not in seen:
+                    kind = "video" if isinstance(medium, Video) else "image"
+                    title = kind if not seen else f"{kind} of {name}"
+                    shown = strip_of(medium, anchor_of(item)) if isinstance(medium, Video) else medium.image()
+                    path = context.record.picture_file(f"first-{name}-{k}", shown)
                     pair.setdefault("pictures", []).append({"name": title, "path": path})
-                    seen[picture.digest] = path
+                    seen[medium.digest] = path
         return pair
 
     def samples(self, *args: Any) -> TextSamples:
         """Answers to prompts with pictures."""
         world = world_of(self.context.config.data)
         return PicturedSamples(*args, record=self.context.record, marker=marker_of(world))
+
+    def probe(
+        self,
+        inner: Probe,
+        context: Context,
+        model: nn.Module,
+        likelihood: TokenLikelihood,
+        data: PreparedData,
+    ) -> Probe:
+        """Accuracy by position, where videos have an anchor."""
+        assert isinstance(likelihood, PicturedLikelihood)
+        held_out = around_anchors(data.held_out)
+        examples = held_out or around_anchors(data.train)
+        if not examples or context.objective.unpaired:
+            return inner
+        split = "eval" if held_out and data.not_held_out is None else "train_rows"
+        return PositionProbe(inner, likelihood, model, context.accelerator, context.record, examples, split)
 
     def save(self, folder: Path, policy: LoadedModel, state: dict[str, Any] | None) -> None:
         """The trained model with tokenizer and processor."""
@@ -182,12 +237,45 @@ def set_aside(example: Encoded[EncodedText], objective: Objective) -> Encoded[En
     return replace(example, items=example.items[:first], aside=(*example.aside, *example.items[first:]))
 
 
-def shortened(pair: dict[str, Any], token: str) -> dict[str, Any]:
-    """A decoded pair in which a run of image tokens is told by its length."""
+def units_of(examples: Sequence[Encoded[EncodedText]], likelihood: PicturedLikelihood) -> dict[str, AnyUnit]:
+    """Pictures and clips that some examples show or may show, by name."""
+    found: dict[str, AnyUnit] = {}
+    for example in examples:
+        redraw = redraw_of(example)
+        media: list[Medium] = [] if redraw is None else [Video((clip,)) for clip in redraw.clips]
+        for item in (*example.items, *example.aside):
+            for seen in (item, item.reference, getattr(item, "misled_by", None)):
+                media += seen.pictures if isinstance(seen, EncodedPictured) else ()
+        for medium in media:
+            found |= {name_of(unit): unit for unit in likelihood.expander.units([medium])}
+        for item in example.items:  # pictures of one prompt may be processed together
+            if isinstance(item, EncodedPictured):
+                found |= {name_of(unit): unit for unit in likelihood.expander.units(item.pictures)}
+    return found
+
+
+def redraw_of(example: Encoded[EncodedText]) -> Redraw | None:
+    """What an example's video is drawn from; None where it stays."""
+    for item in example.items:
+        if isinstance(item, EncodedPictured) and item.drawn_from is not None:
+            redraw: Redraw = item.drawn_from.condition["redraw"]
+            return redraw
+    return None
+
+
+def anchor_of(item: EncodedText | None) -> ClipRef | None:
+    """The clip that the reference sees alone; None where it sees what the policy sees."""
+    seen = None if item is None else item.reference
+    videos = videos_of(seen.pictures) if isinstance(seen, EncodedPictured) else ()
+    return videos[0].clips[0] if videos and len(videos[0].clips) == 1 else None
+
+
+def shortened(pair: dict[str, Any], token: str, kind: str) -> dict[str, Any]:
+    """A decoded pair in which a run of tokens of images or videos is told by its length."""
     pattern = re.compile(rf"(?:{re.escape(token)}\s*){{4,}}")
 
     def told(text: str) -> str:
-        return pattern.sub(lambda found: f"[image: {found.group(0).count(token)} tokens]", text)
+        return pattern.sub(lambda found: f"[{kind}: {found.group(0).count(token)} tokens]", text)
 
     for side in pair["sides"]:
         for segment in side["segments"]:

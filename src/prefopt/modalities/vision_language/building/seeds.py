@@ -19,9 +19,11 @@ from typing import Any
 from prefopt.comparisons import Item, UnusableItem
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.layouts import as_ours, columns_here, renamed
+from prefopt.modalities.vision_language.media import Medium, marks_of
 from prefopt.modalities.vision_language.messages import with_marks
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks, joined, marks
 from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, RowReader, answer, names, pictured
+from prefopt.modalities.vision_language.video.rows import VideoColumns
 from prefopt.sources import cells
 from prefopt.sources.collecting import check_id, named, nothing_usable
 from prefopt.sources.columns import ColumnsAs
@@ -136,11 +138,14 @@ def load_seeds(
 
 def _seed(reader: RowReader, number: int, name: str, row: Mapping[str, Any]) -> Seed:
     if row.get("chosen") is not None and row.get("rejected") is not None:
-        condition, own, answers = _pair(reader, number, row)
+        condition, media, answers = _pair(reader, number, row)
     else:
-        condition, own, answers = _without_pair(reader, number, row)
-    if not own:
+        condition, media, answers = _without_pair(reader, number, row)
+    if not media:
         raise UnusableItem("the row has no image: there is nothing to contrast", "missing_value")
+    own = tuple(medium for medium in media if isinstance(medium, Picture))
+    if len(own) < len(media):
+        raise UnusableItem("the row holds a video, and contrasts are made of images", "wrong_type")
     like = [] if isinstance(condition["prompt"], list) else ""
     for column in ("contrast_chosen", "contrast_rejected"):
         if row.get(column) is not None:
@@ -160,7 +165,7 @@ def _seed(reader: RowReader, number: int, name: str, row: Mapping[str, Any]) -> 
 
 def _pair(
     reader: RowReader, number: int, row: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[Picture, ...], dict[str, Any]]:
+) -> tuple[dict[str, Any], tuple[Medium, ...], dict[str, Any]]:
     """A row as training reads it."""
     parsed = reader.parse(number, row, Counter())
     better, worse = parsed.items
@@ -177,10 +182,10 @@ def _pair(
 
 def _without_pair(
     reader: RowReader, number: int, row: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[Picture, ...], dict[str, Any]]:
+) -> tuple[dict[str, Any], tuple[Medium, ...], dict[str, Any]]:
     """A prompt with pictures, and one answer at most."""
-    own = reader.of(number, row, "image")
-    row, inline = with_marks(row, reader.folder, has_pictures=bool(own))
+    own: tuple[Medium, ...] = reader.of(number, row, "image")
+    row, inline = with_marks(row, VideoColumns(reader.folder), frozenset(marks_of(own)))
     own = own or inline
     prompt = reader.prompts.read(row, reader.arrow)
     if prompt is None:
@@ -211,7 +216,7 @@ def written_prompt(prompt: Any) -> Any:
 
     Elsewhere they are placeholders in a text, and blocks in a conversation.
     """
-    count = marks(prompt)
+    count = len(marks(prompt))
     if isinstance(prompt, str):
         start = MARK * count + "\n"
         return prompt.removeprefix(start) if prompt.startswith(start) else prompt.replace(MARK, "<image>")

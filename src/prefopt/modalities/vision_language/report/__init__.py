@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from prefopt.modalities.text.report import TextAccount
 from prefopt.modalities.vision_language.report.curves import PICTURED_GROUPS
 from prefopt.modalities.vision_language.report.first_pair import first_pair
 from prefopt.modalities.vision_language.report.loading import loading
-from prefopt.report.account import CardFront, Loading
+from prefopt.modalities.vision_language.report.positions import position_sections
+from prefopt.report.account import CardFront, DataFacts, Loading
 from prefopt.report.curves import Groups
+from prefopt.report.format import finite
 from prefopt.report.load import Run
-from prefopt.report.page import Section
+from prefopt.report.page import Section, render
 
 
 class VisionLanguageAccount(TextAccount):
@@ -22,6 +27,26 @@ class VisionLanguageAccount(TextAccount):
     def first_pair(self, run: Run) -> Section:
         """See `first_pair.py`."""
         return first_pair(run)
+
+    records = {
+        "positions": "accuracy by the position of the evidence",
+        "build": "what a builder of rows kept and left out",
+    }
+
+    def own_sections(self, run: Run) -> list[Section]:
+        """See `positions.py`."""
+        return [*super().own_sections(run), *position_sections(run)]
+
+    def data_facts(self, run: Run) -> DataFacts:
+        """What the builder of the rows left out, and why."""
+        dropped = run.of("build", "dropped")
+        if not isinstance(dropped, Mapping):
+            return super().data_facts(run)
+        reasons = sorted(
+            ((str(reason), count) for reason, n in dropped.items() if (count := finite(n)) is not None),
+            key=lambda one: (-one[1], one[0]),
+        )
+        return DataFacts(render("filters", __package__, kept=run.of("build", "kept"), reasons=reasons))
 
     def loading(self, run: Run) -> Loading:
         """See `loading.py`."""

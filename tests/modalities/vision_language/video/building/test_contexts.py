@@ -1,0 +1,51 @@
+"""Scenes to answer from and levels of a summary: the published vectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from prefopt.modalities.vision_language.video.building.contexts import caption_levels, stage2_contexts
+
+CASES = json.loads((Path(__file__).parents[4] / "data" / "longvpo.json").read_text("utf-8"))
+
+
+def of(kind):
+    found = [case for case in CASES if case["kind"] == kind]
+    assert len(found) == 5
+    return {"argvalues": found, "ids": [case["name"] for case in found]}
+
+
+@pytest.mark.parametrize("case", **of("stage2_contexts"))
+def test_vectors_of_scenes_to_answer_from(case):
+    given, expected = case["inputs"], case["expected"]
+    found = stage2_contexts(given["n_scenes"], given["evidence"], given["k"], given["priority"])
+    assert (len(given["evidence"]) > 1) == expected["multi_segment"]
+    assert (found.partial is not None, found.partial) == (expected["partial_valid"], expected["partial"])
+    assert (found.irrelevant is not None, found.irrelevant) == (
+        expected["irrelevant_valid"],
+        expected["irrelevant"],
+    )
+
+
+@pytest.mark.parametrize("case", **of("caption_levels"))
+def test_vectors_of_levels(case):
+    given = case["inputs"]
+    assert caption_levels(given["n_segments"], given["fan_in"]) == case["expected"]["levels"]
+
+
+def test_where_every_scene_is_evidence_nothing_is_irrelevant():
+    assert stage2_contexts(2, [0, 1], 1, [1, 0]) == ([1], None)
+
+
+def test_what_makes_no_sense_is_refused():
+    for evidence in ([0, 0], [0, 4], [-1, 0]):
+        with pytest.raises(ValueError, match="different scenes of 0 to 3"):
+            stage2_contexts(4, evidence, 1, range(4))
+    with pytest.raises(ValueError, match="k is 0"):
+        stage2_contexts(4, [0, 1], 0, range(4))
+    for segments, fan_in in ((0, 8), (5, 1)):
+        with pytest.raises(ValueError, match="needed at least 1 and 2"):
+            caption_levels(segments, fan_in)
