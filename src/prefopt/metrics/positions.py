@@ -68,24 +68,45 @@ def accuracy_by_position(
         if not 0 <= slot < slots:
             raise ValueError(f"position {slot} of {slots} slots; needed 0 to {slots - 1}")
     bins = [slot * n_bins // slots for slot, slots in zip(position, n_slots, strict=True)]
-    groups: list[list[float]] = [[] for _ in range(n_bins)]
+    rights, counts = [0.0] * n_bins, [0] * n_bins
     for value, place in zip(correct, bins, strict=True):
-        groups[place].append(value)
-    means = [fmean(group) if group else None for group in groups]
+        rights[place] += value
+        counts[place] += 1
+    return ByPosition(bins=bins, counts=counts, accuracy=fmean(correct), **of_bins(rights, counts)._asdict())
+
+
+class OfBins(NamedTuple):
+    """What bins say; see `ByPosition`."""
+
+    bin_accuracy: list[float | None]
+    macro_accuracy: float
+    worst_bin: float
+    spread: float
+    middle_drop: float | None
+
+
+def of_bins(rights: Sequence[float], counts: Sequence[float]) -> OfBins:
+    """Figures of right answers and questions of each bin.
+
+    Args:
+        rights, counts: (B,).
+
+    Raises:
+        ValueError: no questions.
+
+    Example:
+        >>> of_bins([1, 0, 2], [1, 1, 2]).middle_drop
+        1.0
+    """
+    means = [right / count if count else None for right, count in zip(rights, counts, strict=True)]
     there = [mean for mean in means if mean is not None]
-    first, *inner, last = means if n_bins > 1 else (None, None)
-    between = [mean for mean in inner if mean is not None]
-    ends = None if first is None or last is None or not between else (first + last) / 2
-    return ByPosition(
-        bins=bins,
-        counts=[len(group) for group in groups],
-        bin_accuracy=means,
-        accuracy=fmean(correct),
-        macro_accuracy=fmean(there),
-        worst_bin=min(there),
-        spread=max(there) - min(there),
-        middle_drop=None if ends is None else ends - fmean(between),
-    )
+    if not there:
+        raise ValueError("no bin has a question; needed one at least")
+    between = [mean for mean in means[1:-1] if mean is not None]
+    drop = None
+    if between and means[0] is not None and means[-1] is not None:
+        drop = (means[0] + means[-1]) / 2 - fmean(between)
+    return OfBins(means, fmean(there), min(there), max(there) - min(there), drop)
 
 
 class ByCategory(NamedTuple):

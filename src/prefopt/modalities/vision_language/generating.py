@@ -22,7 +22,7 @@ from prefopt.generation.base import Generator, Prompt, Request, Response, Settin
 from prefopt.generation.server import ServerGenerator, check_server
 from prefopt.modalities.models import folder_of
 from prefopt.modalities.vision_language.contrasts import Picture
-from prefopt.modalities.vision_language.media import pictures_of
+from prefopt.modalities.vision_language.media import Medium, pictures_of
 from prefopt.modalities.vision_language.prompts import in_blocks
 from prefopt.modalities.vision_language.rows import pictured
 
@@ -58,7 +58,7 @@ def pictured_generator(source: str, batch_size: int, num_beams: int = 1) -> Any:
     )
 
 
-def request_about(name: str, prompt: Prompt, pictures: tuple[Picture, ...], n: int = 1) -> Request:
+def request_about(name: str, prompt: Prompt, pictures: tuple[Medium, ...], n: int = 1) -> Request:
     """A request whose prompt has a place for each picture, at its beginning where it has none yet.
 
     Args:
