@@ -138,6 +138,7 @@ def for_lmms_eval(given: dict[str, Any]) -> Path:
         given["video_frames"],
         given["subtitles"] is not None,
     )
+    output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "lmms_eval.sh", text)
     return output / "lmms_eval.sh"
 
