@@ -174,6 +174,11 @@ def test_frames_far_apart_are_reached_without_decoding_all(monkeypatch: Any) -> 
     frames = decode(clip)
     assert [number_in(one) for one in frames.pixels_FHW3] == [3, 190]
     assert len(seen) < 40
+    # an index that does not know all key frames leads to one before
+    monkeypatch.setattr(
+        footage, "_leapt", lambda container, stream, known, key: container.seek(0, stream=stream) is None
+    )
+    assert [number_in(one) for one in decode(clip).pixels_FHW3] == [3, 190]
     # a file whose index leads elsewhere is decoded from its beginning
     monkeypatch.setattr(footage, "_leapt", lambda *args: False)
     assert [number_in(one) for one in decode(clip).pixels_FHW3] == [3, 190]
@@ -432,6 +437,23 @@ def test_damage_in_the_middle_is_said_and_what_hangs_on_it_is_not_used(
     # from the damaged frame to the next from which decoding can begin; frames that are counted are lost to the end
     assert 0 < len(broken) < 30
     assert broken == list(range(broken[0], broken[-1] + 1))
+
+
+def test_damaged_names_and_clocks(files: dict[str, bytes], monkeypatch: Any) -> None:
+    assert reason(ClipRef(files["h264.mp4"].replace(b"Lavf", b"La\xc9f"))) is None  # no UTF-8
+    plain = footage.packets_of
+
+    def ages(*args: Any) -> Any:
+        for number, packet in enumerate(plain(*args)):
+            packet.pts = packet.pts if number else -(2**62)
+            packet.pts += 2**62 * (number == 39)
+            yield packet
+
+    monkeypatch.setattr(footage, "packets_of", ages)
+    error = problem(ClipRef(files["vp9.webm"]))
+    assert error is not None
+    assert error.reason == "broken_video"
+    assert "its clock is damaged" in str(error)
 
 
 def test_huge_videos(files: dict[str, bytes], monkeypatch: Any) -> None:

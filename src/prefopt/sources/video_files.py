@@ -94,7 +94,7 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise UnusableItem(f"{source.name} is empty: it has no bytes", "broken_video")
         file.seek(0)
         try:
-            with av.open(file, "r", container_options=options) as container:
+            with av.open(file, "r", container_options=options, metadata_errors="replace") as container:
                 yield container, _stream(container, source.name)
         except (av.FFmpegError, OSError) as error:
             raise UnusableItem(
