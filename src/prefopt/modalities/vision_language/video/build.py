@@ -94,6 +94,7 @@ OUTPUT = click.option(
     click.option("--captioner", required=True, metavar="SPEC", help=f"Describes each clip: the model that is to be trained. {SPEC}"),
     click.option("--writer", metavar="SPEC", help=f"Writes a question from the description. {TEXTS}  [default: the captioner]"),
     click.option("--answerer", metavar="SPEC", help="Gives both answers: the model that is to be trained.  [default: the captioner]"),
+    click.option("--reader", metavar="SPEC", help=f"Answers from captions alone, which tests the question. {TEXTS}  [default: the answerer]"),
     click.option("--judge", metavar="SPEC", help=JUDGE),
     click.option(
         "--embedder", required=True, metavar="DIR|FILE.py:NAME",
@@ -154,6 +155,7 @@ def anchored(source: str, output: Path, given: Mapping[str, Any]) -> Made:
         speaker(given, "captioner"),
         speaker(given, "writer", texts=True),
         speaker(given, "answerer"),
+        speaker({**given, "reader": given["reader"] or given["answerer"]}, "reader", texts=True),
         judge_of(given, steps, words),
     )
     embedder = Embedder(given["embedder"], given["batch_size"])

@@ -256,6 +256,8 @@ def test_a_judge_decides_where_words_differ(tmp_path, ten):
     with server(reply=wordy) as one:
         assert run("longvpo-1", tmp_path, ten, one.url, *few).exit_code == 1
         assert set(reasons(tmp_path).values()) == {"anchor_wrong"}
+        (first, *_) = read(tmp_path / "out", "dropped")
+        assert "says 'I would say It is red.', and chosen is 'It is red.': without --judge" in first["detail"]
         shutil.rmtree(tmp_path / "out")
         rows = built(tmp_path, ten, one.url, *few, "--judge", f"openai:tiny@{one.url}")
         assert len(rows) == 3
@@ -382,6 +384,19 @@ def test_templates_of_ones_own_are_asked_with_and_the_prompt_is_that_of_training
     assert rows[0]["prompt"][0]["content"] in asked
 
 
+def test_somebody_else_may_read_the_captions(tmp_path, ten):
+    path = tmp_path / "reader.py"
+    path.write_text(
+        "import re\ndef read(text):\n    found = re.search(r'A (\\w+) field', text)\n"
+        "    return f'It is {found[1]}.' if found else 'unknown'\n"
+    )
+    with server() as one:
+        rows = built(tmp_path, ten, one.url, *THREE, "--limit", 6, "--reader", f"{path}:read")
+        assert len(rows) == 6
+        assert not any("Answer a question" in said(body) for body in one.bodies)
+    assert rows[0]["provenance"]["reader"].startswith("read of ")
+
+
 def test_a_question_may_come_from_a_function(tmp_path, ten):
     with server() as one:
         given = arguments("longvpo-1", tmp_path, ten, one.url, *THREE, "--limit", 6)
@@ -407,7 +422,7 @@ def test_a_question_may_come_from_a_function(tmp_path, ten):
 def test_a_model_in_a_folder_is_shown_the_frames(tmp_path, ten):
     """A random model, whose answers are nothing to learn from, but follow from what it is shown."""
     model = tiny_vision.save_tiny("qwen2_5_vl", tmp_path / "qwen")
-    given = ["--captioner", model, "--answerer", model, "--writer", f"{functions(tmp_path)}asks", *THREE]
+    given = ["--captioner", model, "--writer", f"{functions(tmp_path)}asks", *THREE]
     with server() as one:
         done = run("longvpo-1", tmp_path, ten, one.url, *given, "--limit", 6, "--max_new_tokens", 4)
         assert not one.bodies
