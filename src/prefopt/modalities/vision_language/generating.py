@@ -70,7 +70,7 @@ def pictured_generator(source: str, batch_size: int, num_beams: int = 1) -> Any:
     )
 
 
-def request_about(name: str, prompt: Prompt, pictures: tuple[Picture, ...], n: int = 1) -> Request:
+def request_about(name: str, prompt: Prompt, pictures: tuple[Medium, ...], n: int = 1) -> Request:
     """A request whose prompt has a place for each picture, at its beginning where it has none yet.
 
     Args:

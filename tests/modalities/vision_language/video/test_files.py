@@ -55,7 +55,10 @@ def test_check_tells_tokens_of_a_video_and_why_rows_are_left_out(place):
     told = " ".join(done.stdout.split())
     for reason in ("broken_video", "missing_video", "wrong_frames", "no_frames"):
         assert reason in told, told
-    assert "videos: 8 to 24 (mean 16) frames, 32 to 96 (mean 64) tokens of features each; the reference sees 32" in told
+    assert (
+        "videos: 8 to 24 (mean 16) frames, 32 to 96 (mean 64) tokens of features each; the reference sees 32"
+        in told
+    )
 
 
 def test_a_run_on_files(place, own_cache, tmp_path):
@@ -77,7 +80,11 @@ def test_a_run_on_files(place, own_cache, tmp_path):
     assert len(positions["before"]) == len(positions["after"]) == len(positions["positions"]) == 5
     assert positions["examples"] == 1
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
-    for words in ("Does it matter where the answer stands?", "Accuracy by position of the evidence", "start margin"):
+    for words in (
+        "Does it matter where the answer stands?",
+        "Accuracy by position of the evidence",
+        "start margin",
+    ):
         assert words in page, words
     assert page.count("data:image/") >= 2  # the first example's strip, and a prompt's
 
@@ -87,14 +94,22 @@ def test_long_videos_are_shown_in_fewer_frames(place):
     data = written(place, rows, "long.jsonl")
     done = prefopt(place, "check", data, "--model", place / "model", "--max-length", 160)
     told = " ".join(done.stdout.split())
-    assert "1 row(s) hold videos that are too long for max_length=160: fewer frames of each clip are shown" in told
+    assert (
+        "1 row(s) hold videos that are too long for max_length=160: fewer frames of each clip are shown"
+        in told
+    )
     assert "0 truncated" in told or "truncated" not in told
 
 
 def test_nothing_usable_is_an_error_before_the_model_is_loaded(place, tmp_path):
     data = written(place, [row(0, clips("nowhere.mp4"))], "missing.jsonl")
     done = prefopt(
-        place, "train", "longvpo", f"model={place / 'model'}", f"data={data}", f"output_dir={tmp_path / 'run'}"
+        place,
+        "train",
+        "longvpo",
+        f"model={place / 'model'}",
+        f"data={data}",
+        f"output_dir={tmp_path / 'run'}",
     )
     assert_plain_error(done, "missing_video", "Paths of videos start at")
     assert not (tmp_path / "run").exists()
