@@ -177,14 +177,7 @@ def test_a_threshold_that_is_calibrated_is_stored(tmp_path, ten):
     ("question", "reason"),
     [
         ("Which colour comes first?", "names_a_time"),
-        ("Which colour is in the last shot?", "names_a_time"),
-        ("Which colour at the end?", "names_a_time"),
-        ("What can be seen in these frames?", "names_a_time"),
-        ("What can be seen at 0:12?", "names_a_time"),
-        ("What can be seen after 3 seconds?", "names_a_time"),
-        ("What is at the beginning?", "names_a_time"),
         ("", "empty_question"),
-        ("Which colour has the field where somebody bends?", None),
         ('"Which colour does the endless field have?"', None),
     ],
 )
@@ -253,7 +246,7 @@ def test_a_judge_decides_where_words_differ(tmp_path, ten):
         text = reply(body)
         return f"I would say {text}" if "Answer a question" in said(body) else text
 
-    few = (*THREE, "--limit", 6)
+    few = ("--distractors", 2, "--pool", 0, "--limit", 3)
     with server() as one:
         built(tmp_path, ten, one.url, *few, "--judge", f"openai:tiny@{one.url}", output="plain")
         judged = [said(body) for body in one.bodies if "Do these two answers" in said(body)]
@@ -265,7 +258,7 @@ def test_a_judge_decides_where_words_differ(tmp_path, ten):
         assert set(reasons(tmp_path).values()) == {"anchor_wrong"}
         shutil.rmtree(tmp_path / "out")
         rows = built(tmp_path, ten, one.url, *few, "--judge", f"openai:tiny@{one.url}")
-        assert len(rows) == 6
+        assert len(rows) == 3
         judged = [said(body) for body in one.bodies if "Do these two answers" in said(body)]
         assert len(judged) == len(set(judged))
         shutil.rmtree(tmp_path / "out")
@@ -444,7 +437,7 @@ def test_a_process_that_is_killed_loses_nothing_and_repeats_nothing(tmp_path, te
         whole = built(tmp_path, ten, one.url, *THREE, output="whole")
         needed = len(one.bodies)
     counted = 0
-    for step, count in (("captions", 3), ("readings", 5)):
+    for step, count in (("captions", 3), ("answers", 4)):
         with server(pause=0.1) as one:
             given = arguments("longvpo-1", tmp_path, ten, one.url, *THREE, output="parts")
             running = processes.start("-m", "prefopt", *given)
