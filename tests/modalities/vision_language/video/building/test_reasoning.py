@@ -190,6 +190,8 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(tmp_path):
         done = run("longvpo-2", tmp_path, tmp_path / "films", one.url, *SHORT, "--task_types", "order")
     assert done.exit_code == 1
     assert "no row is left of 8" in done.output
+    details = [drop["detail"] for drop in read(tmp_path / "out", "dropped")]
+    assert "somebody who knows nothing says 'unknown', and chosen is 'unknown'" in details
     found = {name.partition(".")[0]: reason for name, reason in reasons(tmp_path).items()}
     assert found == {colour: reason for colour, (*_, reason) in SPOKEN.items()}
 

@@ -312,7 +312,7 @@ class Reasoning:
         ]
         verdicts = iter(self.team.judge.same(claims))
         out = []
-        for draft, blind in kept:
+        for draft, guess in kept:
             wrong_is_right, blind_is_right = next(verdicts), next(verdicts)
             if None in (wrong_is_right, blind_is_right):
                 reason = "unreadable_judgement"
@@ -320,7 +320,7 @@ class Reasoning:
                 reason = "rejected_is_right" if wrong_is_right else "blind_leak" if blind_is_right else ""
             if reason:
                 said = {
-                    "blind": blind[:80],
+                    "blind": guess[:80],
                     "rejected": draft.rejected[:80],
                     "chosen": draft.asked.answer[:80],
                 }
