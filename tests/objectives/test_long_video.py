@@ -32,7 +32,9 @@ def computed(given: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
     better, worse = (leaves(given[f"policy_{side}_token_logps"]) for side in ("chosen", "rejected"))
     s_w, s_l = (torch.stack([row.sum() for row in rows]) for rows in (better, worse))
     known = [torch.tensor(given[f"ref_{side}_logps"], dtype=torch.float64) for side in ("chosen", "rejected")]
-    lengths = [torch.tensor([float(len(row)) for row in rows], dtype=torch.float64) for rows in (better, worse)]
+    lengths = [
+        torch.tensor([float(len(row)) for row in rows], dtype=torch.float64) for rows in (better, worse)
+    ]
     rho_w, rho_l = s_w - known[0], s_l - known[1]
     loss = objective(rho_w, rho_l, logp_w=s_w, logp_l=s_l, length_w=lengths[0], length_l=lengths[1])
     return loss, {"rho_w": rho_w, "rho_l": rho_l, "chosen": better, "rejected": worse, "objective": objective}
@@ -56,7 +58,9 @@ def test_vectors(name):
     close(((made["rho_w"] - made["rho_l"]) > 0).double().mean(), expected["accuracy"])
     for side in ("chosen", "rejected"):
         found = torch.autograd.grad(loss.mean(), made[side], retain_graph=True, allow_unused=True)
-        for gradient, wanted, row in zip(found, expected[f"grad_policy_{side}_token_logps"], made[side], strict=True):
+        for gradient, wanted, row in zip(
+            found, expected[f"grad_policy_{side}_token_logps"], made[side], strict=True
+        ):
             close(torch.zeros_like(row) if gradient is None else gradient, wanted)
 
 
@@ -84,7 +88,9 @@ def test_reductions():
     torch.testing.assert_close(
         objectives.get("longvpo", alpha=0.0, beta=0.3)(**given), DPO(beta=0.3)(given["rho_w"], given["rho_l"])
     )
-    torch.testing.assert_close(objectives.get("longvpo", beta=0.0, alpha=0.7)(**given), math.log(2) + 0.7 * sft)
+    torch.testing.assert_close(
+        objectives.get("longvpo", beta=0.0, alpha=0.7)(**given), math.log(2) + 0.7 * sft
+    )
     torch.testing.assert_close(
         objectives.get("longvpo", beta=0.3)(**given),
         objectives.get("dpo+sft", beta=0.3)(**given),

@@ -43,6 +43,7 @@ def test_a_world_offers_what_a_run_asks_for(name):
     if name not in (
         "scene",  # whose prompts name one of four styles; what differs between splits are the scenes
         "caption",  # whose prompts are all alike; what differs are the pictures
+        "film",  # whose prompts ask about one of 24 objects; what differs are the clips
     ):
         assert not set(world.prompts(50)) & set(prompts)
     assert world_modality(f"world:{name}") == find(name).modality
@@ -53,6 +54,7 @@ def test_a_source_that_names_a_world():
     assert world_of("world") is world_of("rows.jsonl") is world_of("text") is None
     assert world_modality("rows.jsonl") is None
     assert [world_modality(f"world:{name}") for name in all_worlds()] == [
+        "vision_language",
         "vision_language",
         "image",
         "control",
@@ -70,9 +72,9 @@ def test_a_source_that_names_a_world():
 def test_an_unknown_world_is_told_beside_those_that_there_are():
     for ask in (world_of, world_modality, lambda source: world_prompts(source, "test")):
         with pytest.raises(
-            ValueError, match="no world is called 'film'; there are: caption, picture, scene, text"
+            ValueError, match="no world is called 'flim'; there are: caption, film, picture, scene, text"
         ):
-            ask("world:film")
+            ask("world:flim")
 
 
 def test_asking_about_worlds_is_cheap():

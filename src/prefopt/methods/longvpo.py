@@ -70,7 +70,7 @@ METHOD = Method(
     paper=Paper(
         title="LongVPO: From Anchored Cues to Self-Reasoning for Long-Form Video Preference Optimization",
         authors="Zhenpeng Huang, Jiaqi Li, Zihan Jia, Xinhao Li, Desen Meng, Lingxue Song, Xi Chen, Liang Li, Limin Wang",
-        year=2025,
+        year=2026,
         arxiv="2602.02341",
         venue="NeurIPS 2025",
     ),

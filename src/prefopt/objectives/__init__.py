@@ -14,6 +14,7 @@ from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.hallucination import HADPO, POVID, VDPO
 from prefopt.objectives.images import MDPO, OPADPO, SVCO, SymMPO
+from prefopt.objectives.long_video import LongVPO
 from prefopt.objectives.margins import (
     AverageMargin,
     ClippedMargin,
@@ -23,7 +24,6 @@ from prefopt.objectives.margins import (
     SegmentMargin,
     margin_from_name,
 )
-from prefopt.objectives.long_video import LongVPO
 from prefopt.objectives.mixture import MPO, Mixture
 from prefopt.objectives.pairwise import (
     CDPO,
@@ -74,7 +74,6 @@ __all__ = [
     "LDDPO",
     "LRM",
     "MDPO",
-    "LongVPO",
     "MPO",
     "NCA",
     "OPADPO",
@@ -108,6 +107,7 @@ __all__ = [
     "Hinge",
     "Hyperparameter",
     "LengthDesensitizedMargin",
+    "LongVPO",
     "MaPO",
     "Margin",
     "Mixture",

@@ -136,6 +136,7 @@ def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
     from accelerate.state import AcceleratorState
     from accelerate.utils import ProjectConfiguration
 
+    check_parallelism(os.environ)
     AcceleratorState._reset_state()  # a second run in the same process may have another precision
     bf16 = config.bf16
     if bf16 is None:
@@ -147,6 +148,25 @@ def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
         project_config=ProjectConfiguration(str(folder), str(folder / FOLDER)),
     )
     return accelerator, bf16
+
+
+def check_parallelism(environment: Mapping[str, str]) -> None:
+    """Refuse launchers that split rows or layers over devices, where each process would be given examples of its own.
+
+    Args:
+        environment: as `accelerate launch` sets it.
+
+    Raises:
+        ConfigError: it does.
+    """
+    for name, what in (("CP", "sequences"), ("SP", "sequences"), ("TP", "layers")):
+        size = environment.get(f"PARALLELISM_CONFIG_{name}_SIZE", "1")
+        if size not in ("", "1"):
+            raise ConfigError(
+                f"the launcher splits {what} over {size} devices ({name.lower()}_size={size}), which is not done here: a row's tokens "
+                "share prompts and pictures, and stay together. Leave it at 1; to fit long rows, use fewer frames, "
+                "gradient_checkpointing=true, adapters, or FSDP"
+            )
 
 
 def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> Course:

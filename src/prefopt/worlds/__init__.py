@@ -28,6 +28,7 @@ from prefopt.worlds.base import Estimate, World
 
 if TYPE_CHECKING:
     from prefopt.worlds.caption.world import CaptionWorld
+    from prefopt.worlds.film.world import FilmWorld
     from prefopt.worlds.picture.world import PictureWorld
     from prefopt.worlds.scene.world import SceneWorld
     from prefopt.worlds.text.world import TextWorld
@@ -81,15 +82,17 @@ def get_world(name: Literal["scene"], seed: int = 0, **settings: Any) -> SceneWo
 @overload
 def get_world(name: Literal["caption"], seed: int = 0, **settings: Any) -> CaptionWorld: ...
 @overload
+def get_world(name: Literal["film"], seed: int = 0, **settings: Any) -> FilmWorld: ...
+@overload
 def get_world(name: str, seed: int = 0, **settings: Any) -> Any: ...
 def get_world(name: str, seed: int = 0, **settings: Any) -> Any:
     """A world by name.
 
     Args:
-        name: "text", "picture", "scene", "caption", or another of `all_worlds`.
+        name: "text", "picture", "scene", "caption", "film", or another of `all_worlds`.
         seed: of its model and everything drawn in it.
         settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`, `PictureWorld`,
-            `SceneWorld`, `CaptionWorld`).
+            `SceneWorld`, `CaptionWorld`, `FilmWorld`).
 
     Raises:
         ValueError: unknown world.

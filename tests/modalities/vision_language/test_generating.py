@@ -13,10 +13,19 @@ import tiny_vision
 from conftest import save_tiny_model
 from generation.fake_server import FakeServer
 from modalities.image.image_runs import picture, png
-from prefopt.generation import Settings, collect
+from prefopt.generation import Request, Settings, collect
 from prefopt.modalities.vision_language.contrasts import Picture
-from prefopt.modalities.vision_language.generating import PicturedServer, Speaker, data_url, request_about
+from prefopt.modalities.vision_language.generating import (
+    PicturedServer,
+    Speaker,
+    about_video,
+    data_url,
+    request_about,
+)
+from prefopt.modalities.vision_language.prompts import MARK, VIDEO_MARK
+from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.sources.pictures import ImageRef
+from prefopt.sources.videos import ClipRef
 
 OWN = Picture(ImageRef(png(picture(0))))
 OTHER = Picture(ImageRef(png(picture(1))))
@@ -50,6 +59,68 @@ def test_a_server_is_sent_the_pictures_in_their_places(tmp_path):
         again = collect(PicturedServer(server.url, "tiny"), requests, Settings(), tmp_path / "journal.jsonl")
         assert len(server.bodies) == 3
         assert len(again) == 3
+
+
+def test_a_server_is_sent_a_video_as_its_frames_in_order(tmp_path):
+    clips = (
+        ClipRef(tuple(ImageRef(png(picture(n))) for n in range(4)), frames=(0, 2)),
+        ClipRef((ImageRef(png(picture(4))), ImageRef(png(picture(5)))), frames=(1,)),
+    )
+    wide = ClipRef((ImageRef(png(picture(6).resize((400, 300)))),), frames=(0,))
+    with FakeServer(reply=lambda body: "fine") as server:
+        requests = [
+            about_video("video", "what is this ?", Video(clips)),
+            about_video("wide", "what ?", Video((wide,))),
+            Request(
+                "both", [{"role": "user", "content": f"{MARK}then {VIDEO_MARK}what ?"}], template={"pictures": (OWN, Video(clips[1:]))}
+            ),
+        ]  # fmt: skip
+        collect(PicturedServer(server.url, "tiny"), requests, Settings(), tmp_path / "journal.jsonl")
+        content = {
+            len(sent): sent
+            for body in server.bodies
+            for sent in [body["messages"][0]["content"]]
+            if "then " not in str(sent)
+        }
+        (mixed,) = (
+            sent
+            for body in server.bodies
+            for sent in [body["messages"][0]["content"]]
+            if "then " in str(sent)
+        )
+        collect(PicturedServer(server.url, "tiny"), requests, Settings(), tmp_path / "journal.jsonl")
+        assert len(server.bodies) == 3
+    urls = [block["image_url"]["url"] for block in content[4][:3]]
+    assert content[4][3] == {"type": "text", "text": "what is this ?"}
+    for url, n in zip(urls, (0, 2, 5), strict=True):
+        assert url.startswith("data:image/png;")
+        with Image.open(io.BytesIO(read(url))) as seen:
+            assert seen.convert("RGB").tobytes() == picture(n).tobytes()
+    (jpeg, _) = content[2]
+    assert jpeg["image_url"]["url"].startswith("data:image/jpeg;")
+    with Image.open(io.BytesIO(read(jpeg["image_url"]["url"]))) as seen:
+        assert seen.size == (400, 300)
+    assert [block["type"] for block in mixed] == ["image_url", "text", "image_url", "text"]
+
+
+def test_a_function_writes_texts_alone(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("def upper(text):\n    return ' ' + text.upper()\n")
+    speaker = Speaker(f"{path}:upper", "writer", 2, texts=True)
+    speaker.check()
+    requests = [Request("a", [{"role": "user", "content": "word"}], 2)]
+    found = collect(speaker, requests, Settings(), tmp_path / "journal.jsonl")
+    assert [(one.text, one.sample, one.ended) for one in found] == [("WORD", 0, True), ("WORD", 1, True)]
+    path.write_text("def upper(text):\n    return text\n")
+    with pytest.raises(ValueError, match="was begun with model"):
+        collect(
+            Speaker(f"{path}:upper", "writer", 2, texts=True),
+            requests,
+            Settings(),
+            tmp_path / "journal.jsonl",
+        )
+    with pytest.raises(ValueError, match="--captioner"):
+        Speaker(f"{path}:upper", "captioner", 2).check()
 
 
 def test_a_journal_tells_pictures_apart_by_their_content(tmp_path):

@@ -115,7 +115,7 @@ def test_a_world_says_what_is_wrong():
 
 def test_runs_of_image_tokens_are_told_by_their_length():
     pair = {"sides": [{"segments": [{"text": "a <i> <i> <i><i><i> b <i>"}]}]}
-    assert shortened(pair, "<i>")["sides"][0]["segments"][0]["text"] == "a [image: 5 tokens]b <i>"
+    assert shortened(pair, "<i>", "image")["sides"][0]["segments"][0]["text"] == "a [image: 5 tokens]b <i>"
 
 
 def test_the_seed_draws_other_contrasts(own_cache, tmp_path):

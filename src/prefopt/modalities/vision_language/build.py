@@ -1,4 +1,7 @@
-"""`prefopt build contrast` and `prefopt build symmetric-pairs`: rows of two pictures and their answers."""
+"""`prefopt build contrast` and `prefopt build symmetric-pairs`: rows of two pictures and their answers.
+
+Builders of videos are in `video/build.py`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from prefopt.modalities.commands import errors_told
+from prefopt.modalities.vision_language.video import build as video
 
 if TYPE_CHECKING:
     from prefopt.modalities.vision_language.building.album import Album
@@ -237,4 +241,4 @@ def symmetric_pairs(rows: str, output: Path, split: str, force: bool) -> None:
     click.echo(f"{output}: {2 * count} pairs of {count} rows{left}")
 
 
-COMMANDS = (contrast, symmetric_pairs)
+COMMANDS = (contrast, symmetric_pairs, *video.COMMANDS)

@@ -212,7 +212,7 @@ class PicturedLikelihood(TokenLikelihood):
             model,
             lambda m, plan, ability: self._score(m, plan, (), ability).logp_NL,
             densest,
-            more=probes_of(self),
+            more=probes_of(self.prompt_ids, self.expander.feature_tokens, self.expander.shows_videos),
             lay=self.lay,
         )
         return self.ability

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,28 +16,33 @@ from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.sources.pictures import ImageRef, as_ref
 from prefopt.sources.videos import ClipRef
 
-if TYPE_CHECKING:
-    from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
+PromptIds = Callable[[Mapping[str, Any]], list[int]]
+"""Token ids of a condition's prompt."""
 
 
-def probes_of(likelihood: PicturedLikelihood) -> list[list[EncodedPictured]]:
-    """Rows with pictures; and some with videos, where the data has them."""
-    pictures = probes(likelihood, (made_up(0),), (made_up(1),))
-    if not likelihood.expander.shows_videos:
+def probes_of(prompt_ids: PromptIds, taken: Collection[int], videos: bool) -> list[list[EncodedPictured]]:
+    """Rows with pictures; and some with videos, where the data has them.
+
+    Args:
+        prompt_ids: of the likelihood.
+        taken: ids of tokens that stand for features, and so for no word.
+        videos: whether the data shows some.
+    """
+    pictures = probes(prompt_ids, taken, (made_up(0),), (made_up(1),))
+    if not videos:
         return [pictures]
     first, second = clip(0), clip(1)
-    return [pictures, probes(likelihood, (Video((first, second)),), (Video((second, first)),))]
+    return [pictures, probes(prompt_ids, taken, (Video((first, second)),), (Video((second, first)),))]
 
 
 def probes(
-    likelihood: PicturedLikelihood, first: tuple[Medium, ...], second: tuple[Medium, ...]
+    prompt_ids: PromptIds, taken: Collection[int], first: tuple[Medium, ...], second: tuple[Medium, ...]
 ) -> list[EncodedPictured]:
     """Two completions of a prompt with one thing shown, one of the same words with another, and one of a row of two."""
-    taken = likelihood.expander.feature_tokens
     a, b, c, d, *_ = (k for k in range(1, 9) if k not in taken)
 
     def item(media: tuple[Medium, ...], *tail: int) -> EncodedPictured:
-        prompt = likelihood.prompt_ids({"prompt": "a ".join(marks_of(media)) + "a b", "pictures": media})
+        prompt = prompt_ids({"prompt": "a ".join(marks_of(media)) + "a b", "pictures": media})
         return EncodedPictured(array("i", [*prompt, *tail]), len(prompt), pictures=media)
 
     # turned round, a completion stays where it is in the sorted order: another order is another sum of the same numbers

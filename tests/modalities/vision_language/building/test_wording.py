@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from prefopt.modalities.vision_language.building.wording import KNOWN, wording
+from prefopt.modalities.vision_language.building.wording import CONTRAST, wording
 
+KNOWN = {name: template.known for name, template in CONTRAST.of.items()}
 TOLD = {
     "prompt": "What {{ is }} it?",
     "caption": "A cat.",

@@ -108,9 +108,7 @@ def test_frames_are_chosen_alike_wherever_a_clip_stands(clips):
     assert rate.frames == 2
 
 
-@pytest.mark.parametrize(
-    ("context", "seen"), [("anchor", 1), ("evidence", 2), ("full", None), ("row", 1)]
-)
+@pytest.mark.parametrize(("context", "seen"), [("anchor", 1), ("evidence", 2), ("full", None), ("row", 1)])
 def test_what_the_reference_sees(context, seen, clips):
     row = {**PAIR, "video": clips[:3], "anchor": 1, "evidence": [0, 2], "reference_context": "anchor"}
     item = first([row], context=context).items[0]
@@ -126,7 +124,12 @@ def test_what_the_reference_sees(context, seen, clips):
 
 
 def test_evidence_may_be_stretches_of_its_own(clips):
-    row = {**PAIR, "video": clips[0], "evidence": [{**clips[0], "end_s": 1.0}], "reference_context": "evidence"}
+    row = {
+        **PAIR,
+        "video": clips[0],
+        "evidence": [{**clips[0], "end_s": 1.0}],
+        "reference_context": "evidence",
+    }
     (video,) = first([row]).items[0].reference_condition["pictures"]
     assert video.clips[0].end_s == 1.0
     assert video.frames == 2
@@ -154,7 +157,9 @@ def test_rows_that_are_refused(case, clips):
 
 
 def test_a_file_that_is_missing_is_told_with_its_folder():
-    with pytest.raises(ValueError, match=r"missing_video.*Paths of videos start at .*ignore_columns=\[video\]"):
+    with pytest.raises(
+        ValueError, match=r"missing_video.*Paths of videos start at .*ignore_columns=\[video\]"
+    ):
         load([{**PAIR, "video": "nowhere.mp4"}])
 
 

@@ -14,15 +14,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prefopt.comparisons import UnusableItem
-from prefopt.generation.base import Prompt, Request, Response, Settings
-from prefopt.generation.journal import collect
+from prefopt.generation.base import Prompt, Request, Response
 from prefopt.modalities.vision_language.building.modes import digest_of
 from prefopt.modalities.vision_language.building.seeds import words_of
+from prefopt.modalities.vision_language.building.steps import Steps
 from prefopt.modalities.vision_language.building.wording import Wording
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.generating import Speaker, request_about
@@ -75,9 +76,6 @@ class Writers:
         temperature: of the candidates; all else is asked for greedily.
         max_new_tokens: of a caption, candidate or answer; lists of claims may have twice as many.
         seed: of the candidates.
-
-    Attributes set by `write`:
-        counts: answers that each step needed, and how many of them came now.
     """
 
     captioner: Speaker
@@ -89,7 +87,16 @@ class Writers:
     temperature: float = 0.7
     max_new_tokens: int = 512
     seed: int = 0
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @cached_property
+    def steps(self) -> Steps:
+        """The journals."""
+        return Steps(self.folder)
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Answers that each step needed, and how many of them came now."""
+        return self.steps.counts
 
     def check(self) -> None:
         """Look at all three models before the first is asked; not again once they have begun.
@@ -97,7 +104,7 @@ class Writers:
         Raises:
             ValueError, OSError: one cannot be used.
         """
-        if not self._journal("answers").exists():
+        if not self.steps.journal("answers").exists():
             for speaker in (self.captioner, self.answerer, self.rewriter):
                 speaker.check()
 
@@ -211,31 +218,10 @@ class Writers:
         max_new_tokens: int,
     ) -> dict[str, list[Response]]:
         """Responses by id, of which those in the journal are not asked for again."""
-        distinct = list({request.id: request for request in requests}.values())
-        journal = self._journal(step)
-        before = _lines(journal)
-        settings = Settings(max_new_tokens, temperature, seed=self.seed if temperature else 0)
-        found: dict[str, list[Response]] = {request.id: [] for request in distinct}
-        for response in collect(speaker, distinct, settings, journal, f"writing {step}"):
-            found[response.id].append(response)
+        found = self.steps.ask(step, speaker, requests, max_new_tokens, temperature, self.seed)
         if speaker is not self.rewriter:
             speaker.release()
-        self.counts[step] = {
-            "needed": sum(request.n for request in distinct),
-            "asked": max(0, _lines(journal) - before),
-        }
         return found
-
-    def _journal(self, step: str) -> Path:
-        return self.folder / f"{step}.journal.jsonl"
-
-
-def _lines(journal: Path) -> int:
-    """Answers in a journal, its header and a torn end left out."""
-    if not journal.exists():
-        return 0
-    with journal.open("rb") as file:
-        return max(0, sum(line.endswith(b"\n") for line in file) - 1)
 
 
 def joined(captions: Sequence[str]) -> str:

@@ -95,9 +95,17 @@ class Embedder:
             yield images[start : start + self.batch_size]
 
     def _vectors(self, images: list[ImageRef]) -> list[np.ndarray[Any, Any]]:
+        return list(self.of([decode(image) for image in images]))
+
+    def of(self, images: list[Image.Image]) -> np.ndarray[Any, Any]:
+        """(B, D) float32 embeddings of length 1 of images that are held in memory; nothing is kept of them.
+
+        Raises:
+            ValueError: the function returns something else, or vectors without a direction.
+        """
         if self._function is None:
             self._function = tower(self.name)
-        found: Any = self._function([decode(image) for image in images])
+        found: Any = self._function(images)
         found = found.detach().cpu().numpy() if hasattr(found, "detach") else found
         try:
             vectors_BD = np.asarray(found, np.float32)
@@ -113,7 +121,8 @@ class Embedder:
             raise ValueError(
                 f"the embedder {self.name} returns zeros, which point nowhere: needed other vectors"
             )
-        return list(vectors_BD / length_B1)
+        unit_BD: np.ndarray[Any, Any] = vectors_BD / length_B1
+        return unit_BD
 
 
 def _bar(batches: Sequence[Any], label: str) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.comparisons import UnusableItem
-from prefopt.files import write_lines, write_whole
 from prefopt.modalities.vision_language.building.album import Album, same_pixels
 from prefopt.modalities.vision_language.building.answers import Scene, Writers, Written
 from prefopt.modalities.vision_language.building.modes import Contrast, Found, Mode
 from prefopt.modalities.vision_language.building.seeds import Seed, Seeds, in_form_of, text_of, written_prompt
+from prefopt.modalities.vision_language.building.writing import write_build
 from prefopt.sources.progress import with_bar
-from prefopt.sources.report import Dropped, write_dropped
+from prefopt.sources.report import Dropped
 
 ALIKE = 0.999
 """Below this cosine two pictures are not looked at for equal pixels."""
@@ -88,24 +87,13 @@ def build(
             dropped.append(Dropped(seed.row, seed.id, made.reason, str(made)))
         else:
             rows.append(row_of(*made, album, mode))
-    dropped.sort(key=lambda drop: drop.row)
-    counts = Counter(drop.reason for drop in dropped)
     answers = writers.counts if writers is not None else {}
     bare = sum("rejected" not in row for row in rows)
-    write_dropped(dropped, album.folder / "dropped.jsonl")
     told = {
-        **provenance, "rows": seeds.rows, "kept": len(rows), "without_rejected": bare, "dropped": dict(counts), "answers": answers,
+        **provenance, "rows": seeds.rows, "kept": len(rows), "without_rejected": bare, "answers": answers,
         **({"note": NOISE} if mode == "noise" else {}),
     }  # fmt: skip
-    write_whole(album.folder / "build.json", json.dumps(told, indent=1, default=str) + "\n")
-    path = album.folder / "rows.jsonl"
-    if not rows:
-        path.unlink(missing_ok=True)  # of other settings
-        raise ValueError(
-            f"no row is left of {seeds.rows}: {dict(counts)}; see {album.folder / 'dropped.jsonl'}. "
-            f"{dropped[-1].detail if dropped else ''}"
-        )
-    write_lines(path, rows)
+    path, counts = write_build(album.folder, rows, dropped, told, seeds.rows)
     return Built(path, len(rows), counts, bare, answers)
 
 

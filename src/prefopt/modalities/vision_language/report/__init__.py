@@ -28,7 +28,7 @@ class VisionLanguageAccount(TextAccount):
         """See `first_pair.py`."""
         return first_pair(run)
 
-    records = {
+    records: ClassVar[Mapping[str, str]] = {
         "positions": "accuracy by the position of the evidence",
         "build": "what a builder of rows kept and left out",
     }

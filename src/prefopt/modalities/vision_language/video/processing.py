@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import groupby
 from typing import Any
@@ -30,6 +31,8 @@ ClipUnit = tuple[ClipRef, ...]
 CLOCK = 1_000_000
 """Ticks a second of the times that processors are told: they divide a frame's number by a rate."""
 GRID = "video_grid_thw"
+KEPT_CLIPS, KEPT_TEXTS = 65_536, 256
+"""Of which what was found out is kept in memory."""
 PIXELS = ("pixel_values_videos", "pixel_values")
 
 
@@ -80,6 +83,10 @@ class Clips:
             if token is not None
         }
         self.image_token_id, self.video_token_id = image_token_id, video_token_id
+        # asked for again and again where videos are put together anew: each time would look at the file
+        self._probe, self._times_of = (lru_cache(KEPT_CLIPS)(look) for look in (probe, times_of))
+        # both answers of an example stand behind the same video
+        self._expansion = lru_cache(KEPT_TEXTS)(self._expanded)
         self._token: int | None = None
         self._additive: bool | None = None
 
@@ -112,13 +119,16 @@ class Clips:
 
     def expansion(self, video: Video) -> str:
         """What stands in a text for this video, in place of the placeholder."""
+        return self._expansion(video)
+
+    def _expanded(self, video: Video) -> str:
         self.token(video)
         begun = 0.0
         parts = []
         for _, group in groupby(video.clips, key=lambda clip: self._shape((clip,)).rest):
             clips = tuple(group)
             parts.append(self._written(self._joined(clips), clips, begun))
-            begun += sum(probe(clip).duration_s for clip in clips)
+            begun += sum(self._probe(clip).duration_s for clip in clips)
         before, after = self.place.split(self.placeholder)
         return f"{after}{before}".join(parts)
 
@@ -163,8 +173,8 @@ class Clips:
         seconds: list[float] = []
         end = begun
         for clip in clips:
-            seconds += [end + time for time in self._even(times_of(clip))]
-            end += probe(clip).duration_s
+            seconds += [end + time for time in self._even(self._times_of(clip))]
+            end += self._probe(clip).duration_s
         metadata = VideoMetadata(
             total_num_frames=max(len(seconds), round((end - begun) * CLOCK)),
             fps=CLOCK,
@@ -184,7 +194,7 @@ class Clips:
     def _shape(self, unit: ClipUnit) -> Shape:
         """Shape of one clip's tensors; prepares one clip of each size and number of frames."""
         (clip,) = unit
-        facts = probe(clip)
+        facts = self._probe(clip)
         key = (facts.width, facts.height, len(clip.frames or ()))
         if key not in self._shapes:
             tensors = self.processed(unit)

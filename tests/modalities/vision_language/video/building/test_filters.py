@@ -60,6 +60,10 @@ def test_vectors_of_the_specificity_filter(case):
     assert {"keep": reason is None, "reason": reason} == case["expected"]
 
 
+def test_no_more_are_taken_than_wanted():
+    assert selected([None, "too_similar", None, None], [3, 1, 0, 2], 2) == [3, 0]
+
+
 def test_leaks_are_counted():
     assert unspecific(True, False, [True, True, False], 1) == "distractor_leak"
     assert unspecific(True, False, [True, True, False], 2) is None
