@@ -439,6 +439,17 @@ def test_damage_in_the_middle_is_said_and_what_hangs_on_it_is_not_used(
     assert broken == list(range(broken[0], broken[-1] + 1))
 
 
+def test_whatever_pyav_raises_says_that_the_file_is_broken(files: dict[str, bytes], monkeypatch: Any) -> None:
+    def raising(*args: Any) -> Any:
+        raise IndexError("list index out of range")  # as of a stream whose number is damaged
+
+    monkeypatch.setattr(footage, "packets_of", raising)
+    error = problem(ClipRef(files["vp9.webm"], name="a.webm"))
+    assert error is not None
+    assert error.reason == "broken_video"
+    assert "damaged, or cut short (list index out of range)" in str(error)
+
+
 def test_damaged_names_and_clocks(files: dict[str, bytes], monkeypatch: Any) -> None:
     assert reason(ClipRef(files["h264.mp4"].replace(b"Lavf", b"La\xc9f"))) is None  # no UTF-8
     plain = footage.packets_of
