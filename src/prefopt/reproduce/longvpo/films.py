@@ -144,7 +144,9 @@ def prepare(seed: int, size: Size) -> None:
     world.clip_files(progress=False)
 
 
-def measured(model: Any, seed: int, size: Size, logs: Mapping[str, float], seconds: float, share: float) -> Trained:
+def measured(
+    model: Any, seed: int, size: Size, logs: Mapping[str, float], seconds: float, share: float
+) -> Trained:
     """A model that is the start, or was trained from it."""
     from prefopt.worlds.film.model import build_tokenizer
 
