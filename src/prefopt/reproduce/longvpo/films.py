@@ -23,7 +23,7 @@ FULL = "reference sees all"
 SFT = "chosen answers only"
 FIXED = "films as rows have them"
 FIXED_SFT = "chosen answers only, films as rows have them"
-FEW, MANY = "64 pairs", "1024 pairs"
+FEW, MANY = "64 pairs", "512 pairs"
 FIRST, LAST = "anchor always first", "anchor always last"
 NO_SFT = "without second term"
 AMBIGUOUS = "half of the rows ambiguous"
@@ -58,10 +58,10 @@ ARMS: dict[str, Arm] = {
     FIXED: Arm(AS_GIVEN),
     FIXED_SFT: Arm({"beta": 0.0, **AS_GIVEN}),
     FEW: Arm(pairs=64),
-    MANY: Arm(pairs=1024),
+    MANY: Arm(pairs=512),
     # a slot is fixed in the rows, and many of them stand in for videos drawn anew
-    FIRST: Arm(AS_GIVEN, {"slot": "first"}, pairs=1024),
-    LAST: Arm(AS_GIVEN, {"slot": "last"}, pairs=1024),
+    FIRST: Arm(AS_GIVEN, {"slot": "first"}, pairs=512),
+    LAST: Arm(AS_GIVEN, {"slot": "last"}, pairs=512),
     NO_SFT: Arm({"alpha": 0.0}),
     AMBIGUOUS: Arm(world={"ambiguous": 0.5}),
     WRONG: Arm(label_noise=0.25),
@@ -99,7 +99,9 @@ class Size:
 
     pairs: int = 256
     steps: int = 200
-    second_pairs: int = 512
+    second_pairs: int = 768
+    """Of the second stage; as many of the first stage's as it has stand among them, or its answers are forgotten."""
+    second_steps: int = 400
     batch: int = 32
     films: int = 512
     """Held out, that models are measured on, of each length."""
@@ -108,7 +110,7 @@ class Size:
 
 
 QUICK = Size(
-    pairs=8, steps=2, second_pairs=8, batch=4, films=8,
+    pairs=8, steps=2, second_pairs=8, second_steps=2, batch=4, films=8,
     world={"width": 16, "layers": 1, "pretrain_steps": 3, "batch_size": 4, "renders": 1},
 )  # fmt: skip
 """Only shows that everything runs: the model has learned nothing."""
@@ -162,11 +164,12 @@ def measured(
 
 def run_on(rows: list[Row], model: str, seed: int, size: Size, options: Mapping[str, Any]) -> Any:
     """A run as a context: `prefopt train` on rows in memory, nothing held out."""
+    second = any(row["stage"] == 2 for row in rows)
     return runs.on_rows(
         rows,
         model=model,
         seed=seed,
-        max_steps=size.steps,
+        max_steps=size.second_steps if second else size.steps,
         per_device_train_batch_size=min(size.batch, len(rows)),
         **SHARED | dict(options),
     )
@@ -204,10 +207,9 @@ def train(name: str, seed: int, size: Size) -> dict[str, Trained]:
         found = {name: fitted(run_on(rows, base, seed, size, arm.options), seed, size, save_to)}
         if save_to is not None:
             for later, errors in SECOND.items():
-                rows = world_of(seed, size, caption_errors=errors).comparisons(
-                    size.second_pairs, stage=2, progress=False
-                )
-                found[later] = fitted(run_on(rows, str(save_to), seed, size, {}), seed, size)
+                told = world_of(seed, size, caption_errors=errors)
+                orders = told.comparisons(size.second_pairs, stage=2, progress=False)
+                found[later] = fitted(run_on([*orders, *rows], str(save_to), seed, size, {}), seed, size)
     return found
 
 

@@ -133,7 +133,7 @@ def claims(found: Found) -> list[Claim]:
         gain(f"C7: and keeps what the first has taught, within {STAGES_KEPT:g} points", STAGE_2, LONGVPO, PILOT, -STAGES_KEPT),
         above(f"C7: one wrong caption in ten costs at most {ERRORS:g} points", ordered(found, STAGE_2_ERRORS),
               ordered(found, STAGE_2), f"order questions with the right object, {STAGE_2_ERRORS} - {STAGE_2}", PILOT, -ERRORS),
-        gain(f"C8: 256 pairs are enough: four times as many give less than {KEPT:g} points more", LONGVPO, MANY,
+        gain(f"C8: 256 pairs are enough: twice as many give less than {KEPT:g} points more", LONGVPO, MANY,
              "16 thousand examples", -KEPT),
         gain(f"films drawn anew make 256 pairs worth {REDRAWN:g} points more", LONGVPO, FIXED, PILOT, REDRAWN),
         gain("the preference term adds to learning from chosen answers alone", LONGVPO, SFT, "no claim: the control of the objective"),
@@ -261,7 +261,7 @@ def by_length(found: Found) -> Plot:
         [1], [middle], yerr=[half], color=plots.ORANGE, marker="v", capsize=3, label="as rows have them", linestyle="none"
     )  # fmt: skip
     pairs.axhline(mean(accuracy(found, START)), color=plots.QUIET, linestyle="--", label=START)
-    pairs.set_xticks(range(3), ["64", "256", "1024"])
+    pairs.set_xticks(range(3), ["64", "256", "512"])
     pairs.set_xlabel("pairs")
     pairs.set_ylabel(f"right answers at {LONG} clips (%)")
     pairs.set_title("By pairs")
