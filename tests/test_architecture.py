@@ -17,7 +17,7 @@ ROOMS = {
     "cache": "files",
     "cli": "config evaluation files generation likelihoods locking methods modalities objectives report reproduce sources stages sweeps training version",
     "config": "methods objectives",
-    "evaluation": "comparisons generation likelihoods models sources worlds",
+    "evaluation": "comparisons generation likelihoods metrics models sources worlds",
     "generation": "files likelihoods sources",
     "likelihoods": "comparisons",
     "locking": "files",

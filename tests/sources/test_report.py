@@ -161,6 +161,8 @@ def test_length_as_a_shortcut() -> None:
     shorter = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in longer]
     assert told(shorter, "warn: the chosen side is not longer in 100% of the pairs")
     assert not told(longer[:10], "the chosen side is")  # too few to tell
+    equal = [pair(f"p{i}", f"{i:02} yes", f"{99 - i:02} yes") for i in range(30)]
+    assert not told(equal, "the chosen side is")
 
 
 def test_completions_that_start_alike() -> None:

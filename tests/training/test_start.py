@@ -149,7 +149,9 @@ def test_weights_that_are_not_numbers(tiny_model, rows_file, own_cache, tmp_path
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"][:] = math.nan
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=r"no finite number \(NaN or infinite\): look for NaN in its weights"):
+    with pytest.raises(
+        ValueError, match=r"no finite number \(NaN or infinite\): look for NaN in its weights"
+    ):
         prefopt.train(
             "dpo", model=folder, data=rows_file(ROWS), output_dir=str(tmp_path / "run"), sample_prompts=0
         )

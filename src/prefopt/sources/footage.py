@@ -163,15 +163,24 @@ def _timeline(source: Source) -> Timeline:
             raise UnusableItem(f"{source.name} has no frame: its video stream is empty", "no_frames")
         rate = stream.average_rate or stream.guessed_rate or Fraction(1)
         tick_s = stream.time_base or 1 / rate
-        ordered = _are_times(found.shown) and container.format.name not in WITHOUT_TIMES
+        ordered = (
+            _are_times(found.shown) and None not in found.keys and container.format.name not in WITHOUT_TIMES
+        )
     if ordered:
         # what is shown before the first key frame hangs on it and on what came before the file began
         ticks_N = np.array(sorted(tick for tick in found.shown if tick >= found.keys[0]), np.int64)
-        length = found.lengths[int(ticks_N[-1])]
+        length = found.lengths[int(ticks_N[-1])] if len(ticks_N) else 0
     elif _are_times(found.decoded):
         ticks_N, length = np.array(sorted(found.decoded), np.int64), 0
     else:
         ticks_N, length, tick_s = np.arange(len(found.shown), dtype=np.int64), 1, 1 / rate
+    if not len(ticks_N):
+        raise UnusableItem(f"{source.name} has no frame behind its first key frame", "no_frames")
+    if int(ticks_N[-1]) - int(ticks_N[0]) > 2**62:
+        raise UnusableItem(
+            f"{source.name} says that its frames are ages apart; its clock is damaged: encode it again",
+            "broken_video",
+        )
     if length <= 0:  # the file does not say how long the last one is shown: as long as most
         steps = np.diff(ticks_N)
         length = int(np.median(steps)) if len(steps) else max(round(1 / rate / tick_s), 1)
@@ -254,11 +263,17 @@ def _by_time(
     keys = np.maximum(np.searchsorted(known.keys_K, ticks, side="right") - 1, 0)
     worthwhile = int(LEAP * np.median(np.diff(known.ticks_N))) if len(known.ticks_N) > 1 else 0
     reached = int(known.ticks_N[0])
-    at = 0
+    at = 0  # the next of `ticks`
+    leapt = 0  # the key frame that was leapt to; a file may go to one before it, and would do so again
+
+    def far() -> bool:
+        return leap and keys[at] > leapt and known.keys_K[keys[at]] > reached + worthwhile
+
     with opened(source) as (container, stream):
         while at < len(ticks):
-            if leap and known.keys_K[keys[at]] > reached + worthwhile:
-                leap = _leapt(container, stream, known, int(keys[at]))
+            if far():
+                leapt = int(keys[at])
+                leap = _leapt(container, stream, known, leapt)
                 if not leap:
                     break
             for frame in _frames(container, stream, source.name):
@@ -268,7 +283,7 @@ def _by_time(
                 if reached in wanted:
                     yield wanted[reached], frame
                 at = int(np.searchsorted(ticks, reached, side="right"))
-                if at == len(ticks) or (leap and known.keys_K[keys[at]] > reached + worthwhile):
+                if at == len(ticks) or far():
                     break
             else:
                 return

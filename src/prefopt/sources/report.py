@@ -63,7 +63,7 @@ class DataReport:
         conflicts: pairs of samples judged in both orders.
         lengths: "unit" and for "prompt", "chosen", "rejected" the min, median, p95, max and mean; None where there
             is no such side. Desirable samples count as chosen, undesirable ones as rejected.
-        length_gap: "mean" of chosen minus rejected, and "share_chosen_longer", over comparisons that are not ties;
+        length_gap: "mean" of chosen minus rejected, and "share_chosen_longer" (equal lengths count one half), over comparisons that are not ties;
             None where there are none (the share also for unpaired samples).
         histograms: of the two sides' lengths, over the same "edges".
         label_balance_hint: what to do about an uneven share of desirable samples, if anything.
@@ -186,7 +186,7 @@ def measure(
         },
         length_gap={
             "mean": mean_gap,
-            "share_chosen_longer": float(np.mean(np.array(gaps) > 0)) if gaps else None,
+            "share_chosen_longer": float(np.mean((np.sign(gaps) + 1) / 2)) if gaps else None,
         },
         histograms={
             name: {"edges": edges.tolist(), "counts": np.histogram(x, edges)[0].tolist()}

@@ -94,9 +94,13 @@ def opened(source: Source) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise UnusableItem(f"{source.name} is empty: it has no bytes", "broken_video")
         file.seek(0)
         try:
-            with av.open(file, "r", container_options=options) as container:
+            with av.open(file, "r", container_options=options, metadata_errors="replace") as container:
                 yield container, _stream(container, source.name)
-        except (av.FFmpegError, OSError) as error:
+        except UnusableItem:
+            raise
+        # PyAV raises UnicodeDecodeError, IndexError, MemoryError (of lengths that the file claims), ..., and one bad
+        # file must not end a run
+        except Exception as error:
             raise UnusableItem(
                 f"{source.name} is no video that can be read here, damaged, or cut short ({_said(error)});"
                 " encode it again, for instance as MP4",

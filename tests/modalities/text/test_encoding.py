@@ -32,6 +32,9 @@ class Characters:
     def __init__(self, max_length: int = 10, end: tuple[int, ...] = (0,)) -> None:
         self.max_length, self.end = max_length, end
 
+    def fitted(self, example: Example) -> Example:
+        return example
+
     def align(self, samples: Sequence[Sample]) -> list[Sample]:
         return list(samples)
 

@@ -187,7 +187,9 @@ def test_features_on_disk_give_the_same_run(name, own_cache, tmp_path, monkeypat
     plain = train("dpo", model, data, tmp_path / "plain", **frozen)
     kept = train("dpo", model, data, tmp_path / "kept", cache_vision_features=True, **frozen)
     assert column(kept, "loss") == pytest.approx(column(plain, "loss"), abs=1e-5)
-    assert note(kept.output_dir, "vision features") == "4 of 4 pictures or clips encoded, the others were there"
+    assert (
+        note(kept.output_dir, "vision features") == "4 of 4 pictures or clips encoded, the others were there"
+    )
     from prefopt.modalities.vision_language.feature_cache import FeatureCache
 
     def never(*args: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Benchmarks of hallucination of vision-language models: records in, figures out.
+"""Benchmarks of vision-language models, of hallucination and of long video: records in, figures out.
 
-Each file is a benchmark: pure functions of records (`pope`, `chair`, `hallusion_bench`, ...), and reading and writing of the
+Each file is a benchmark: pure functions of records (`pope`, `chair`, `mlvu`, ...), and reading and writing of the
 files that it is published in (`base.Benchmark`). Nothing here asks a model or a judge. `comparison.py` sets a model beside a
 baseline.
 """
@@ -15,10 +15,15 @@ from prefopt.evaluation.benchmarks.base import Benchmark
 BENCHMARKS = {
     "amber": "amber",
     "hallusionbench": "hallusion_bench",
+    "longvideobench": "longvideobench",
+    "lvbench": "lvbench",
+    "mlvu": "mlvu",
     "mmhal": "mmhal",
     "mmstar": "mmstar",
+    "mvbench": "mvbench",
     "object-halbench": "object_halbench",
     "pope": "pope",
+    "videomme": "videomme",
 }
 """Modules by the names of the command line."""
 

@@ -23,6 +23,28 @@ Figures = Callable[[Tally], dict[str, float]]
 
 
 @dataclass(frozen=True)
+class NamedVideo:
+    """The video of a question, by names.
+
+    Attributes:
+        names: under which it may lie in the folder of videos: a file, or a folder of images that are its frames.
+        start_s, end_s: the part that the question is about.
+        fps: frames a second of a folder of images.
+        subtitles: names under which its subtitles may lie in the folder of subtitles.
+        subtitles_from_s: the time in the subtitles at which the video begins.
+        subtitled_prompt: what is asked where subtitles are shown; "{subtitles}" stands for them.
+    """
+
+    names: tuple[str, ...]
+    start_s: float = 0.0
+    end_s: float | None = None
+    fps: float = 1.0
+    subtitles: tuple[str, ...] = ()
+    subtitles_from_s: float = 0.0
+    subtitled_prompt: str = ""
+
+
+@dataclass(frozen=True)
 class Question:
     """One question of a benchmark.
 
@@ -31,12 +53,14 @@ class Question:
         prompt: what the model is asked.
         image: names under which the image may lie in the folder of images, its bytes, or None for a question of text alone.
         row: the published row, whose other fields travel into the file of answers.
+        video: shown before the prompt, or None.
     """
 
     id: str
     prompt: str
     image: tuple[str, ...] | bytes | None
     row: Mapping[str, Any] = field(repr=False)
+    video: NamedVideo | None = None
 
 
 @dataclass(frozen=True)

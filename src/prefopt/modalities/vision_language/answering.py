@@ -61,14 +61,14 @@ def as_asked(request: Request, chat: bool) -> base.Request:
     """A request as generators take it, named by its content.
 
     Args:
-        request: images and words.
+        request: videos, images and words.
         chat: whether the model has a chat template; if not, the words are continued.
     """
     prompt: base.Prompt = [{"role": "user", "content": request.prompt}] if chat else request.prompt
     name = blake2b(request.prompt.encode(), digest_size=16)
-    for image in request.images:
-        name.update(image.digest.encode())
-    return request_about(name.hexdigest(), prompt, tuple(map(Picture, request.images)))
+    for digest in (*(video.digest for video in request.videos), *(image.digest for image in request.images)):
+        name.update(digest.encode())
+    return request_about(name.hexdigest(), prompt, (*request.videos, *map(Picture, request.images)))
 
 
 def check_beams(model: Any, requests: Sequence[Request]) -> None:
@@ -78,7 +78,7 @@ def check_beams(model: Any, requests: Sequence[Request]) -> None:
     take pictures encoded beforehand, or that repeat them by themselves, keep the order.
 
     Raises:
-        ValueError: several images in one prompt, and a model of another class.
+        ValueError: several images or a video in one prompt, and a model of another class.
     """
     from inspect import signature
 
@@ -90,7 +90,7 @@ def check_beams(model: Any, requests: Sequence[Request]) -> None:
         or type(whole)._expand_inputs_for_generation is not GenerationMixin._expand_inputs_for_generation
     ):
         return
-    if any(len(request.images) > 1 for request in requests):
+    if any(len(request.images) > 1 or request.videos for request in requests):  # a video is several
         raise ValueError(
-            f"{type(whole).__name__} cannot search with beams for answers to several images: set num_beams=1"
+            f"{type(whole).__name__} cannot search with beams for answers to several images, or to videos: set num_beams=1"
         )

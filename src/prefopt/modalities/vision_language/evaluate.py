@@ -1,4 +1,4 @@
-"""`prefopt evaluate` of a vision-language model: benchmarks of hallucination, in their own files."""
+"""`prefopt evaluate` of a vision-language model: benchmarks of hallucination and of long video, in their own files."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+QUESTIONS = click.Path(path_type=Path)
 NEVER_ALONE = (
     "CHAIR falls when less is said: read it beside recall or cover, object_f1 and the number of mentions. No verdict rests "
     "on it alone."
@@ -33,8 +34,19 @@ NEVER_ALONE = (
 @click.option(
     "--benchmark", required=True, type=click.Choice(list(BENCHMARKS)), help="Whose files these are."
 )
-@click.option("--questions", required=True, type=FILE, help="Questions as published.")
-@click.option("--images", type=FOLDER, help="Folder of the images that the questions name.")
+@click.option("--questions", type=QUESTIONS, help="Questions as published: a file, or a folder of files.")
+@click.option(
+    "--images", "--videos", "images", type=FOLDER, help="Folder of the images or videos that questions name."
+)
+@click.option(
+    "--video_frames",
+    "--video-frames",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Frames of each video.",
+)
+@click.option("--subtitles", type=FOLDER, help="Folder of subtitles, to be shown (videomme, longvideobench).")
 @click.option("--answers", type=FILE, help="Answers to score, in place of MODEL.")
 @click.option(
     "--baseline_answers", "--baseline-answers", type=FILE, help="Answers of a baseline to the same questions."
@@ -71,6 +83,12 @@ NEVER_ALONE = (
     help="Answers at once.",
 )
 @click.option(
+    "--lmms_eval",
+    "--lmms-eval",
+    is_flag=True,
+    help="Ask nothing; write the command by which lmms-eval asks MODEL the same benchmark.",
+)
+@click.option(
     "--output", type=FOLDER, default=Path("runs/evaluation"), show_default=True,
     help="Folder for evaluation.json, the answers and their journal.",
 )  # fmt: skip
@@ -82,11 +100,18 @@ def evaluate(**given: Any) -> None:
 
     \b
         prefopt evaluate runs/mine/model --benchmark pope --questions coco_pope_random.json --images val2014
+        prefopt evaluate runs/mine/model --benchmark mlvu --questions MLVU/json --videos MLVU --video_frames 64
         prefopt evaluate --benchmark pope --questions coco_pope_random.json --answers answers.jsonl
     """
     from prefopt.locking import FolderLock
 
     with errors_told():
+        if given["lmms_eval"]:
+            written = for_lmms_eval(given)
+            click.echo(f"wrote {written}")
+            return
+        if given["questions"] is None:
+            raise ValueError("give --questions, the published file")
         if (given["model"] is None) == (given["answers"] is None):
             raise ValueError("give either MODEL, to be asked, or --answers, a file to score")
         with FolderLock(given["output"], "evaluation", "give another --output"):
@@ -96,6 +121,26 @@ def evaluate(**given: Any) -> None:
 
 
 COMMAND = evaluate
+
+
+def for_lmms_eval(given: dict[str, Any]) -> Path:
+    """A file with the command for lmms-eval."""
+    from prefopt.evaluation.benchmarks.lmms_eval import command
+    from prefopt.files import write_whole
+
+    if given["model"] is None:
+        raise ValueError("--lmms_eval writes how a MODEL is asked: give its folder")
+    output: Path = given["output"]
+    text = command(
+        given["model"],
+        given["benchmark"],
+        output / "lmms_eval",
+        given["video_frames"],
+        given["subtitles"] is not None,
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(output / "lmms_eval.sh", text)
+    return output / "lmms_eval.sh"
 
 
 def run(given: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +154,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     baseline = None
     if given["baseline_answers"] is not None:
         baseline = benchmark.read_answers(given["baseline_answers"], questions)
+    notes: list[str] = []
     files = Given(tuple(given["annotations"]), given["vocabulary"], given["judged"])
     if baseline is not None:
         theirs = _parts(benchmark, questions, baseline, _of_baseline(files, given), "the baseline")
@@ -118,7 +164,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     else:
         # what is given has to fit, which is better known before hours of asking: empty answers are scored
         _parts(benchmark, questions, {question.id: "" for question in questions}, files, "the model")
-        answers = asked(given, questions)
+        answers = asked(given, questions, notes)
         write_whole(written, benchmark.answers_file(questions, answers))
         click.echo(f"wrote {written}")
     parts = _parts(benchmark, questions, answers, files, "the model")
@@ -127,7 +173,7 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
         "questions": len(questions),
         "other_answers": len(set(answers) - {question.id for question in questions}),
         "parts": {part.name: _score(part) for part in parts},
-        "notes": _notes(benchmark, parts, given),
+        "notes": [*notes, *_notes(benchmark, parts, given)],
     }
     if baseline is not None:
         told |= _beside(parts, theirs, given["seed"])
@@ -138,12 +184,15 @@ def run(given: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def asked(given: dict[str, Any], questions: Sequence[Question]) -> dict[str, str]:
-    """The model's answers, of which those in the journal are there already."""
+def asked(given: dict[str, Any], questions: Sequence[Question], notes: list[str]) -> dict[str, str]:
+    """The model's answers, of which those in the journal are there already; notes are added to what is given."""
     from prefopt.modalities.vision_language.asking import ask, requests_of
+    from prefopt.modalities.vision_language.video.videos import Sampling
     from prefopt.models.identity import saved_fingerprint
 
-    requests = requests_of(questions, given["images"])  # images first: a model takes minutes to load
+    # images and videos first: a model takes minutes to load
+    sampling = Sampling(frames=given["video_frames"])
+    requests = requests_of(questions, given["images"], sampling, given["subtitles"], notes.append)
     drawn = {name: given[name] for name in ("max_new_tokens", "temperature", "num_beams", "seed")}
     answer: Answerer | None = None
 
@@ -208,6 +257,7 @@ def _notes(benchmark: Benchmark, parts: Sequence[Part], given: dict[str, Any]) -
         )
     for name, said in (
         ("empty", "are empty, and count as wrong"),
+        ("no_letter", "name no option, and count as wrong"),
         ("assumed_yes", "say neither yes nor no, and count as yes, as in the official script"),
         ("unparsable", "have no rating, or several, and count as 0"),
         (
@@ -220,6 +270,8 @@ def _notes(benchmark: Benchmark, parts: Sequence[Part], given: dict[str, Any]) -
     named = {part.name: part for part in parts}
     if "discriminative" in named and (count := named["discriminative"].score().counts.get("unclear", 0)):
         notes.append(f"{count:.0f} answers say neither yes nor no, and count as wrong")
+    if given["model"] is not None and given["subtitles"] is not None:
+        notes.append("subtitles are shown that are said while one of the chosen frames is")
     if "generative" in named:
         notes.append(
             "words count as the same by AMBER's associations alone; its script also takes word vectors, which lower CHAIR"

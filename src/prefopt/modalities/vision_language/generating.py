@@ -27,8 +27,8 @@ from prefopt.generation.server import ServerGenerator, check_server
 from prefopt.modalities.models import folder_of
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.media import Medium, pictures_of
+from prefopt.modalities.vision_language.placing import pictured
 from prefopt.modalities.vision_language.prompts import VIDEO_MARK, in_blocks
-from prefopt.modalities.vision_language.rows import pictured
 from prefopt.modalities.vision_language.video.frames import images_of
 from prefopt.modalities.vision_language.video.videos import Video
 
@@ -70,7 +70,7 @@ def pictured_generator(source: str, batch_size: int, num_beams: int = 1) -> Any:
     )
 
 
-def request_about(name: str, prompt: Prompt, pictures: tuple[Picture, ...], n: int = 1) -> Request:
+def request_about(name: str, prompt: Prompt, pictures: tuple[Medium, ...], n: int = 1) -> Request:
     """A request whose prompt has a place for each picture, at its beginning where it has none yet.
 
     Args:

@@ -12,6 +12,7 @@ Legend: N items, R rows, T row length, C axes of positions, K scored tokens.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import fields, replace
@@ -325,6 +326,10 @@ class PicturedLikelihood(TokenLikelihood):
         }
         if self._rope_index is not None or any(name.endswith("grid_thw") for name in inputs):
             inputs["mm_token_type_ids"] = self.kinds(ids_BT).long()
+        inner: Any = causal_lm(model) or model
+        if "video_grid_thw" in inputs and "second_per_grid_ts" in inspect.signature(inner.forward).parameters:
+            # what it takes for absent is as many ones as a row has tokens, which may be fewer than a batch has videos
+            inputs["second_per_grid_ts"] = torch.ones(len(inputs["video_grid_thw"]))
         if self.images.typed:
             here_BT = (ids_BT == self.images.image_token_id).long()
             inputs["token_type_ids"] = torch.zeros_like(here_BT) if self.images.suffixed else here_BT

@@ -26,11 +26,11 @@ from typing import Any, Literal
 from prefopt.comparisons import Example, Item, UnusableItem
 from prefopt.modalities.text import rows as text_rows
 from prefopt.modalities.vision_language.contrasts import Change, Picture, altered
-from prefopt.modalities.vision_language.expanding import counted
 from prefopt.modalities.vision_language.layouts import SYMMPO_REST, as_ours, columns_here, renamed
 from prefopt.modalities.vision_language.media import Medium, marks_of
 from prefopt.modalities.vision_language.messages import placed, with_marks
-from prefopt.modalities.vision_language.prompts import KINDS, MARK, marks, shown, shown_messages
+from prefopt.modalities.vision_language.placing import pictured
+from prefopt.modalities.vision_language.prompts import MARK, shown, shown_messages
 from prefopt.modalities.vision_language.video.rows import (
     AROUND,
     FOR_THE_RECORD,
@@ -359,43 +359,6 @@ class RowReader:
             [] if isinstance(prompt, list) else "",
             self.arrow,
         )
-
-
-def pictured(item: Item, media: tuple[Medium, ...]) -> Item:
-    """An item with its pictures and videos, each with a place in the prompt.
-
-    Raises:
-        UnusableItem: the prompt has places for more or fewer.
-    """
-    prompt = item.condition["prompt"]
-    here = marks(prompt)
-    if not media and not here:
-        return item
-    if not here:
-        prompt = with_places(prompt, marks_of(media))
-    elif sorted(here) != sorted(marks_of(media)):
-        raise UnusableItem(
-            f"the prompt has places for {counted(here)}, and the row holds {counted(marks_of(media))}: needed as many, or no "
-            "place at all, which puts them at its beginning",
-            "image_places",
-        )
-    else:  # in the order of their places
-        queues = {mark: iter([one for one in media if marks_of([one]) == mark]) for mark in KINDS}
-        media = tuple(next(queues[mark]) for mark in here)
-    return Item({**item.condition, "prompt": prompt, "pictures": media}, item.sample)
-
-
-def with_places(prompt: Any, places: str) -> Any:
-    """A prompt with marks at its beginning; of a conversation, in the user's first message."""
-    if isinstance(prompt, str):
-        return places + "\n" + prompt
-    first = next((n for n, message in enumerate(prompt) if message["role"] == "user"), 0)
-    content = prompt[first].get("content")
-    if isinstance(content, list):
-        content = [{"type": "text", "text": places}, *content]
-    else:
-        content = places + (content or "")
-    return [*prompt[:first], {**prompt[first], "content": content}, *prompt[first + 1 :]]
 
 
 def answer(value: Any, name: str, like: Any, arrow: bool) -> Any:

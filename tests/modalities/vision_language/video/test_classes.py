@@ -255,6 +255,18 @@ def test_answers_are_generated(name, folders):
             assert tokens[int(scores(model, likelihood, encoded).argmax())] == likeliest
 
 
+def test_a_batch_of_more_videos_than_a_row_has_tokens(folders):
+    from prefopt.generation.base import Request, Settings
+    from prefopt.modalities.vision_language.samples import PicturedGenerator
+
+    model, likelihood = loaded(folders("qwen2_5_vl"))
+    small = [Video((clip(n, 2, (16, 16)),)) for n in range(24)]
+    requests = [Request(str(n), f"{VIDEO_MARK}a", template={"pictures": (video,)}) for n, video in enumerate(small)]
+    assert len(likelihood.prompt_ids({"prompt": requests[0].prompt, **requests[0].template})) < len(requests)
+    generator = PicturedGenerator(model, likelihood.tokenizer, counted=False, likelihood=likelihood)
+    assert sum(len(batch) for batch in generator.generate(requests, Settings(2, 0.0))) == len(requests)
+
+
 def test_a_model_of_images_alone_says_so(folders):
     with pytest.raises(ValueError, match="reads no videos"):
         preparer_of(load_processor(str(folders("llava"))))

@@ -21,8 +21,9 @@ from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.layouts import as_ours, columns_here, renamed
 from prefopt.modalities.vision_language.media import Medium, marks_of
 from prefopt.modalities.vision_language.messages import with_marks
+from prefopt.modalities.vision_language.placing import pictured
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks, joined, marks
-from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, RowReader, answer, names, pictured
+from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, RowReader, answer, names
 from prefopt.modalities.vision_language.video.rows import VideoColumns
 from prefopt.sources import cells
 from prefopt.sources.collecting import check_id, named, nothing_usable

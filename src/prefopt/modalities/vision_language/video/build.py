@@ -92,8 +92,9 @@ OUTPUT = click.option(
 @OUTPUT
 @options(
     click.option("--captioner", required=True, metavar="SPEC", help=f"Describes each clip: the model that is to be trained. {SPEC}"),
-    click.option("--writer", required=True, metavar="SPEC", help=f"Writes a question from the description. {TEXTS}"),
+    click.option("--writer", metavar="SPEC", help=f"Writes a question from the description. {TEXTS}  [default: the captioner]"),
     click.option("--answerer", metavar="SPEC", help="Gives both answers: the model that is to be trained.  [default: the captioner]"),
+    click.option("--reader", metavar="SPEC", help=f"Answers from captions alone, which tests the question. {TEXTS}  [default: the answerer]"),
     click.option("--judge", metavar="SPEC", help=JUDGE),
     click.option(
         "--embedder", required=True, metavar="DIR|FILE.py:NAME",
@@ -118,7 +119,7 @@ def longvpo_1(clips: str, output: Path, **given: Any) -> None:
     Nothing is sent anywhere but to servers that an option names.
 
     \b
-        prefopt build longvpo-1 clips --captioner qwen-vl --writer qwen-vl --embedder dinov2-base -o stage1
+        prefopt build longvpo-1 clips --captioner qwen-vl --embedder dinov2-base -o stage1
         prefopt train longvpo model=qwen-vl data=stage1/rows.jsonl
     """
     from prefopt.locking import FolderLock
@@ -153,7 +154,8 @@ def anchored(source: str, output: Path, given: Mapping[str, Any]) -> Made:
     team = Team(
         speaker(given, "captioner"),
         speaker(given, "writer", texts=True),
-        speaker({**given, "answerer": given["answerer"] or given["captioner"]}, "answerer"),
+        speaker(given, "answerer"),
+        speaker({**given, "reader": given["reader"] or given["answerer"]}, "reader", texts=True),
         judge_of(given, steps, words),
     )
     embedder = Embedder(given["embedder"], given["batch_size"])
@@ -175,7 +177,7 @@ def anchored(source: str, output: Path, given: Mapping[str, Any]) -> Made:
 @OUTPUT
 @options(
     click.option("--captioner", required=True, metavar="SPEC", help=f"Describes each scene: the model of stage 1. {SPEC}"),
-    click.option("--writer", required=True, metavar="SPEC", help=f"Writes summaries, questions and answers. {TEXTS}"),
+    click.option("--writer", metavar="SPEC", help=f"Writes summaries, questions and answers. {TEXTS}  [default: the captioner]"),
     click.option("--judge", metavar="SPEC", help=JUDGE),
     named("min_scene", type=POSITIVE, default=10.0, help="Seconds; shorter scenes are merged."),
     named("max_scene", type=POSITIVE, default=120.0, help="Seconds; longer scenes are split."),
@@ -242,10 +244,10 @@ def reasoning(source: str, output: Path, given: Mapping[str, Any]) -> Made:
 
 
 def speaker(given: Mapping[str, Any], role: str, texts: bool = False) -> Speaker:
-    """A model by an option's name."""
+    """A model by an option's name; the captioner where that was not given."""
     from prefopt.modalities.vision_language.generating import Speaker
 
-    return Speaker(given[role], role, given["batch_size"], texts, videos=not texts)
+    return Speaker(given[role] or given["captioner"], role, given["batch_size"], texts, videos=not texts)
 
 
 def judge_of(given: Mapping[str, Any], steps: Steps, words: Wording) -> Judge:

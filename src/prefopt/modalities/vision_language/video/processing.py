@@ -10,7 +10,7 @@ Legend: F frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
@@ -24,7 +24,7 @@ from prefopt.comparisons import UnusableItem
 from prefopt.modalities.vision_language.kept import AROUND, Kept, Processed
 from prefopt.modalities.vision_language.video.preparing import preparer_of
 from prefopt.modalities.vision_language.video.videos import Video
-from prefopt.sources.videos import ClipRef, decode, probe, times_of
+from prefopt.sources.videos import ClipRef, Footage, decode, probe, times_of
 
 ClipUnit = tuple[ClipRef, ...]
 """Clips that are prepared together; mostly one."""
@@ -84,7 +84,8 @@ class Clips:
         }
         self.image_token_id, self.video_token_id = image_token_id, video_token_id
         # asked for again and again where videos are put together anew: each time would look at the file
-        self._probe, self._times_of = (lru_cache(KEPT_CLIPS)(look) for look in (probe, times_of))
+        self._probe: Callable[[ClipRef], Footage] = lru_cache(KEPT_CLIPS)(probe)
+        self._times_of: Callable[[ClipRef], tuple[float, ...]] = lru_cache(KEPT_CLIPS)(times_of)
         # both answers of an example stand behind the same video
         self._expansion = lru_cache(KEPT_TEXTS)(self._expanded)
         self._token: int | None = None

@@ -137,7 +137,7 @@ def arguments(
     command: str, folder: Path, data: Path, url: str, *options: object, output: str = "out"
 ) -> list[str]:
     """A command that asks a server everything."""
-    models = ["--captioner", f"openai:tiny@{url}", "--writer", f"openai:tiny@{url}"]
+    models = ["--captioner", f"openai:tiny@{url}"]
     if command == "longvpo-1":
         models += ["--embedder", f"{functions(folder)}colours"]
     return ["build", command, str(data), "-o", str(folder / output), *models, *map(str, options)]

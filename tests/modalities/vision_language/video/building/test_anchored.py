@@ -177,14 +177,7 @@ def test_a_threshold_that_is_calibrated_is_stored(tmp_path, ten):
     ("question", "reason"),
     [
         ("Which colour comes first?", "names_a_time"),
-        ("Which colour is in the last shot?", "names_a_time"),
-        ("Which colour at the end?", "names_a_time"),
-        ("What can be seen in these frames?", "names_a_time"),
-        ("What can be seen at 0:12?", "names_a_time"),
-        ("What can be seen after 3 seconds?", "names_a_time"),
-        ("What is at the beginning?", "names_a_time"),
         ("", "empty_question"),
-        ("Which colour has the field where somebody bends?", None),
         ('"Which colour does the endless field have?"', None),
     ],
 )
@@ -253,7 +246,7 @@ def test_a_judge_decides_where_words_differ(tmp_path, ten):
         text = reply(body)
         return f"I would say {text}" if "Answer a question" in said(body) else text
 
-    few = (*THREE, "--limit", 6)
+    few = ("--distractors", 2, "--pool", 0, "--limit", 3)
     with server() as one:
         built(tmp_path, ten, one.url, *few, "--judge", f"openai:tiny@{one.url}", output="plain")
         judged = [said(body) for body in one.bodies if "Do these two answers" in said(body)]
@@ -263,9 +256,11 @@ def test_a_judge_decides_where_words_differ(tmp_path, ten):
     with server(reply=wordy) as one:
         assert run("longvpo-1", tmp_path, ten, one.url, *few).exit_code == 1
         assert set(reasons(tmp_path).values()) == {"anchor_wrong"}
+        (first, *_) = read(tmp_path / "out", "dropped")
+        assert "says 'I would say It is red.', and chosen is 'It is red.': without --judge" in first["detail"]
         shutil.rmtree(tmp_path / "out")
         rows = built(tmp_path, ten, one.url, *few, "--judge", f"openai:tiny@{one.url}")
-        assert len(rows) == 6
+        assert len(rows) == 3
         judged = [said(body) for body in one.bodies if "Do these two answers" in said(body)]
         assert len(judged) == len(set(judged))
         shutil.rmtree(tmp_path / "out")
@@ -389,6 +384,19 @@ def test_templates_of_ones_own_are_asked_with_and_the_prompt_is_that_of_training
     assert rows[0]["prompt"][0]["content"] in asked
 
 
+def test_somebody_else_may_read_the_captions(tmp_path, ten):
+    path = tmp_path / "reader.py"
+    path.write_text(
+        "import re\ndef read(text):\n    found = re.search(r'A (\\w+) field', text)\n"
+        "    return f'It is {found[1]}.' if found else 'unknown'\n"
+    )
+    with server() as one:
+        rows = built(tmp_path, ten, one.url, *THREE, "--limit", 6, "--reader", f"{path}:read")
+        assert len(rows) == 6
+        assert not any("Answer a question" in said(body) for body in one.bodies)
+    assert rows[0]["provenance"]["reader"].startswith("read of ")
+
+
 def test_a_question_may_come_from_a_function(tmp_path, ten):
     with server() as one:
         given = arguments("longvpo-1", tmp_path, ten, one.url, *THREE, "--limit", 6)
@@ -414,7 +422,7 @@ def test_a_question_may_come_from_a_function(tmp_path, ten):
 def test_a_model_in_a_folder_is_shown_the_frames(tmp_path, ten):
     """A random model, whose answers are nothing to learn from, but follow from what it is shown."""
     model = tiny_vision.save_tiny("qwen2_5_vl", tmp_path / "qwen")
-    given = ["--captioner", model, "--answerer", model, "--writer", f"{functions(tmp_path)}asks", *THREE]
+    given = ["--captioner", model, "--writer", f"{functions(tmp_path)}asks", *THREE]
     with server() as one:
         done = run("longvpo-1", tmp_path, ten, one.url, *given, "--limit", 6, "--max_new_tokens", 4)
         assert not one.bodies
@@ -444,7 +452,7 @@ def test_a_process_that_is_killed_loses_nothing_and_repeats_nothing(tmp_path, te
         whole = built(tmp_path, ten, one.url, *THREE, output="whole")
         needed = len(one.bodies)
     counted = 0
-    for step, count in (("captions", 3), ("readings", 5)):
+    for step, count in (("captions", 3), ("answers", 4)):
         with server(pause=0.1) as one:
             given = arguments("longvpo-1", tmp_path, ten, one.url, *THREE, output="parts")
             running = processes.start("-m", "prefopt", *given)

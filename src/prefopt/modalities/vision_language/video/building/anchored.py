@@ -4,7 +4,7 @@
     writer       the anchor's caption                  -> question
     answerer     question, the anchor alone            -> chosen
     answerer     question, one distractor alone        -> rejected: fluent, and wrong for the anchor
-    answerer     question; a caption alone, or nothing -> whether the question is about the anchor alone
+    reader       question; a caption alone, or nothing -> whether the question is about the anchor alone
 
 What arrives stays in journals, named by content, so that the same command goes on where it stopped.
 
@@ -111,6 +111,7 @@ class Team:
     captioner: Speaker
     writer: Speaker
     answerer: Speaker
+    reader: Speaker
     judge: Judge
 
     def check(self) -> None:
@@ -119,14 +120,15 @@ class Team:
         Raises:
             ValueError, OSError: one cannot be used.
         """
-        for speaker in (self.captioner, self.writer, self.answerer, self.judge.speaker):
+        for speaker in (self.captioner, self.writer, self.answerer, self.reader, self.judge.speaker):
             if speaker is not None:
                 speaker.check()
 
     @property
     def identities(self) -> dict[str, str]:
         """For the record."""
-        own = {name: getattr(self, name).identity for name in ("captioner", "writer", "answerer")}
+        roles = ("captioner", "writer", "answerer", "reader")
+        own = {name: getattr(self, name).identity for name in roles}
         return {**own, "judge": self.judge.identity}
 
 
@@ -139,7 +141,7 @@ class Draft:
         others: places of the distractors, in their order.
         pinned: place of the one that gives the rejected answer; one of `others`.
         pool: places of further clips.
-        similarity_N: of every clip to the anchor.
+        similarity: of these clips to the anchor, by place.
         question: about the anchor.
         chosen, rejected: answers to it.
     """
@@ -148,7 +150,7 @@ class Draft:
     others: list[int]
     pinned: int
     pool: list[int]
-    similarity_N: np.ndarray[Any, Any]
+    similarity: dict[int, float]
     question: str = ""
     chosen: str = ""
     rejected: str = ""
@@ -240,7 +242,8 @@ class Anchored:
                     ),
                 )
                 continue
-            found.append(Draft(n, others, int(draw.choice(others)), pool, near_N))
+            near = {m: round(float(near_N[m]), 6) for m in several}
+            found.append(Draft(n, others, int(draw.choice(others)), pool, near))
         return found
 
     def questions(self, drafts: Sequence[Draft], captions: Sequence[str]) -> list[Draft]:
@@ -292,31 +295,40 @@ class Anchored:
 
         Clips of the pool that give the answer away leave it; distractors that do so are leaks.
         """
-        reader = Reader(
-            self.steps, self.team.answerer, self.team.judge, self.wording, self.recipe.max_new_tokens
-        )
+        team = self.team
+        reader = Reader(self.steps, team.reader, team.judge, self.wording, self.recipe.max_new_tokens)
         known = reader.tells([Case(d.question, d.chosen, [captions[d.anchor], ""]) for d in drafts])
-        wrong = self.team.judge.same([Claim(d.question, d.rejected, d.chosen) for d in drafts])
+        wrong = team.judge.same([Claim(d.question, d.rejected, d.chosen) for d in drafts])
         kept = []
         for draft, rejected, (anchor, blind) in zip(drafts, wrong, known, strict=True):
-            reason = unspecific(bool(anchor), bool(blind), [])
+            reason = unspecific(bool(anchor.right), bool(blind.right), [])
             reason = "rejected_is_right" if rejected else reason
-            if self.stands(draft, "unreadable_judgement" if None in (rejected, anchor, blind) else reason):
+            if None in (rejected, anchor.right, blind.right):
+                reason = "unreadable_judgement"
+            if self.stands(draft, reason, (blind if reason == "blind_leak" else anchor).text):
                 kept.append(draft)
         beside = [Case(d.question, d.chosen, [captions[n] for n in (*d.others, *d.pool)]) for d in kept]
         found = []
         for draft, leaks in zip(kept, reader.tells(beside), strict=True):
-            own, more = leaks[: len(draft.others)], leaks[len(draft.others) :]
-            draft.pool = [n for n, leak in zip(draft.pool, more, strict=True) if leak is False]
-            reason = unspecific(True, False, [bool(leak) for leak in own], self.recipe.max_leaks)
-            if self.stands(draft, "unreadable_judgement" if None in own else reason):
+            count = len(draft.others)
+            own = [leak.right for leak in leaks[:count]]
+            draft.pool = [n for n, leak in zip(draft.pool, leaks[count:], strict=True) if leak.right is False]
+            reason = unspecific(True, False, list(map(bool, own)), self.recipe.max_leaks)
+            reason = "unreadable_judgement" if None in own else reason
+            leaking = next((leak.text for leak in leaks[:count] if leak.right), "")
+            if self.stands(draft, reason, leaking):
                 found.append(draft)
         return found
 
-    def stands(self, draft: Draft, reason: str | None) -> bool:
-        """Whether nothing speaks against a draft; it is dropped otherwise."""
+    def stands(self, draft: Draft, reason: str | None, said: str) -> bool:
+        """Whether nothing speaks against a draft; it is dropped otherwise, and what somebody said is told."""
         if reason is not None:
-            self.drop(draft.anchor, UnusableItem(WHY[reason], reason))
+            detail = WHY[reason].format(
+                said=said[:80], chosen=draft.chosen[:80], rejected=draft.rejected[:80]
+            )
+            if reason == "anchor_wrong" and self.team.judge.speaker is None:
+                detail += ": without --judge, answers are the same only if their words are"
+            self.drop(draft.anchor, UnusableItem(detail, reason))
         return reason is None
 
     def interleaved(self, drafts: Sequence[Draft], folder: Path) -> list[dict[str, Any]]:
@@ -337,7 +349,6 @@ class Anchored:
         if self.recipe.frame_budget is not None:
             shares = allocated([self.clips[n].footage.duration_s for n in order], self.recipe.frame_budget)
             refs = [self.clips[n].with_frames(count) for n, count in zip(order, shares, strict=True)]
-        similarity = [None if n == draft.anchor else round(float(draft.similarity_N[n]), 6) for n in order]
         row: dict[str, Any] = {
             "id": self.clips[draft.anchor].id,
             "video": [mapping_of(ref, folder) for ref in refs],
@@ -363,7 +374,7 @@ class Anchored:
                 "min_similarity": self.recipe.min_similarity,
                 "pooling": self.recipe.pooling,
                 "max_leaks": self.recipe.max_leaks,
-                "similarity": similarity,
+                "similarity": [draft.similarity.get(n) for n in order],
                 "seed": self.recipe.seed,
             },
         }
@@ -374,9 +385,9 @@ class Anchored:
 
 
 WHY = {
-    "anchor_wrong": "somebody who knows the anchor's caption answers otherwise than the chosen answer",
-    "blind_leak": "somebody who knows nothing gives the chosen answer",
-    "distractor_leak": "somebody who knows a distractor's caption alone gives the chosen answer",
-    "rejected_is_right": "the judge calls the rejected answer right",
-    "unreadable_judgement": "the judge's reply says neither yes nor no",
+    "anchor_wrong": "somebody who knows the anchor's caption alone says {said!r}, and chosen is {chosen!r}",
+    "blind_leak": "somebody who knows nothing says {said!r}, and chosen is {chosen!r}",
+    "distractor_leak": "somebody who knows a distractor's caption alone says {said!r}, and chosen is {chosen!r}",
+    "rejected_is_right": "the judge calls the rejected answer {rejected!r} right, beside {chosen!r}",
+    "unreadable_judgement": "a reply of the judge says neither yes nor no",
 }

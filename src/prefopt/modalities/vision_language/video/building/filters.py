@@ -121,10 +121,13 @@ def unfit(
         >>> unfit([0.2, 0.9, 0.1], ["b", "c", "a"], "a", 0.8)
         [None, 'too_similar', 'same_source']
     """
+    near_N = np.asarray(similarity_N, float)
+    if not np.isfinite(near_N).all():
+        raise ValueError(
+            f"a similarity is {near_N[~np.isfinite(near_N)][0]}: needed a number, or clips would be kept unseen"
+        )
     found: list[str | None] = []
-    for similarity, source in zip(similarity_N, sources, strict=True):
-        if not np.isfinite(similarity):
-            raise ValueError(f"a similarity is {similarity}: needed a number, or clips would be kept unseen")
+    for similarity, source in zip(near_N.tolist(), sources, strict=True):
         if source == anchor_source:
             found.append("same_source")
         elif similarity >= threshold:

@@ -24,13 +24,21 @@ class Case(NamedTuple):
     """Each alone; an empty one for nothing at all."""
 
 
+class Reading(NamedTuple):
+    """An answer from a caption."""
+
+    text: str
+    right: bool | None
+    """Whether it says the same as the right answer; None where the judge's reply cannot be read."""
+
+
 @dataclass
 class Reader:
     """Somebody who answers from captions, and is judged.
 
     Attributes:
         steps: whose journal `readings` is kept in.
-        speaker: who answers; released by whoever owns it.
+        speaker: who answers.
         judge: of the answers.
         wording: with a template `reading`.
         max_new_tokens: of an answer.
@@ -42,8 +50,8 @@ class Reader:
     wording: Wording
     max_new_tokens: int
 
-    def tells(self, cases: Sequence[Case]) -> list[list[bool | None]]:
-        """Whether each caption of each case tells the right answer; None where the judge's reply cannot be read.
+    def tells(self, cases: Sequence[Case]) -> list[list[Reading]]:
+        """What is answered from each caption of each case.
 
         Raises:
             ValueError, OSError: see `Steps.ask`.
@@ -57,8 +65,9 @@ class Reader:
         self.speaker.release()
         answers = iter([found[request.id][0].text for request in requests])
         claims = [Claim(case.question, next(answers), case.right) for case in cases for _ in case.captions]
-        verdicts = iter(self.judge.same(claims))
-        return [[next(verdicts) for _ in case.captions] for case in cases]
+        verdicts = self.judge.same(claims)
+        readings = iter([Reading(one.answer, right) for one, right in zip(claims, verdicts, strict=True)])
+        return [[next(readings) for _ in case.captions] for case in cases]
 
 
 def in_words(text: str) -> Request:

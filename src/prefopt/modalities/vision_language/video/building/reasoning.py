@@ -312,14 +312,19 @@ class Reasoning:
         ]
         verdicts = iter(self.team.judge.same(claims))
         out = []
-        for draft, _ in kept:
+        for draft, guess in kept:
             wrong_is_right, blind_is_right = next(verdicts), next(verdicts)
             if None in (wrong_is_right, blind_is_right):
                 reason = "unreadable_judgement"
             else:
                 reason = "rejected_is_right" if wrong_is_right else "blind_leak" if blind_is_right else ""
             if reason:
-                self.drop(draft.film, UnusableItem(WHY[reason], reason), draft.id)
+                said = {
+                    "blind": guess[:80],
+                    "rejected": draft.rejected[:80],
+                    "chosen": draft.asked.answer[:80],
+                }
+                self.drop(draft.film, UnusableItem(WHY[reason].format(**said), reason), draft.id)
             else:
                 out.append(draft)
         return out
@@ -357,9 +362,9 @@ class Reasoning:
 
 
 WHY = {
-    "blind_leak": "somebody who knows nothing gives the chosen answer",
-    "rejected_is_right": "the judge calls the rejected answer right",
-    "unreadable_judgement": "the judge's reply says neither yes nor no",
+    "blind_leak": "somebody who knows nothing says {blind!r}, and chosen is {chosen!r}",
+    "rejected_is_right": "the judge calls the rejected answer {rejected!r} right, beside {chosen!r}",
+    "unreadable_judgement": "a reply of the judge says neither yes nor no",
 }
 
 
