@@ -105,6 +105,7 @@ def test_a_run_trains_and_the_second_stage_goes_on_from_it():
     assert found[LONGVPO].share == pytest.approx(1 / 8)
     assert found[STAGE_2].share == pytest.approx((1 + 1 / 8) / 2)  # half of the rows are the first stage's
     assert found[LONGVPO].seconds > 0
+    assert train(SFT, 0, QUICK)[SFT].logs["sft"] > 0
     assert "sft" in found[LONGVPO].logs
     assert set(found[LONGVPO].films) == {1, 2, 4, 8, 16, 24}
     [start] = train(START, 0, QUICK).values()

@@ -163,13 +163,16 @@ def measured(
 def run_on(rows: list[Row], model: str, seed: int, size: Size, options: Mapping[str, Any]) -> Any:
     """A run as a context: `prefopt train` on rows in memory, nothing held out."""
     second = any(row["stage"] == 2 for row in rows)
+    settings = SHARED | dict(options)
+    if settings["beta"] == 0:
+        del settings["reference"]  # there is none
     return runs.on_rows(
         rows,
         model=model,
         seed=seed,
         max_steps=size.second_steps if second else size.steps,
         per_device_train_batch_size=min(size.batch, len(rows)),
-        **SHARED | dict(options),
+        **settings,
     )
 
 
