@@ -183,8 +183,6 @@ def experiment(found: Found) -> Part:
             }
         },
         notes=[
-            "a world of moving shapes and a model of 0.2 million parameters that reads single clips without a mistake, so chosen answers "
-            "hold no noise, and are three tokens long: both favour learning from chosen answers alone",
             "each seed has its own world; models and clips are made once, then cached, and not in the seconds",
             "quarters of a film are told by the slot of the clip that the question is about; each has a quarter of the test films",
         ],

@@ -14,6 +14,11 @@ from prefopt.reproduce.core import Asked, Part
 from prefopt.reproduce.longvpo import long_video
 from prefopt.reproduce.longvpo.films import JOBS, NAMES, QUICK, Size, Trained, prepare, train
 
+NOTES = (
+    "a world of moving shapes and a model of 0.2 million parameters that reads single clips without a mistake, so chosen answers hold "
+    "no noise, and are three tokens long: both favour learning from chosen answers alone",
+)
+
 
 def experiments(asked: Asked) -> Iterator[Part]:
     """One experiment: all arms on films."""
