@@ -162,7 +162,13 @@ def experiment(found: Found) -> Part:
             mean([run.seconds for run in found[arm]]),
         ]
 
-    columns = ["arm", *(f"{length} clips" for length in LENGTHS), f"quarters at {LONG}", f"spread at {LONG}"]
+    columns = [
+        "arm",
+        "1 clip",
+        *(f"{length} clips" for length in LENGTHS[1:]),
+        f"quarters at {LONG}",
+        f"spread at {LONG}",
+    ]
     columns += [f"another clip's, {LONG}", "order", "processor seconds"]
     return Part(
         claims=claims(found),
