@@ -42,7 +42,12 @@ def test_arms_differ_in_what_they_say_alone():
     for name, arm in ARMS.items():
         other = settings(arm)
         assert {key: other[key] for key in other if other[key] != first[key]} == dict(arm.options), name
-    assert (first["beta"], first["alpha"], first["redraw_videos"], first["reference_context"]) == (0.1, 1, True, "row")
+    assert (first["beta"], first["alpha"], first["redraw_videos"], first["reference_context"]) == (
+        0.1,
+        1,
+        True,
+        "row",
+    )
 
 
 @pytest.fixture
@@ -83,8 +88,19 @@ def test_rows_are_what_their_arm_says(rows):
 
 def test_the_sizes_of_arms_are_those_they_name(rows):
     size = replace(films.Size(), world=QUICK.world)
-    pairs = {name: len(run["rows"]) for job in (LONGVPO, films.FEW, films.MANY, FIRST) for name, run in train(job, 0, size).items()}
-    assert pairs == {LONGVPO: 256, STAGE_2: 1024, STAGE_2_ERRORS: 1024, films.FEW: 64, films.MANY: 512, FIRST: 512}
+    pairs = {
+        name: len(run["rows"])
+        for job in (LONGVPO, films.FEW, films.MANY, FIRST)
+        for name, run in train(job, 0, size).items()
+    }
+    assert pairs == {
+        LONGVPO: 256,
+        STAGE_2: 1024,
+        STAGE_2_ERRORS: 1024,
+        films.FEW: 64,
+        films.MANY: 512,
+        FIRST: 512,
+    }
 
 
 def test_a_run_trains_and_the_second_stage_goes_on_from_it():

@@ -127,4 +127,6 @@ def test_what_is_shown_has_every_arm():
     assert start["quarters at 8"] == "55 55 55 55"
     assert start["another clip's, 8"].startswith("40.5")
     assert [plot.name for plot in part.plots] == ["longvpo_places", "longvpo_lengths"]
-    assert list(part.settings["films"]["arms"]) == [name for name in NAMES if name in part.settings["films"]["arms"]]
+    assert list(part.settings["films"]["arms"]) == [
+        name for name in NAMES if name in part.settings["films"]["arms"]
+    ]
