@@ -17,7 +17,6 @@ from prefopt.report.format import finite, items
 from prefopt.report.load import Run
 from prefopt.report.page import Section, render
 
-
 OTHER_SIGHT = Finding(
     "note",
     "The reference is shown the clip that holds the answer, the policy the whole video.",
