@@ -13,7 +13,6 @@ from prefopt.reproduce.longvpo.films import (
     AMBIGUOUS,
     ARMS,
     FIRST,
-    FIXED_SFT,
     FULL,
     JOBS,
     LAST,
@@ -24,7 +23,6 @@ from prefopt.reproduce.longvpo.films import (
     SFT,
     SHARED,
     STAGE_2,
-    STAGE_2_ERRORS,
     START,
     WRONG,
     train,
@@ -71,7 +69,7 @@ def test_rows_are_what_their_arm_says(rows):
     found = {name: run for job in JOBS if job != START for name, run in train(job, 0, size).items()}
     assert sorted([*found, START]) == sorted(NAMES)
     ids = [row["id"] for row in found[LONGVPO]["rows"]]
-    for name in (FULL, SFT, NO_SFT, FIXED_SFT):  # the very same rows
+    for name in (FULL, SFT, NO_SFT, films.FIXED):  # the very same rows
         assert found[name]["rows"] == found[LONGVPO]["rows"]
     assert len(ids) == 40
     assert {row["anchor"] for row in found[FIRST]["rows"]} == {0}
@@ -79,11 +77,10 @@ def test_rows_are_what_their_arm_says(rows):
     assert len({row["anchor"] for row in found[LONGVPO]["rows"]}) == 8
     assert 10 < sum(row["provenance"]["ambiguous"] for row in found[AMBIGUOUS]["rows"]) < 30
     assert sum(row["score_chosen"] == 0 for row in found[WRONG]["rows"]) == 10
-    for name in (STAGE_2, STAGE_2_ERRORS):  # the first stage's rows stand among the second's
-        assert found[name]["rows"][-40:] == found[LONGVPO]["rows"]
-        assert [row["stage"] for row in found[name]["rows"][:-40]] == [2] * 8
+    # the first stage's rows stand among the second's
+    assert found[STAGE_2]["rows"][-40:] == found[LONGVPO]["rows"]
+    assert [row["stage"] for row in found[STAGE_2]["rows"][:-40]] == [2] * 8
     assert found[STAGE_2]["model"] != found[LONGVPO]["model"]
-    assert found[STAGE_2]["model"] == found[STAGE_2_ERRORS]["model"]
 
 
 def test_the_sizes_of_arms_are_those_they_name(rows):
@@ -95,8 +92,7 @@ def test_the_sizes_of_arms_are_those_they_name(rows):
     }
     assert pairs == {
         LONGVPO: 256,
-        STAGE_2: 1024,
-        STAGE_2_ERRORS: 1024,
+        STAGE_2: 1280,
         films.FEW: 64,
         films.MANY: 512,
         FIRST: 512,
@@ -105,7 +101,7 @@ def test_the_sizes_of_arms_are_those_they_name(rows):
 
 def test_a_run_trains_and_the_second_stage_goes_on_from_it():
     found = train(LONGVPO, 0, QUICK)
-    assert list(found) == [LONGVPO, STAGE_2, STAGE_2_ERRORS]
+    assert list(found) == [LONGVPO, STAGE_2]
     assert found[LONGVPO].share == pytest.approx(1 / 8)
     assert found[STAGE_2].share == pytest.approx((1 + 1 / 8) / 2)  # half of the rows are the first stage's
     assert found[LONGVPO].seconds > 0

@@ -13,7 +13,6 @@ from prefopt.reproduce.longvpo.films import (
     FEW,
     FIRST,
     FIXED,
-    FIXED_SFT,
     FULL,
     LAST,
     LONGVPO,
@@ -22,7 +21,6 @@ from prefopt.reproduce.longvpo.films import (
     NO_SFT,
     SFT,
     STAGE_2,
-    STAGE_2_ERRORS,
     START,
     WRONG,
     Trained,
@@ -38,7 +36,6 @@ TRUE: dict[str, tuple[float, ...]] = {
     FULL: (100, 98, 74, 45, 8, 0, 1),
     SFT: (100, 98, 73, 45, 8, 0, 1 / 8),
     FIXED: (95, 85, 60, 30, 15, 0, 1 / 8),
-    FIXED_SFT: (95, 85, 58, 30, 15, 0, 1 / 8),
     FEW: (95, 85, 62, 30, 15, 0, 1 / 8),
     MANY: (100, 98, 76, 46, 7, 0, 1 / 8),
     FIRST: (85, 65, 30, 20, 50, 0, 1 / 8),
@@ -47,7 +44,6 @@ TRUE: dict[str, tuple[float, ...]] = {
     AMBIGUOUS: (100, 98, 70, 40, 8, 0, 1 / 8),
     WRONG: (100, 98, 65, 40, 8, 0, 1 / 8),
     STAGE_2: (100, 98, 74, 45, 8, 90, 1),
-    STAGE_2_ERRORS: (100, 98, 74, 45, 8, 88, 1),
 }
 
 
@@ -79,7 +75,7 @@ def verdicts(found: dict[str, list[Trained]]) -> dict[str, str]:
 def test_all_hold_where_all_is_so():
     assert tuple(TRUE) == tuple(sorted(NAMES, key=list(TRUE).index))
     found = verdicts(constructed())
-    assert len(found) == 23
+    assert len(found) == 21
     assert set(found.values()) == {"holds"}, found
 
 
@@ -103,11 +99,9 @@ def test_all_hold_where_all_is_so():
         (WRONG, (100, 98, 77, 45, 8, 0, 1 / 8), ["answers of another clip do harm"]),
         (STAGE_2, (100, 98, 74, 45, 8, 60, 1), ["order of two scenes"]),
         (STAGE_2, (100, 98, 60, 45, 8, 90, 1), ["keeps what the first"]),
-        (STAGE_2_ERRORS, (100, 98, 74, 45, 8, 70, 1), ["one wrong caption"]),
         (MANY, (100, 98, 85, 45, 8, 0, 1 / 8), ["256 pairs are enough"]),
         (FIXED, (100, 98, 70, 45, 8, 0, 1 / 8), ["drawn anew make"]),
         (SFT, (100, 98, 78, 45, 8, 0, 1 / 8), ["preference term adds", "fewer films"]),
-        (FIXED_SFT, (100, 98, 62, 45, 8, 0, 1 / 8), ["where films stay"]),
     ],
 )  # fmt: skip
 def test_each_claim_fails_where_it_is_not_so(arm, row, broken):

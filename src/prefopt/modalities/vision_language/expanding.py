@@ -102,6 +102,14 @@ class Expander:
 
     # -- tokens ----------------------------------------------------------------------------------------------
 
+    def alike(self, some: Sequence[Medium], others: Sequence[Medium]) -> bool:
+        """Whether texts are the same with some videos as with others; False where that is not known."""
+        if len(some) != len(others) or not all(isinstance(medium, Video) for medium in (*some, *others)):
+            return False
+        return [self.clips.expansion(one) for one in some if isinstance(one, Video)] == [
+            self.clips.expansion(other) for other in others if isinstance(other, Video)
+        ]
+
     def ids(self, text: str, media: Sequence[Medium], chat: bool) -> list[int]:
         """Tokens of a text whose placeholders stand for pictures and videos.
 

@@ -190,10 +190,14 @@ class PicturedLikelihood(TokenLikelihood):
         return replace(example, items=tuple(self.align(items)))
 
     def _redrawn(self, item: EncodedText, drawing: Redrawing, name: str, epoch: int) -> EncodedText:
-        source = item.drawn_from if isinstance(item, EncodedPictured) else None
-        if source is None:
+        if not isinstance(item, EncodedPictured) or item.drawn_from is None:
             return item
+        source = item.drawn_from
         video = drawing.video(source.condition["redraw"], name, epoch)
+        if self.expander.alike(
+            item.pictures, (video,)
+        ):  # so the tokens are, and only what they stand for differs
+            return replace(item, pictures=(video,))
         fresh = self.encode(Item({**source.condition, "pictures": (video,)}, source.sample))
         return replace(fresh, reference=item.reference, drawn_from=source)
 

@@ -86,8 +86,9 @@ class Clips:
         # asked for again and again where videos are put together anew: each time would look at the file
         self._probe: Callable[[ClipRef], Footage] = lru_cache(KEPT_CLIPS)(probe)
         self._times_of: Callable[[ClipRef], tuple[float, ...]] = lru_cache(KEPT_CLIPS)(times_of)
-        # both answers of an example stand behind the same video
+        # both answers of an example stand behind the same video, and other clips of the same lengths are told alike
         self._expansion = lru_cache(KEPT_TEXTS)(self._expanded)
+        self._told = lru_cache(KEPT_TEXTS)(self._asked)
         self._token: int | None = None
         self._additive: bool | None = None
 
@@ -169,18 +170,19 @@ class Clips:
 
     def _written(self, shape: Shape, clips: ClipUnit, begun: float) -> str:
         """The processor's own words for tensors of a shape."""
-        from transformers.video_utils import VideoMetadata
-
         seconds: list[float] = []
         end = begun
         for clip in clips:
             seconds += [end + time for time in self._even(self._times_of(clip))]
             end += self._probe(clip).duration_s
+        total = max(len(seconds), round((end - begun) * CLOCK))
+        return self._told(shape, total, end, tuple(round(time * CLOCK) for time in seconds))
+
+    def _asked(self, shape: Shape, total: int, duration_s: float, ticks: tuple[int, ...]) -> str:
+        from transformers.video_utils import VideoMetadata
+
         metadata = VideoMetadata(
-            total_num_frames=max(len(seconds), round((end - begun) * CLOCK)),
-            fps=CLOCK,
-            duration=end,
-            frames_indices=[round(time * CLOCK) for time in seconds],
+            total_num_frames=total, fps=CLOCK, duration=duration_s, frames_indices=list(ticks)
         )
         told = {**shape.inputs, "video_metadata": [metadata]}
         return str(self.processor.replace_video_token(told, video_idx=0))
