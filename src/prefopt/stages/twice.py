@@ -27,7 +27,9 @@ def train_twice(config: TrainConfig, hyper: Mapping[str, Any], reward: Reward | 
     """
     build_objective(config, hyper)
     second = str(config.stage2_data)
-    count = len(load_rows(second, config.split, config.data_config)) if world_of(second) is None else None
+    world = world_of(second)
+    judge = reward or (None if world is None else world.verify)
+    count = len(load_rows(second, config.split, config.data_config)) if world is None else None
     check_world(second)
     with StagedFolder(config, hyper) as folder:
         config = folder.config
@@ -40,7 +42,7 @@ def train_twice(config: TrainConfig, hyper: Mapping[str, Any], reward: Reward | 
         # its start is its reference, whatever the first one's was
         start = {"model": str(model), "reference_model": None}
         found = {} if count is None else {"pairs": count}
-        return folder.finish(folder.run("2", reward, hyper, found, **later, **start))
+        return folder.finish(folder.run("2", judge, hyper, found, **later, **start))
 
 
 def examples_of(config: TrainConfig) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from prefopt.comparisons import Item, UnusableItem
+from prefopt.comparisons import Example, Item, UnusableItem
 from prefopt.modalities.text.encoding import encode_examples
 from prefopt.modalities.text.rows import load_comparisons
 from prefopt.sources import progress

@@ -261,7 +261,9 @@ def test_a_batch_of_more_videos_than_a_row_has_tokens(folders):
 
     model, likelihood = loaded(folders("qwen2_5_vl"))
     small = [Video((clip(n, 2, (16, 16)),)) for n in range(24)]
-    requests = [Request(str(n), f"{VIDEO_MARK}a", template={"pictures": (video,)}) for n, video in enumerate(small)]
+    requests = [
+        Request(str(n), f"{VIDEO_MARK}a", template={"pictures": (video,)}) for n, video in enumerate(small)
+    ]
     assert len(likelihood.prompt_ids({"prompt": requests[0].prompt, **requests[0].template})) < len(requests)
     generator = PicturedGenerator(model, likelihood.tokenizer, counted=False, likelihood=likelihood)
     assert sum(len(batch) for batch in generator.generate(requests, Settings(2, 0.0))) == len(requests)

@@ -207,6 +207,7 @@ def test_no_pool_draws_the_order_alone(tmp_path):
     videos_drawn = [redraw.video(slot, f"{slot}") for slot in range(3)]
     assert {frozenset(video.clips) for video in videos_drawn} == {frozenset(redraw.clips)}
     assert [video.clips.index(redraw.anchor) for video in videos_drawn] == [0, 1, 2]
+    assert len({redraw.video(0, f"{k}").clips[1:] for k in range(12)}) == 2  # the pinned one is not always first
 
 
 def test_nothing_is_drawn_where_it_is_not_asked_for(tmp_path):
@@ -221,3 +222,20 @@ def test_an_anchor_in_the_pool_is_refused(tmp_path):
     redraw = first([row]).items[0].condition["redraw"]
     with pytest.raises(ValueError, match="the anchor is among the distractors"):
         replace(redraw, pool=(redraw.anchor,))
+
+
+def test_columns_of_datasets_and_parquet(tmp_path):
+    from datasets import Dataset, List
+    from datasets import Video as Column
+
+    import tiny_videos
+
+    tiny_videos.write(tmp_path / "a.mp4", frames=12)
+    texts = {"prompt": ["what ?", "who ?"], "chosen": [" a", " b"], "rejected": [" c", " d"]}
+    one = Dataset.from_dict({**texts, "video": [str(tmp_path / "a.mp4")] * 2}).cast_column("video", Column())
+    several = Dataset.from_dict({**texts, "videos": [[str(tmp_path / "a.mp4")]] * 2})
+    several = several.cast_column("videos", List(Column()))
+    one.to_parquet(tmp_path / "rows.parquet")
+    for source in (one, several, str(tmp_path / "rows.parquet")):
+        (video,) = videos(load_pictured(source).examples[0].items[0])
+        assert video.clips[0].frames == (0, 2, 3, 5, 6, 8, 9, 11)

@@ -103,7 +103,7 @@ def test_videos_are_drawn_anew_each_epoch(qwen, rows, own_cache, tmp_path):
     assert column(tmp_path / "a" / "run", "loss") != column(tmp_path / "b" / "run", "loss")
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl", pytest.param("internvl", marks=pytest.mark.slow)])
 def test_features_from_disk_give_the_same_run(name, rows, own_cache, tmp_path):
     model = tiny_vision.save_tiny(name, tmp_path / "model")
     frozen = {"freeze": ["vision_tower", "projector"]}
@@ -168,7 +168,9 @@ def test_beta_0_needs_no_reference(qwen, rows, own_cache, tmp_path):
     assert result.metrics
 
 
-@pytest.mark.parametrize("method", ["kto", "dpo_rk", "simpo"])
+@pytest.mark.parametrize(
+    "method", ["dpo_rk", *(pytest.param(name, marks=pytest.mark.slow) for name in ("kto", "simpo"))]
+)
 def test_objectives_of_text_take_videos(method, qwen, rows, own_cache, tmp_path):
     result = run(method, qwen, rows, tmp_path / "a", max_steps=2)
     assert math.isfinite(result.metrics["loss"])
@@ -188,8 +190,8 @@ def test_a_saved_model_loads_in_transformers(qwen, rows, own_cache, tmp_path):
     assert strip["name"] == "video"
     with Image.open(tmp_path / "a" / "run" / strip["path"]) as opened:
         pixels = np.asarray(opened.convert("RGB"))
-    assert pixels.shape[1] == 3 * (32 + 2 * EDGE)
-    marked = [tuple(pixels[0, k * (32 + 2 * EDGE)]) == ANCHOR for k in range(3)]
+    assert pixels.shape[1] == 3 * (96 + 2 * EDGE)
+    marked = [tuple(pixels[0, k * (96 + 2 * EDGE)]) == ANCHOR for k in range(3)]
     assert sum(marked) == 1
     texts = [segment["text"] for side in pair["sides"] for segment in side["segments"]]
     assert any("[video: 24 tokens]" in text for text in texts)

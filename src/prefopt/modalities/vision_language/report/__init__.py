@@ -12,9 +12,23 @@ from prefopt.modalities.vision_language.report.loading import loading
 from prefopt.modalities.vision_language.report.positions import position_sections
 from prefopt.report.account import CardFront, DataFacts, Loading
 from prefopt.report.curves import Groups
-from prefopt.report.format import finite
+from prefopt.report.facts import Finding
+from prefopt.report.format import finite, items
 from prefopt.report.load import Run
 from prefopt.report.page import Section, render
+
+OTHER_SIGHT = Finding(
+    "note",
+    "The reference is shown the clip that holds the answer, the policy the whole video.",
+    "So accuracy, margins and displacement compare two sights of it: accuracy starts near zero, displacement near one, and neither need "
+    "reach the other end. Judge by accuracy by position, by the samples, and against beta=0.",
+)
+
+
+def anchored(run: Run) -> bool:
+    """Whether the reference sees something else than the policy."""
+    checks = items(run.of("manifest", "checks"))
+    return any(isinstance(one, Mapping) and one.get("name") == "start margin" for one in checks)
 
 
 class VisionLanguageAccount(TextAccount):
@@ -32,6 +46,19 @@ class VisionLanguageAccount(TextAccount):
         "positions": "accuracy by the position of the evidence",
         "build": "what a builder of rows kept and left out",
     }
+
+    def claim(self, run: Run) -> str:
+        """What accuracy says; where the reference sees something else, no more than that."""
+        if anchored(run):
+            return "The policy, shown the whole video, tells answers apart better than the reference that is shown the place"
+        return super().claim(run)
+
+    def quality(self, run: Run) -> list[Finding]:
+        """As of text; displacement means something else where the reference sees something else."""
+        found = super().quality(run)
+        if not anchored(run):
+            return found
+        return [OTHER_SIGHT, *(one for one in found if "displacement" not in one.text)]
 
     def own_sections(self, run: Run) -> list[Section]:
         """See `positions.py`."""

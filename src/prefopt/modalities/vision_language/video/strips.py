@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 HEIGHT = 96
-"""Pixels of a frame in a strip; smaller ones stay as they are."""
+"""Most pixels of a frame in a strip; of smaller ones each pixel becomes as many as fit."""
 MOST = 12
 """Frames of a strip."""
 EDGE = 3
@@ -54,12 +54,13 @@ def chosen(video: Video) -> list[ClipRef]:
 
 
 def one_frame(clip: ClipRef) -> Image.Image:
-    """The frame in the middle of a clip, no higher than `HEIGHT`."""
+    """The frame in the middle of a clip, as high as `HEIGHT` or a little less."""
     from PIL import Image
 
     frames = clip.frames or ()
     pixels_FHW3 = decode(replace(clip, frames=(frames[len(frames) // 2],))).pixels_FHW3
     image = Image.fromarray(pixels_FHW3[0])
     if image.height > HEIGHT:
-        image = image.resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT))
-    return image
+        return image.resize((max(1, round(image.width * HEIGHT / image.height)), HEIGHT))
+    times = HEIGHT // image.height
+    return image.resize((times * image.width, times * image.height), Image.Resampling.NEAREST)

@@ -447,6 +447,7 @@ def test_a_model_that_reads_no_videos_is_refused_before_anything_is_asked(tmp_pa
     assert f"--answerer {model}: LlavaProcessor reads no videos" in done.output
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_loses_nothing_and_repeats_nothing(tmp_path, ten):
     with server() as one:
         whole = built(tmp_path, ten, one.url, *THREE, output="whole")
