@@ -207,7 +207,9 @@ def test_no_pool_draws_the_order_alone(tmp_path):
     videos_drawn = [redraw.video(slot, f"{slot}") for slot in range(3)]
     assert {frozenset(video.clips) for video in videos_drawn} == {frozenset(redraw.clips)}
     assert [video.clips.index(redraw.anchor) for video in videos_drawn] == [0, 1, 2]
-    assert len({redraw.video(0, f"{k}").clips[1:] for k in range(12)}) == 2  # the pinned one is not always first
+    assert (
+        len({redraw.video(0, f"{k}").clips[1:] for k in range(12)}) == 2
+    )  # the pinned one is not always first
 
 
 def test_nothing_is_drawn_where_it_is_not_asked_for(tmp_path):
