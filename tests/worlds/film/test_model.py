@@ -14,11 +14,11 @@ from prefopt.modalities.vision_language.processor import load_processor
 from prefopt.worlds import get_world
 from prefopt.worlds.film import task
 from prefopt.worlds.film.exam import Exam
+from prefopt.worlds.film.learning import alike
 from prefopt.worlds.film.model import (
     CHAT_TEMPLATE,
     SECONDS,
     WORDS,
-    alike,
     answered,
     features_of,
     grid_of,

@@ -11,7 +11,7 @@ A clip shows one of 24 objects (6 colours, 4 shapes) that moves in one of four d
 row of clips of different objects; the question `ask red square` has one of 12 answers, `left early`. What a clip shows is read off
 its pixels without a mistake (`task.read`), so every answer is judged without a judge.
 
-The model is pretrained on the spot on films of one and two clips, then cached. It answers those nearly without a mistake and gets worse
+The model is pretrained on the spot on films of one and two clips, few of four, then cached. It answers those nearly without a mistake and gets worse
 the longer a film is and the later in it the answer stands: what preferences that are anchored in short clips can mend.
 """
 
@@ -178,10 +178,10 @@ class FilmWorld:
         Args:
             progress: show a bar if standard error is a terminal.
         """
-        from prefopt.worlds.film import model as film_model
+        from prefopt.worlds.film.learning import pretrain
 
         def build(folder: Path) -> None:
-            film_model.pretrain(
+            pretrain(
                 folder,
                 seed=self.seed,
                 noise=self.noise,
