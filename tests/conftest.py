@@ -26,6 +26,31 @@ ROWS = [
 ]
 
 
+SLOW = frozenset(
+    line
+    for line in (Path(__file__).parent / "slow.txt").read_text("utf-8").splitlines()
+    if not line.startswith("#")
+)
+"""Ids of cases that take long."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `slow.txt` names; a name that is none of a file that was collected is an error."""
+    found = {item.nodeid for item in items}
+    files = {name.partition("::")[0] for name in found}
+    for item in items:
+        if item.nodeid in SLOW:
+            item.add_marker("slow")
+    whole = {item.nodeid.partition("[")[0] for item in items}
+    gone = [
+        name
+        for name in SLOW - found
+        if name.partition("::")[0] in files and name.partition("[")[0] not in whole
+    ]
+    if gone and len(whole) > 1:
+        raise pytest.UsageError(f"tests/slow.txt names {gone[0]}, which is not there any more")
+
+
 def save_tiny_model(folder: Path, architecture: str = "llama") -> Path:
     """A random causal model of two layers and its tokenizer, as `save_pretrained` leaves them."""
     import torch
