@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 Measured = dict[str, float]
 
@@ -23,6 +24,22 @@ Measured = dict[str, float]
 def clocks() -> tuple[float, float]:
     """Wall time and this process's processor time, in seconds."""
     return time.perf_counter(), time.process_time()
+
+
+def steps_timed() -> list[float]:
+    """Seconds of each step that `prefopt.train` takes from now on in this process, added as they are taken."""
+    from prefopt.training.loop import Loop
+
+    seconds: list[float] = []
+    update = Loop.update
+
+    def timed(self: Any, examples: Any) -> None:
+        start = time.perf_counter()
+        update(self, examples)
+        seconds.append(time.perf_counter() - start)
+
+    Loop.update = timed  # type: ignore[method-assign]
+    return seconds
 
 
 def per_step(began: tuple[float, float], ended: tuple[float, float], steps: int) -> Measured:

@@ -30,6 +30,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from alternating import steps_timed
+
 STEPS = 5
 SEED = 0
 VOCABULARY = 16384
@@ -113,7 +115,6 @@ def train_prefopt(folder: Path, shape: Shape, cached: bool, options: dict[str, A
     """Seconds of each step."""
     import prefopt
     from prefopt.likelihoods import tokens
-    from prefopt.training.loop import Loop
 
     if options.pop("whole_head", False):
         adapt = tokens.TokenLikelihood.adapt
@@ -125,15 +126,7 @@ def train_prefopt(folder: Path, shape: Shape, cached: bool, options: dict[str, A
             return self.ability
 
         tokens.TokenLikelihood.adapt = without_head  # type: ignore[method-assign]
-    seconds: list[float] = []
-    update = Loop.update
-
-    def timed(self: Any, examples: Any) -> None:
-        start = time.perf_counter()
-        update(self, examples)
-        seconds.append(time.perf_counter() - start)
-
-    Loop.update = timed  # type: ignore[method-assign]
+    seconds = steps_timed()
     prefopt.train(
         "dpo",
         model=folder / "model",

@@ -19,12 +19,11 @@ import random
 import statistics
 import sys
 import tempfile
-import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from alternating import alternated, machine, measure, peak
+from alternating import alternated, machine, measure, peak, steps_timed
 from vision_speed import words_of
 
 STEPS = 4
@@ -139,19 +138,10 @@ def measured(way: str, folder: Path, kept: int) -> dict[str, float]:
     """Median seconds of a step, and the peak of memory."""
     import prefopt
     from prefopt.modalities.vision_language.kept import Kept
-    from prefopt.training.loop import Loop
 
     begin = Kept.__init__
     Kept.__init__ = lambda self, most=kept: begin(self, most)  # type: ignore[method-assign]
-    seconds: list[float] = []
-    update = Loop.update
-
-    def timed(self: Any, examples: Any) -> None:
-        start = time.perf_counter()
-        update(self, examples)
-        seconds.append(time.perf_counter() - start)
-
-    Loop.update = timed  # type: ignore[method-assign]
+    seconds = steps_timed()
     prefopt.train(
         "longvpo",
         model=str(folder / "model"),

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from alternating import alternated, machine, measure, peak
+from alternating import alternated, machine, measure, peak, steps_timed
 
 STEPS = 4
 BATCH = 2
@@ -131,17 +131,8 @@ def make(name: str, folder: Path) -> None:
 def by_prefopt(folder: Path, method: str, **options: Any) -> list[float]:
     """Seconds of each step."""
     import prefopt
-    from prefopt.training.loop import Loop
 
-    seconds: list[float] = []
-    update = Loop.update
-
-    def timed(self: Any, examples: Any) -> None:
-        start = time.perf_counter()
-        update(self, examples)
-        seconds.append(time.perf_counter() - start)
-
-    Loop.update = timed  # type: ignore[method-assign]
+    seconds = steps_timed()
     prefopt.train(
         method,
         model=str(folder / "model"),

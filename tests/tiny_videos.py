@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+from PIL import Image
 
 WIDTH, HEIGHT = 64, 48
 
@@ -110,3 +111,10 @@ def packed_again(data: bytes, path: Path, drop: int = 0, **options: str) -> byte
                 packet.stream = stream
                 target.mux(packet)
     return path.read_bytes()
+
+
+def png() -> bytes:
+    """An image, which is no video."""
+    buffer = io.BytesIO()
+    Image.fromarray(drawing(0)).save(buffer, "PNG")
+    return buffer.getvalue()

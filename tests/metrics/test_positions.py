@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from longvpo_vectors import each
 from prefopt.metrics.positions import (
     accuracy_by_category,
     accuracy_by_position,
@@ -18,20 +17,10 @@ from prefopt.metrics.positions import (
     retention,
 )
 
-VECTORS = json.loads((Path(__file__).parents[1] / "data" / "longvpo.json").read_text())
 
-
-def vectors(kind: str) -> list[Any]:
-    return [
-        pytest.param(case["inputs"], case["expected"], id=case["name"])
-        for case in VECTORS
-        if case["kind"] == kind
-    ]
-
-
-@pytest.mark.parametrize(("inputs", "expected"), vectors("position_metrics"))
-def test_by_position(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
-    found = asdict(accuracy_by_position(**inputs))
+@each("position_metrics", 3)
+def test_by_position(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = asdict(accuracy_by_position(**given))
     assert set(found) == set(expected)
     for name, value in expected.items():
         if name == "bin_accuracy":
@@ -40,10 +29,10 @@ def test_by_position(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
         assert found[name] == pytest.approx(value, rel=1e-12), name
 
 
-@pytest.mark.parametrize(("inputs", "expected"), vectors("aggregate"))
-def test_by_category(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
-    found = accuracy_by_category(inputs["correct"], inputs["category"])
-    assert sorted(found.per_category) == sorted(inputs["categories"])
+@each("aggregate", 1)
+def test_by_category(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = accuracy_by_category(given["correct"], given["category"])
+    assert sorted(found.per_category) == sorted(given["categories"])
     assert found.per_category == pytest.approx(expected["per_category"], rel=1e-12)
     assert (found.micro, found.macro) == pytest.approx((expected["micro"], expected["macro"]), rel=1e-12)
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from longvpo_vectors import of_kind
 from prefopt import objectives
 from prefopt.objectives import DPO
 
-VECTORS = json.loads((Path(__file__).parents[1] / "data" / "longvpo.json").read_text())
-CASES = {case["name"]: case for case in VECTORS if case["kind"] == "objective"}
+CASES = {case["name"]: case for case in of_kind("objective", 21)}
 GOOD = [name for name, case in CASES.items() if "error" not in case["expected"]]
 AVERAGE = {"example_mean": "sequence", "token_mean": "batch"}
 

@@ -82,39 +82,29 @@ def as_clips(value: Any, name: str, folder: Path = Path()) -> tuple[ClipRef, ...
 
 
 def as_row(clip: ClipRef, folder: Path) -> dict[str, Any]:
-    """A clip as the mapping that `as_clips` reads; what is as usual is left out.
+    """A clip as the mapping that `as_clips` reads, its paths from the folder where the data file will lie.
 
-    Args:
-        clip: the clip.
-        folder: where the data file will lie. Paths below it become relative, others absolute.
+    Raises:
+        ValueError: it is held in memory, and no file.
 
     Example:
         >>> as_row(ClipRef(Path("data/clips/a.mp4"), end_s=4.0), Path("data"))
-        {'source': 'clips/a.mp4', 'end_s': 4.0}
+        {'source': 'clips/a.mp4', 'start_s': 0.0, 'end_s': 4.0}
     """
-    row: dict[str, Any] = {"source": _source_as_row(clip.source, folder)}
-    if clip.start_s:
-        row["start_s"] = clip.start_s
-    if clip.end_s is not None:
-        row["end_s"] = clip.end_s
-    if clip.frames is not None:
-        row["frames"] = list(clip.frames)
-    if clip.fps is not None:
-        row["fps"] = clip.fps
-    return row
-
-
-def _source_as_row(source: Any, folder: Path) -> Any:
-    if isinstance(source, bytes):
-        return source
-    if isinstance(source, tuple):
-        return [
-            _source_as_row(one.source if isinstance(one.source, Path) else one.read(), folder)
-            for one in source
-        ]
-    # not resolved: a link within the folder is to be followed from there
-    path, root = (Path(os.path.abspath(one)) for one in (source, folder))
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    sources = [frame.source for frame in clip.source] if isinstance(clip.source, tuple) else [clip.source]
+    names = []
+    for source in sources:
+        if not isinstance(source, Path):
+            raise ValueError(f"{clip.name} is held in memory: needed a file, which rows can name")
+        names.append(Path(os.path.relpath(source.resolve(), folder.resolve())).as_posix())
+    told = {
+        "source": names if isinstance(clip.source, tuple) else names[0],
+        "start_s": clip.start_s,
+        "end_s": clip.end_s,
+        "frames": None if clip.frames is None else list(clip.frames),
+        "fps": clip.fps,
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _clip(value: Any, name: str, folder: Path) -> ClipRef:

@@ -14,11 +14,11 @@ from conftest import save_tiny_model
 from generation.fake_server import FakeServer
 from modalities.image.image_runs import picture, png
 from prefopt.generation import Request, Settings, collect
+from prefopt.modalities.vision_language.building.steps import said
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.generating import (
     PicturedServer,
     Speaker,
-    about_video,
     data_url,
     request_about,
 )
@@ -69,8 +69,8 @@ def test_a_server_is_sent_a_video_as_its_frames_in_order(tmp_path):
     wide = ClipRef((ImageRef(png(picture(6).resize((400, 300)))),), frames=(0,))
     with FakeServer(reply=lambda body: "fine") as server:
         requests = [
-            about_video("video", "what is this ?", Video(clips)),
-            about_video("wide", "what ?", Video((wide,))),
+            request_about("video", said("what is this ?"), (Video(clips),)),
+            request_about("wide", said("what ?"), (Video((wide,)),)),
             Request(
                 "both", [{"role": "user", "content": f"{MARK}then {VIDEO_MARK}what ?"}], template={"pictures": (OWN, Video(clips[1:]))}
             ),

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tiny_vision
+from modalities.vision_language.vision_runs import chat
 from prefopt.comparisons import Item, UnusableItem
 from prefopt.likelihoods.capability import Ability
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
@@ -24,26 +25,9 @@ SHARING = {"gemma3": "plain", "paligemma": "plain"}
 """Models that read images, or prompts, in both directions."""
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = tiny_vision.save_tiny(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return folder
-
-
 def loaded(folder: Path) -> tuple[Any, PicturedLikelihood]:
     model = load_model(str(folder), trainable=False, loader=PICTURED, dtype="float64").model
     return model, pictured_likelihood(open_images(str(folder)), 1024, str(folder))
-
-
-def chat(text: str, pictures: tuple[Any, ...], answer: str) -> Item:
-    prompt = [{"role": "user", "content": text}]
-    return Item({"prompt": prompt, "pictures": pictures}, [{"role": "assistant", "content": answer}])
 
 
 def plainly(model: Any, processor: Any, item: Item) -> float:

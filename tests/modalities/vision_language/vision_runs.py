@@ -9,10 +9,17 @@ from typing import Any
 import prefopt
 import tiny_vision
 from modalities.image.image_runs import QUIET, picture, png
+from prefopt.comparisons import Item
 
 
 def said(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
+
+
+def chat(text: str, media: tuple[Any, ...], answer: str) -> Item:
+    """An answer to a user's message with pictures or videos."""
+    prompt = [{"role": "user", "content": text}]
+    return Item({"prompt": prompt, "pictures": media}, said(answer))
 
 
 def rows_of(folder: Path, count: int = 4, **more: Any) -> list[dict[str, Any]]:

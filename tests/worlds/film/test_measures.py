@@ -48,7 +48,9 @@ def test_what_there_is_nothing_of_is_not_counted():
 def test_bins_are_quarters_whatever_the_length():
     for n in (4, 5, 8, 24):
         film = [Clip(k, 0) for k in range(n)]
-        assert [Answered(film, p, "", "").bin for p in range(n)] == [p * 4 // n for p in range(n)]
+        for p in range(n):
+            found = measures([Answered(film, p, asked(film[p]), "")])
+            assert [math.isnan(share) for share in found.by_bin] == [k != p * 4 // n for k in range(4)]
 
 
 def test_order_counts_the_object_and_the_whole_answer():

@@ -24,6 +24,8 @@ from prefopt.evaluation.benchmarks.base import (
 )
 
 LETTERS = "ABCDEFGHIJ"
+VIDEO_SUFFIXES = ("mp4", "MP4", "mkv", "webm")
+"""Of videos that questions name without one."""
 
 DECLARED = re.compile(r"(?i:answer|option|choice)(?i:\s+is|\s*[:=])\s*[^\w\s]*([A-Z])(?![\w'’])")
 FIRST = re.compile(r"[^\w\s]*([A-Za-z])(?=$|\s*[).:,\]*])")
@@ -154,7 +156,7 @@ def unit(question: Question) -> str:
 # -- files of answers ----------------------------------------------------------------------------------------
 
 
-def read_predictions(path: Path) -> dict[str, str]:
+def read_predictions(path: Path, questions: Sequence[Question]) -> dict[str, str]:
     """Read rows of `id` and `pred`; an empty cell is an empty answer."""
     rows = read_rows(path, ("id",))
     if not any("pred" in row for row in rows):

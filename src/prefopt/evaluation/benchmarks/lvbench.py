@@ -24,6 +24,7 @@ from prefopt.evaluation.benchmarks.base import (
     read_rows,
 )
 from prefopt.evaluation.benchmarks.choices import (
+    VIDEO_SUFFIXES,
     listed,
     parts_of,
     predictions_file,
@@ -38,7 +39,6 @@ NEEDS = ""
 
 BINS = 5
 OPTION = re.compile(r"^\s*\(([A-J])\)", re.MULTILINE)
-SUFFIXES = ("mp4", "MP4", "mkv", "webm")
 
 
 def questions(path: Path) -> list[Question]:
@@ -60,7 +60,7 @@ def _question(row: Mapping[str, Any], path: Path) -> Question:
             " another benchmark?"
         )
     video = str(row.get("video_path") or row.get("key"))
-    names = (video,) if row.get("video_path") else tuple(f"{video}.{suffix}" for suffix in SUFFIXES)
+    names = (video,) if row.get("video_path") else tuple(f"{video}.{suffix}" for suffix in VIDEO_SUFFIXES)
     places = tuple(place for name in names for place in (name, f"all_videos/{name}", f"videos/{name}"))
     text = str(row["question"])
     if not OPTION.search(text):
@@ -69,14 +69,7 @@ def _question(row: Mapping[str, Any], path: Path) -> Question:
     return Question(ident(row["uid"]), prompt, None, row, NamedVideo(places))
 
 
-def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, str]:
-    """Read rows of `id` and `pred`."""
-    return read_predictions(path)
-
-
-def answers_file(questions: Sequence[Question], answers: Mapping[str, str]) -> str:
-    """Rows of id, question and pred."""
-    return predictions_file(questions, answers)
+read_answers, answers_file = read_predictions, predictions_file
 
 
 def right(question: Question) -> tuple[str, int]:

@@ -19,7 +19,6 @@ from prefopt.evaluation.benchmarks.base import (
     Tally,
     asked_once,
     by_unit,
-    complete,
     read_rows,
 )
 from prefopt.evaluation.benchmarks.choices import (
@@ -75,14 +74,7 @@ def _question(name: str, kind: str, row: Mapping[str, Any], file: Path) -> Quest
     return Question(name, prompt, None, {**row, "type": kind}, NamedVideo(places))
 
 
-def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, str]:
-    """Read rows of `id` and `pred`."""
-    return read_predictions(path)
-
-
-def answers_file(questions: Sequence[Question], answers: Mapping[str, str]) -> str:
-    """Rows of id, question and pred."""
-    return predictions_file(questions, answers)
+read_answers, answers_file = read_predictions, predictions_file
 
 
 def right(question: Question) -> tuple[str, int]:
@@ -102,7 +94,6 @@ def averages(total: Tally) -> dict[str, float]:
 
 def parts(questions: Sequence[Question], answers: Mapping[str, str], given: Given) -> list[Part]:
     """All questions with M-Avg, and each type; questions of the same video are drawn together."""
-    complete(answers, [question.id for question in questions], "the answers")
     _, *kinds = parts_of(questions, answers, right, lambda question: [question.row["type"]])
     counted = []
     for question in questions:

@@ -97,14 +97,7 @@ def _options(row: Mapping[str, Any]) -> list[str]:
     return [str(option) for option in row["candidates"]]
 
 
-def read_answers(path: Path, questions: Sequence[Question]) -> dict[str, str]:
-    """Read rows of `id` and `pred`."""
-    return read_predictions(path)
-
-
-def answers_file(questions: Sequence[Question], answers: Mapping[str, str]) -> str:
-    """Rows of id, question and pred."""
-    return predictions_file(questions, answers)
+read_answers, answers_file = read_predictions, predictions_file
 
 
 def right(question: Question) -> tuple[str, int]:

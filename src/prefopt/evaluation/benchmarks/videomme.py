@@ -20,7 +20,7 @@ from prefopt.evaluation.benchmarks.base import (
     keyed,
     read_rows,
 )
-from prefopt.evaluation.benchmarks.choices import letter_of, parts_of
+from prefopt.evaluation.benchmarks.choices import VIDEO_SUFFIXES, letter_of, parts_of
 
 ANSWERS = "answers.json"
 NEEDS = ""
@@ -29,7 +29,6 @@ ASKED = (
     "Select the best answer to the following multiple-choice question based on the video{also}. Respond with only the letter "
     "(A, B, C, or D) of the correct option."
 )
-SUFFIXES = ("mp4", "MP4", "mkv", "webm")
 OF_VIDEO = ("video_id", "duration", "domain", "sub_category", "url", "videoID")
 
 
@@ -38,7 +37,7 @@ def questions(path: Path) -> list[Question]:
     found = []
     for row in _flat(path):
         name = str(row.get("videoID") or row.get("video_id"))
-        films = tuple(f"{name}.{suffix}" for suffix in SUFFIXES)
+        films = tuple(f"{name}.{suffix}" for suffix in VIDEO_SUFFIXES)
         asked = "\n".join([str(row["question"]), *_options(row), "The best answer is:"])
         film = NamedVideo(
             tuple(place for film in films for place in (film, f"data/{film}", f"videos/{film}")),

@@ -117,9 +117,8 @@ def _images(question: Question, folder: Path | None) -> list[ImageRef]:
     return [ImageRef(place, str(place))]
 
 
-def _video(named: NamedVideo | None, folder: Path | None, sampling: Sampling) -> tuple[Video, bool]:
+def _video(named: NamedVideo, folder: Path | None, sampling: Sampling) -> tuple[Video, bool]:
     """The video with its frames chosen, and whether its bounds hold."""
-    assert named is not None
     place = _place(named.names, folder)
     assert place is not None  # looked for above
     if place.is_dir():

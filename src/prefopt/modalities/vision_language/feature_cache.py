@@ -21,7 +21,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.capability import causal_lm, trunk_of
 from prefopt.modalities.vision_language.expanding import AnyUnit, Expander
 from prefopt.modalities.vision_language.features import METHODS, known
-from prefopt.modalities.vision_language.images import name_of
+from prefopt.modalities.vision_language.kept import name_of
 from prefopt.modalities.vision_language.parts import part_of
 from prefopt.shards import ShardCache
 

@@ -28,7 +28,7 @@ from prefopt.modalities.models import folder_of
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.media import Medium, pictures_of
 from prefopt.modalities.vision_language.placing import pictured
-from prefopt.modalities.vision_language.prompts import VIDEO_MARK, in_blocks
+from prefopt.modalities.vision_language.prompts import in_blocks
 from prefopt.modalities.vision_language.video.frames import images_of
 from prefopt.modalities.vision_language.video.videos import Video
 
@@ -145,18 +145,6 @@ def image_url(image: Image.Image, exact: bool = True) -> str:
     kind = "png" if exact else "jpeg"
     image.save(file, kind, **({} if exact else {"quality": JPEG_QUALITY, "subsampling": 0}))
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def about_video(name: str, text: str, video: Video, n: int = 1) -> Request:
-    """A request of a user's message that begins with a video.
-
-    Args:
-        name: id of the request.
-        text: what is asked.
-        video: shown with it.
-        n: answers that are wanted.
-    """
-    return Request(name, [{"role": "user", "content": VIDEO_MARK + text}], n, template={"pictures": (video,)})
 
 
 class FunctionGenerator:

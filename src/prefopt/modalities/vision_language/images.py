@@ -10,6 +10,7 @@ words as it is used.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from prefopt.comparisons import UnusableItem
 from prefopt.modalities.vision_language.contrasts import Picture
-from prefopt.modalities.vision_language.kept import AROUND, Kept, Processed
+from prefopt.modalities.vision_language.kept import AROUND, Kept, name_of
 
 TOKENWISE = frozenset({"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "labels"})
 SUFFIXED = ("PaliGemmaProcessor",)
@@ -26,6 +27,21 @@ SUFFIXED = ("PaliGemmaProcessor",)
 
 Unit = tuple[Picture, ...]
 """Pictures that are processed together; mostly one."""
+
+
+@dataclass(frozen=True)
+class Processed:
+    """One unit.
+
+    Attributes:
+        text: what the placeholder in a text becomes, or all of them.
+        tokens: how many of the token that stands for features.
+        tensors: by the processor's names, for a batch of this unit alone.
+    """
+
+    text: str
+    tokens: int
+    tensors: Mapping[str, Tensor]
 
 
 class Images:
@@ -51,7 +67,7 @@ class Images:
         )
         self.suffixed = type(processor).__name__ in SUFFIXED
         self._texts: dict[tuple[int, int], tuple[str, int]] = {}
-        self._kept = Kept[str]()
+        self._kept = Kept[Processed]()
 
     @property
     def typed(self) -> bool:
@@ -72,7 +88,11 @@ class Images:
             UnusableItem: an image cannot be read, or the processor refuses it.
         """
         key = name_of(unit)
-        return self._kept.get(key) or self._kept.put(key, self._process(unit))
+        found = self._kept.get(key)
+        if found is None:
+            found = self._process(unit)
+            self._kept.put(key, found, found.tensors)
+        return found
 
     def _process(self, unit: Unit) -> Processed:
         what = f"the picture {unit[0].ref}"
@@ -110,11 +130,6 @@ class Images:
         """Tensors of a batch of units, and the number of tokens of each."""
         found = [self.processed(unit) for unit in units]
         return merged_of([one.tensors for one in found]), [one.tokens for one in found]
-
-
-def name_of(unit: Sequence[Any]) -> str:
-    """What tells units apart, of pictures or of clips."""
-    return "+".join(one.digest for one in unit)
 
 
 def apart(tensors: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -14,48 +14,46 @@ KEPT_BYTES = 2**29
 AROUND = ("<|vision_start|>", "<|vision_end|>")
 """What Qwen's templates write around an image or video, without which two neighbours cannot be told apart."""
 
-KeyT = TypeVar("KeyT", bound=Hashable)
+UnitT = TypeVar("UnitT")
 
 
-@dataclass(frozen=True)
-class Processed:
-    """One unit.
-
-    Attributes:
-        text: what the placeholder in a text becomes, or all of them.
-        tokens: how many of the token that stands for features.
-        tensors: by the processor's names, for a batch of this unit alone.
-    """
-
-    text: str
-    tokens: int
-    tensors: Mapping[str, Tensor]
-
-
-class Kept(Generic[KeyT]):
+class Kept(Generic[UnitT]):
     """The units that were asked for last, up to a number of bytes; one at least."""
 
     def __init__(self, most: int = KEPT_BYTES) -> None:
         self.most = most
-        self._units: OrderedDict[KeyT, Processed] = OrderedDict()
+        self._units: OrderedDict[str, tuple[UnitT, int]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, key: KeyT) -> Processed | None:
+    def get(self, key: str) -> UnitT | None:
         """The unit, if it is still here."""
-        if key in self._units:
-            self._units.move_to_end(key)
-        return self._units.get(key)
+        if key not in self._units:
+            return None
+        self._units.move_to_end(key)
+        return self._units[key][0]
 
-    def put(self, key: KeyT, unit: Processed) -> Processed:
-        """Keep it, and let go of the oldest."""
-        self._units[key] = unit
-        self._bytes += sum(map(nbytes, unit.tensors.values()))
+    def put(self, key: str, unit: UnitT, tensors: Mapping[str, Tensor]) -> UnitT:
+        """Keep a unit that holds these tensors, and let go of the oldest."""
+        size = sum(map(nbytes, tensors.values()))
+        self._units[key] = unit, size
+        self._bytes += size
         while self._bytes > self.most and len(self._units) > 1:
-            _, gone = self._units.popitem(last=False)
-            self._bytes -= sum(map(nbytes, gone.tensors.values()))
+            _, (_, gone) = self._units.popitem(last=False)
+            self._bytes -= gone
         return unit
+
+
+def name_of(unit: Sequence[Any]) -> str:
+    """What tells units apart, of pictures or of clips."""
+    return "+".join(one.digest for one in unit)
 
 
 def nbytes(value: Tensor) -> int:
     """Bytes of a tensor."""
     return value.numel() * value.element_size()
+
+
+def told_settings(settings: Mapping[str, Any]) -> str:
+    """Digest of a processor's settings."""
+    told = repr(sorted((name, str(value)) for name, value in settings.items()))
+    return blake2b(told.encode(), digest_size=8).hexdigest()

@@ -32,6 +32,7 @@ from prefopt.modalities.vision_language.expanding import Expander
 from prefopt.modalities.vision_language.feature_cache import FeatureCache
 from prefopt.modalities.vision_language.features import dealt_out
 from prefopt.modalities.vision_language.images import Images
+from prefopt.modalities.vision_language.kept import told_settings
 from prefopt.modalities.vision_language.media import Medium, pictures_of
 from prefopt.modalities.vision_language.plan import (
     EncodedPictured,
@@ -51,7 +52,6 @@ from prefopt.modalities.vision_language.prompts import (
 )
 from prefopt.modalities.vision_language.shown import CALLED_WITH, Shown
 from prefopt.modalities.vision_language.video.fitting import with_room
-from prefopt.modalities.vision_language.video.processing import told_settings
 from prefopt.modalities.vision_language.video.redrawing import Redrawing
 
 

@@ -23,7 +23,8 @@ from prefopt.modalities.text.samples import TextSamples
 from prefopt.modalities.text.setup import Language, first_pair, set_up_language
 from prefopt.modalities.vision_language.expanding import AnyUnit
 from prefopt.modalities.vision_language.feature_cache import FeatureCache, check_frozen
-from prefopt.modalities.vision_language.images import Images, name_of
+from prefopt.modalities.vision_language.images import Images
+from prefopt.modalities.vision_language.kept import name_of
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.media import Medium
 from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood, token_of

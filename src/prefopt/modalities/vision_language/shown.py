@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from prefopt.modalities.vision_language.expanding import AnyUnit, Expander
-from prefopt.modalities.vision_language.images import merged_of, name_of
+from prefopt.modalities.vision_language.images import merged_of
+from prefopt.modalities.vision_language.kept import name_of
 from prefopt.modalities.vision_language.media import Medium
 from prefopt.modalities.vision_language.streams import CHUNK_BYTES, Stream, Streams, in_chunks
 from prefopt.modalities.vision_language.video.videos import Video

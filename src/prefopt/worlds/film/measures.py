@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from prefopt.metrics.positions import accuracy_by_position
 from prefopt.worlds.film.task import Clip, right_answer
 
 BINS = 4
@@ -36,9 +37,9 @@ class Answered(NamedTuple):
         return self.answer.split() == right_answer(self.film, self.question).split()
 
     @property
-    def bin(self) -> int:
-        """Quarter of the film that the answer is in."""
-        return self.slot * BINS // len(self.film)
+    def is_elsewhere(self) -> bool:
+        """Whether the answer is that of some clip of the film."""
+        return " ".join(self.answer.split()) in {clip.said for clip in self.film}
 
 
 class Measures(NamedTuple):
@@ -61,21 +62,18 @@ class Measures(NamedTuple):
 
 def measures(records: Sequence[Answered]) -> Measures:
     """The measures of answers to questions about one object each."""
-    bins: list[list[bool]] = [[] for _ in range(BINS)]
-    wrong = elsewhere = 0
-    for record in records:
-        right = record.right
-        bins[record.bin].append(right)
-        if not right:
-            wrong += 1
-            elsewhere += " ".join(record.answer.split()) in {clip.said for clip in record.film}
-    by_bin = tuple(_mean(one) for one in bins)
-    known = [share for share in by_bin if not math.isnan(share)]
+    if not records:
+        return Measures(math.nan, (math.nan,) * BINS, math.nan, math.nan, 0)
+    rights = [record.right for record in records]
+    found = accuracy_by_position(
+        rights, [record.slot for record in records], [len(record.film) for record in records], BINS
+    )
+    wrong = [record for record, right in zip(records, rights, strict=True) if not right]
     return Measures(
-        accuracy=_mean([right for one in bins for right in one]),
-        by_bin=by_bin,
-        spread=max(known) - min(known) if known else math.nan,
-        hallucinated=elsewhere / wrong if wrong else math.nan,
+        accuracy=found.accuracy,
+        by_bin=tuple(math.nan if share is None else share for share in found.bin_accuracy),
+        spread=found.spread,
+        hallucinated=_mean([record.is_elsewhere for record in wrong]),
         films=len(records),
     )
 

@@ -18,6 +18,7 @@ import torch
 from transformers.utils import is_torchvision_available
 
 import tiny_vision
+from modalities.vision_language.vision_runs import chat
 from prefopt.comparisons import Item
 from prefopt.likelihoods.capability import Ability
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
@@ -50,18 +51,6 @@ def clip(number: int, frames: int = 4, size: tuple[int, int] = (40, 56)) -> Clip
     return ClipRef(shown, frames=tuple(range(frames)), fps=2.0, name=f"clip {number}")
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = tiny_vision.save_tiny(name, tmp_path_factory.mktemp(name))
-        return made[name]
-
-    return folder
-
-
 def loaded(folder: Path) -> tuple[Any, PicturedLikelihood]:
     model = load_model(str(folder), trainable=False, loader=PICTURED, dtype="float64").model
     likelihood = pictured_likelihood(open_images(str(folder)), 4096, str(folder))
@@ -69,11 +58,6 @@ def loaded(folder: Path) -> tuple[Any, PicturedLikelihood]:
         # its bounds are those of a whole video, and ours of a clip, so that a clip looks the same in every video
         likelihood.images.processor.video_processor.size["longest_edge"] = 2**20
     return model, likelihood
-
-
-def chat(text: str, media: tuple[Any, ...], answer: str) -> Item:
-    prompt = [{"role": "user", "content": text}]
-    return Item({"prompt": prompt, "pictures": media}, [{"role": "assistant", "content": answer}])
 
 
 def items() -> list[Item]:

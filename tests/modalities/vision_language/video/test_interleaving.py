@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import pytest
 
+from longvpo_vectors import each
 from prefopt.modalities.vision_language.video.interleaving import (
     interleaved,
     spans_of,
     stratified_slots,
 )
 
-CASES = json.loads((Path(__file__).parents[3] / "data" / "longvpo.json").read_text("utf-8"))
-INTERLEAVE = [case for case in CASES if case["kind"] == "interleave"]
 WRONG = {
     "position must be in [0, n_distractors]": r"slot 2 with 1 distractors.*in \[0, 1\]",
     "anchor among distractors": "anchor A is among the distractors",
@@ -24,9 +21,8 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("case", INTERLEAVE, ids=[case["name"] for case in INTERLEAVE])
-def test_vectors(case):
-    given, expected = case["inputs"], case["expected"]
+@each("interleave", 8)
+def test_vectors(given, expected):
 
     def made():
         order = interleaved(given["anchor"], given["distractors"], given["position"])
@@ -42,10 +38,6 @@ def test_vectors(case):
     assert list(spans.anchor) == expected["anchor_span"]
     assert spans.total == expected["total_frames"]
     assert spans.relative_center == pytest.approx(expected["relative_center"], rel=1e-12)
-
-
-def test_the_vectors_are_there():
-    assert len(INTERLEAVE) == 8
 
 
 @pytest.mark.parametrize(("count", "slots"), [(1, 4), (7, 4), (64, 8), (65, 8), (10, 1)])

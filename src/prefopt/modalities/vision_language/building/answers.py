@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.comparisons import UnusableItem
-from prefopt.generation.base import Prompt, Request, Response
+from prefopt.generation.base import Request, Response
 from prefopt.modalities.vision_language.building.modes import digest_of
 from prefopt.modalities.vision_language.building.seeds import words_of
-from prefopt.modalities.vision_language.building.steps import Steps
+from prefopt.modalities.vision_language.building.steps import Steps, in_words, said
 from prefopt.modalities.vision_language.building.wording import Wording
 from prefopt.modalities.vision_language.contrasts import Picture
 from prefopt.modalities.vision_language.generating import Speaker, request_about
@@ -163,7 +163,7 @@ class Writers:
             for key, scene in scenes.items()
             if candidates[key] and captions[key]
         }
-        requests = [Request(digest_of(text), said(text)) for text in asked.values()]
+        requests = [in_words(text) for text in asked.values()]
         found = self._asked("claims", self.rewriter, requests, 0.0, 2 * self.max_new_tokens)
         silent = UnusableItem("the answerer gave no answer with text in it", "no_candidates")
         blind = UnusableItem("the captioner gave an empty caption", "no_caption")
@@ -202,7 +202,7 @@ class Writers:
                         claims=sorted_claims[n],
                         answers=candidates[key][:STYLE],
                     )
-        requests = [Request(digest_of(text), said(text)) for text in asked.values()]
+        requests = [in_words(text) for text in asked.values()]
         found = self._asked("answers", self.rewriter, requests, 0.0, self.max_new_tokens)
         self.rewriter.release()
         for (key, side), text in asked.items():
@@ -229,11 +229,6 @@ def joined(captions: Sequence[str]) -> str:
     if len(captions) == 1 or not all(captions):
         return captions[0] if len(captions) == 1 else ""
     return "\n\n".join(f"Picture {n}: {caption}" for n, caption in enumerate(captions, 1))
-
-
-def said(prompt: Prompt) -> list[dict[str, Any]]:
-    """A prompt as messages."""
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def read_claims(reply: str) -> tuple[list[str], list[str]] | UnusableItem:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from prefopt.generation.base import Request, Response, Settings
+from prefopt.generation.base import Prompt, Request, Response, Settings
 from prefopt.generation.journal import collect
+from prefopt.modalities.vision_language.building.modes import digest_of
 from prefopt.modalities.vision_language.generating import Speaker
 
 
@@ -63,6 +65,16 @@ class Steps:
         known.update(found)
         count["asked"] += max(0, lines_in(self.journal(step)) - before)
         return found
+
+
+def said(prompt: Prompt) -> list[dict[str, Any]]:
+    """A prompt as messages."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def in_words(text: str) -> Request:
+    """A request of a user's message that shows nothing, named by its content."""
+    return Request(digest_of(text), said(text))
 
 
 def lines_in(journal: Path) -> int:

@@ -10,10 +10,9 @@ Legend: F frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from hashlib import blake2b
 from itertools import groupby
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from prefopt.comparisons import UnusableItem
-from prefopt.modalities.vision_language.kept import AROUND, Kept, Processed
+from prefopt.modalities.vision_language.kept import AROUND, Kept, name_of, told_settings
 from prefopt.modalities.vision_language.video.preparing import preparer_of
 from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.sources.videos import ClipRef, Footage, decode, probe, times_of
@@ -76,7 +75,7 @@ class Clips:
         self._prepare = preparer_of(processor)
         self._shapes: dict[tuple[int, int, int], Shape] = {}
         self._counts: dict[Shape, int] = {}
-        self._kept = Kept[str]()
+        self._kept = Kept[dict[str, Tensor]]()
         self._tokens = {
             token: processor.tokenizer.convert_ids_to_tokens(token)
             for token in (image_token_id, video_token_id)
@@ -216,11 +215,12 @@ class Clips:
         Raises:
             UnusableItem: frames cannot be decoded, or the processor refuses them.
         """
-        key = " ".join(clip.digest for clip in unit)
+        key = name_of(unit)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept.put(key, Processed("", 0, self._made(unit)))
-        return dict(found.tensors)
+            made = self._made(unit)
+            found = self._kept.put(key, made, made)
+        return dict(found)
 
     def _made(self, unit: ClipUnit) -> dict[str, Tensor]:
         import numpy as np
@@ -235,9 +235,3 @@ class Clips:
                 f"{names}: {type(self.processor).__name__} refuses its frames ({' '.join(str(error).split())[:200]})",
                 "unusable_video",
             ) from None
-
-
-def told_settings(settings: Mapping[str, Any]) -> str:
-    """Digest of a processor's settings."""
-    told = repr(sorted((name, str(value)) for name, value in settings.items()))
-    return blake2b(told.encode(), digest_size=8).hexdigest()

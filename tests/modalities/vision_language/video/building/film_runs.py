@@ -24,6 +24,7 @@ COLOURS = {
     "magenta": (220, 20, 220), "white": (235, 235, 235), "orange": (235, 130, 20), "grey": (125, 125, 125), "brown": (110, 60, 20),
 }  # fmt: skip
 FPS = 4
+THREE = ("--distractors", 3, "--pool", 2)
 EMBEDDER = '''
 import numpy as np
 
@@ -150,6 +151,19 @@ def run(*given: Any, **more: Any) -> Result:
 
 def read(folder: Path, name: str = "rows") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+
+
+def rows_built(command: str, folder: Path, *given: Any, **more: Any) -> list[dict[str, Any]]:
+    """Rows of a command that must end well."""
+    done = run(command, folder, *given, **more)
+    assert done.exit_code == 0, done.output
+    return read(folder / more.get("output", "out"))
+
+
+def told(folder: Path) -> dict[str, Any]:
+    """What a build says of itself."""
+    found: dict[str, Any] = json.loads((folder / "out" / "build.json").read_text())
+    return found
 
 
 def reasons(folder: Path, output: str = "out") -> dict[str, str]:

@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
+from longvpo_vectors import each
 from prefopt.modalities.vision_language.video.building.contexts import caption_levels, stage2_contexts
 
-CASES = json.loads((Path(__file__).parents[4] / "data" / "longvpo.json").read_text("utf-8"))
 
-
-def of(kind):
-    found = [case for case in CASES if case["kind"] == kind]
-    assert len(found) == 5
-    return {"argvalues": found, "ids": [case["name"] for case in found]}
-
-
-@pytest.mark.parametrize("case", **of("stage2_contexts"))
-def test_vectors_of_scenes_to_answer_from(case):
-    given, expected = case["inputs"], case["expected"]
+@each("stage2_contexts", 5)
+def test_vectors_of_scenes_to_answer_from(given, expected):
     found = stage2_contexts(given["n_scenes"], given["evidence"], given["k"], given["priority"])
     assert (len(given["evidence"]) > 1) == expected["multi_segment"]
     assert (found.partial is not None, found.partial) == (expected["partial_valid"], expected["partial"])
@@ -30,10 +19,9 @@ def test_vectors_of_scenes_to_answer_from(case):
     )
 
 
-@pytest.mark.parametrize("case", **of("caption_levels"))
-def test_vectors_of_levels(case):
-    given = case["inputs"]
-    assert caption_levels(given["n_segments"], given["fan_in"]) == case["expected"]["levels"]
+@each("caption_levels", 5)
+def test_vectors_of_levels(given, expected):
+    assert caption_levels(given["n_segments"], given["fan_in"]) == expected["levels"]
 
 
 def test_where_every_scene_is_evidence_nothing_is_irrelevant():

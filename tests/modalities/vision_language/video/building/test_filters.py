@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from longvpo_vectors import each
 from prefopt.modalities.vision_language.video.building import filters
 from prefopt.modalities.vision_language.video.building.filters import (
     Similarities,
@@ -18,18 +17,9 @@ from prefopt.modalities.vision_language.video.building.filters import (
     unspecific,
 )
 
-CASES = json.loads((Path(__file__).parents[4] / "data" / "longvpo.json").read_text("utf-8"))
 
-
-def of(kind):
-    found = [case for case in CASES if case["kind"] == kind]
-    assert len(found) == {"scene_filter": 7, "specificity_filter": 6}[kind]
-    return {"argvalues": found, "ids": [case["name"] for case in found]}
-
-
-@pytest.mark.parametrize("case", **of("scene_filter"))
-def test_vectors_of_the_similarity_filter(case):
-    given, expected = case["inputs"], case["expected"]
+@each("scene_filter", 7)
+def test_vectors_of_the_similarity_filter(given, expected):
     if "similarity" in given:
         row = given["similarity"][given["anchor"]]
         reasons = unfit(row, range(len(row)), given["anchor"], given["threshold"])
@@ -54,10 +44,10 @@ def test_vectors_of_the_similarity_filter(case):
     assert given["n_distractors"] - len(chosen) == expected["shortfall"]
 
 
-@pytest.mark.parametrize("case", **of("specificity_filter"))
-def test_vectors_of_the_specificity_filter(case):
-    reason = unspecific(**case["inputs"])
-    assert {"keep": reason is None, "reason": reason} == case["expected"]
+@each("specificity_filter", 6)
+def test_vectors_of_the_specificity_filter(given, expected):
+    reason = unspecific(**given)
+    assert {"keep": reason is None, "reason": reason} == expected
 
 
 def test_no_more_are_taken_than_wanted():

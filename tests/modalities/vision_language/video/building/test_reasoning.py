@@ -18,10 +18,12 @@ from modalities.vision_language.video.building.film_runs import (
     read,
     reasons,
     reply,
+    rows_built,
     run,
     said,
     server,
     shown,
+    told,
 )
 from prefopt.modalities.vision_language.rows import load_pictured
 
@@ -55,11 +57,6 @@ def writer(body):
     return f"only {' and '.join(colours)}" if colours else "unknown"
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PREFOPT_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("films") / "films"
@@ -69,14 +66,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def built(tmp_path, data, url, *options, **more):
-    done = run("longvpo-2", tmp_path, data, url, *SHORT, *options, **more)
-    assert done.exit_code == 0, done.output
-    return read(tmp_path / more.get("output", "out"))
-
-
-def told(tmp_path):
-    return json.loads((tmp_path / "out" / "build.json").read_text())
+def built(folder, data, url, *options, **more):
+    return rows_built("longvpo-2", folder, data, url, *SHORT, *options, **more)
 
 
 def test_questions_over_scenes_with_wrong_answers_of_both_kinds(tmp_path, three):

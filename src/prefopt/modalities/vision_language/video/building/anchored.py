@@ -24,10 +24,10 @@ import numpy as np
 from prefopt.comparisons import UnusableItem
 from prefopt.generation.base import sample_seed
 from prefopt.modalities.vision_language.building.modes import digest_of
-from prefopt.modalities.vision_language.building.steps import Steps
+from prefopt.modalities.vision_language.building.steps import Steps, in_words, said
 from prefopt.modalities.vision_language.building.wording import Templates, Wording, told
-from prefopt.modalities.vision_language.generating import Speaker, about_video
-from prefopt.modalities.vision_language.video.building.clips import Clip, mapping_of
+from prefopt.modalities.vision_language.generating import Speaker, request_about
+from prefopt.modalities.vision_language.video.building.clips import Clip
 from prefopt.modalities.vision_language.video.building.filters import (
     Pooling,
     Similarities,
@@ -38,10 +38,10 @@ from prefopt.modalities.vision_language.video.building.filters import (
 )
 from prefopt.modalities.vision_language.video.building.judging import Claim, Judge, alike
 from prefopt.modalities.vision_language.video.building.questions import anchored_question, whole
-from prefopt.modalities.vision_language.video.building.reading import Case, Reader, in_words
+from prefopt.modalities.vision_language.video.building.reading import Case, Reader
 from prefopt.modalities.vision_language.video.interleaving import interleaved, stratified_slots
 from prefopt.sources.report import Dropped
-from prefopt.sources.videos import allocated
+from prefopt.sources.videos import allocated, as_row
 
 TEMPLATES = Templates(
     "prefopt.modalities.vision_language.video.building",
@@ -202,7 +202,8 @@ class Anchored:
         """Of each clip; empty where there is none."""
         asked = self.wording.of("caption")
         requests = [
-            about_video(digest_of(clip.video.digest, asked), asked, clip.video) for clip in self.clips
+            request_about(digest_of(clip.video.digest, asked), said(asked), (clip.video,))
+            for clip in self.clips
         ]
         found = self.steps.ask("captions", self.team.captioner, requests, self.recipe.max_new_tokens)
         self.team.captioner.release()
@@ -272,7 +273,9 @@ class Anchored:
         for draft in drafts:
             prompt = self.prompt(draft)
             videos = (self.clips[draft.anchor].video, self.clips[draft.pinned].video)
-            pairs.append([about_video(digest_of(prompt, video.digest), prompt, video) for video in videos])
+            pairs.append(
+                [request_about(digest_of(prompt, video.digest), said(prompt), (video,)) for video in videos]
+            )
         most = self.recipe.max_new_tokens
         found = self.steps.ask("answers", self.team.answerer, [one for two in pairs for one in two], most)
         kept = []
@@ -351,7 +354,7 @@ class Anchored:
             refs = [self.clips[n].with_frames(count) for n, count in zip(order, shares, strict=True)]
         row: dict[str, Any] = {
             "id": self.clips[draft.anchor].id,
-            "video": [mapping_of(ref, folder) for ref in refs],
+            "video": [as_row(ref, folder) for ref in refs],
             "prompt": [{"role": "user", "content": self.prompt(draft)}],
             "chosen": [{"role": "assistant", "content": draft.chosen}],
             "rejected": [{"role": "assistant", "content": draft.rejected}],
@@ -359,7 +362,7 @@ class Anchored:
             "pinned": order.index(draft.pinned),
         }
         if draft.pool:
-            row["pool"] = [mapping_of(self.clips[n].ref, folder) for n in draft.pool]
+            row["pool"] = [as_row(self.clips[n].ref, folder) for n in draft.pool]
         return row | {
             "evidence": [slot],
             "reference_context": "anchor",

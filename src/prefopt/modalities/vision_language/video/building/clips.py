@@ -8,7 +8,6 @@ each with the reason.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from prefopt.comparisons import UnusableItem
 from prefopt.modalities.vision_language.video.videos import Video
+from prefopt.sources.clips import KEYS
 from prefopt.sources.collecting import named
 from prefopt.sources.files import load_rows
 from prefopt.sources.progress import with_bar
@@ -26,8 +26,6 @@ SUFFIXES = (
     ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
 """Of files that a folder is searched for."""
-KEYS = ("source", "start_s", "end_s", "frames", "fps")
-"""Of a clip, in the columns of its row."""
 
 
 @dataclass(frozen=True)
@@ -133,32 +131,6 @@ def cut(ref: ClipRef, footage: Footage, longest_s: float | None) -> list[ClipRef
         replace(ref, start_s=start, end_s=end)
         for start, end in zip(edges, [*edges[1:], ref.end_s or ref.start_s + footage.duration_s], strict=True)
     ]
-
-
-def mapping_of(ref: ClipRef, folder: Path) -> dict[str, Any]:
-    """A clip as a row holds it, its paths from the row's folder.
-
-    Raises:
-        ValueError: it is held in memory, and no file.
-    """
-    if isinstance(ref.source, bytes) or (
-        isinstance(ref.source, tuple) and not all(isinstance(frame.source, Path) for frame in ref.source)
-    ):
-        raise ValueError(f"{ref.name} is held in memory: needed a file, which rows can name")
-    paths = [ref.source] if isinstance(ref.source, Path) else [frame.source for frame in ref.source]
-    names = [Path(os.path.relpath(str(path), folder.resolve())).as_posix() for path in map(_resolved, paths)]
-    told = {
-        "source": names[0] if isinstance(ref.source, Path) else names,
-        "start_s": ref.start_s,
-        "end_s": ref.end_s,
-        "frames": None if ref.frames is None else list(ref.frames),
-        "fps": ref.fps,
-    }
-    return {key: value for key, value in told.items() if value is not None}
-
-
-def _resolved(path: Any) -> Path:
-    return Path(path).resolve()
 
 
 def _named(source: str, limit: int | None) -> Iterator[tuple[int, str, tuple[ClipRef, str] | UnusableItem]]:

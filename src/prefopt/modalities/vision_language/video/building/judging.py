@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prefopt.generation.base import Request
-from prefopt.modalities.vision_language.building.modes import digest_of
-from prefopt.modalities.vision_language.building.steps import Steps
+from prefopt.modalities.vision_language.building.steps import Steps, in_words
 from prefopt.modalities.vision_language.building.wording import Wording
 from prefopt.modalities.vision_language.generating import Speaker
 
@@ -79,9 +77,7 @@ class Judge:
             for n, claim in enumerate(claims)
             if not found[n] and claim.answer.strip()
         }
-        requests = {
-            n: Request(digest_of(text), [{"role": "user", "content": text}]) for n, text in asked.items()
-        }
+        requests = {n: in_words(text) for n, text in asked.items()}
         replies = self.steps.ask("judgements", self.speaker, requests.values(), TOKENS)
         for n, request in requests.items():
             found[n] = verdict(replies[request.id][0].text)

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prefopt.generation.base import Request
-from prefopt.modalities.vision_language.building.modes import digest_of
-from prefopt.modalities.vision_language.building.steps import Steps
+from prefopt.modalities.vision_language.building.steps import Steps, in_words
 from prefopt.modalities.vision_language.building.wording import Wording
 from prefopt.modalities.vision_language.generating import Speaker
 from prefopt.modalities.vision_language.video.building.judging import Claim, Judge
@@ -68,8 +66,3 @@ class Reader:
         verdicts = self.judge.same(claims)
         readings = iter([Reading(one.answer, right) for one, right in zip(claims, verdicts, strict=True)])
         return [[next(readings) for _ in case.captions] for case in cases]
-
-
-def in_words(text: str) -> Request:
-    """A request of a user's message without a video, named by its content."""
-    return Request(digest_of(text), [{"role": "user", "content": text}])

@@ -25,10 +25,10 @@ import numpy as np
 from prefopt.comparisons import UnusableItem
 from prefopt.generation.base import Request, sample_seed
 from prefopt.modalities.vision_language.building.modes import digest_of
-from prefopt.modalities.vision_language.building.steps import Steps
+from prefopt.modalities.vision_language.building.steps import Steps, in_words, said
 from prefopt.modalities.vision_language.building.wording import Templates, Wording, told
-from prefopt.modalities.vision_language.generating import Speaker, about_video
-from prefopt.modalities.vision_language.video.building.clips import chosen, mapping_of
+from prefopt.modalities.vision_language.generating import Speaker, request_about
+from prefopt.modalities.vision_language.video.building.clips import chosen
 from prefopt.modalities.vision_language.video.building.contexts import Contexts, stage2_contexts
 from prefopt.modalities.vision_language.video.building.judging import Claim, Judge, alike, normalised
 from prefopt.modalities.vision_language.video.building.questions import (
@@ -37,11 +37,10 @@ from prefopt.modalities.vision_language.video.building.questions import (
     scenes_question,
     whole,
 )
-from prefopt.modalities.vision_language.video.building.reading import in_words
 from prefopt.modalities.vision_language.video.building.scenes import Film
 from prefopt.modalities.vision_language.video.videos import Video
 from prefopt.sources.report import Dropped
-from prefopt.sources.videos import allocated, probe
+from prefopt.sources.videos import allocated, as_row, probe
 
 Kind = Literal["partial", "irrelevant"]
 
@@ -123,6 +122,7 @@ class Draft:
         contexts: scenes that wrong answers may come from.
         kind: of the rejected answer.
         rejected: the answer.
+        guess: answer to the question of somebody who saw nothing.
     """
 
     id: str
@@ -132,6 +132,7 @@ class Draft:
     contexts: Contexts
     kind: Kind = "partial"
     rejected: str = ""
+    guess: str = ""
 
     @property
     def shown(self) -> list[int]:
@@ -172,6 +173,7 @@ class Reasoning:
         summaries = self.summaries(captions)
         drafts = self.questions(captions, summaries)
         drafts = self.answers(drafts, captions)
+        drafts = self.wrongly_answered(drafts)
         return [self.row(draft, folder) for draft in drafts]
 
     def long_enough(self) -> list[int]:
@@ -202,7 +204,7 @@ class Reasoning:
                 before = written[n][-self.recipe.before :] if self.recipe.before else []
                 asked = self.wording.of("caption", before=before)
                 video = Video((self.films[n].scenes[len(written[n])],))
-                requests[n, 0] = about_video(digest_of(video.digest, asked), asked, video)
+                requests[n, 0] = request_about(digest_of(video.digest, asked), said(asked), (video,))
             for (n, _), text in self.texts("captions", self.team.captioner, requests).items():
                 written[n].append(text)
             written = self.complete(written, "caption")
@@ -281,7 +283,7 @@ class Reasoning:
         return stage2_contexts(scenes, asked.scenes, count, draw.permutation(scenes).tolist())
 
     def answers(self, drafts: Sequence[Draft], captions: Mapping[int, list[str]]) -> list[Draft]:
-        """Drafts with a rejected answer that is wrong, whose question cannot be guessed."""
+        """Drafts with a rejected answer that can be used, and a guess."""
 
         def asking(draft: Draft, shown: Sequence[int]) -> Request:
             scenes = [captions[draft.film][n] for n in shown]
@@ -291,7 +293,7 @@ class Reasoning:
         pairs = [(asking(draft, draft.shown), asking(draft, [])) for draft in drafts]
         found = self.steps.ask("answers", self.team.writer, [one for two in pairs for one in two], most)
         self.team.writer.release()
-        kept: list[tuple[Draft, str]] = []
+        kept = []
         for draft, (wrong, blind) in zip(drafts, pairs, strict=True):
             try:
                 draft.rejected = whole(found[wrong.id][0], "the rejected answer", most)
@@ -304,30 +306,35 @@ class Reasoning:
             except UnusableItem as error:
                 self.drop(draft.film, error, draft.id)
             else:
-                kept.append((draft, found[blind.id][0].text))
+                draft.guess = found[blind.id][0].text
+                kept.append(draft)
+        return kept
+
+    def wrongly_answered(self, drafts: Sequence[Draft]) -> list[Draft]:
+        """Drafts whose rejected answer is wrong, and whose question cannot be guessed."""
         claims = [
             Claim(draft.asked.text, answer, draft.asked.answer)
-            for draft, blind in kept
-            for answer in (draft.rejected, blind)
+            for draft in drafts
+            for answer in (draft.rejected, draft.guess)
         ]
         verdicts = iter(self.team.judge.same(claims))
-        out = []
-        for draft, guess in kept:
+        kept = []
+        for draft in drafts:
             wrong_is_right, blind_is_right = next(verdicts), next(verdicts)
             if None in (wrong_is_right, blind_is_right):
                 reason = "unreadable_judgement"
             else:
                 reason = "rejected_is_right" if wrong_is_right else "blind_leak" if blind_is_right else ""
             if reason:
-                said = {
-                    "blind": guess[:80],
+                texts = {
+                    "blind": draft.guess[:80],
                     "rejected": draft.rejected[:80],
                     "chosen": draft.asked.answer[:80],
                 }
-                self.drop(draft.film, UnusableItem(WHY[reason].format(**said), reason), draft.id)
+                self.drop(draft.film, UnusableItem(WHY[reason].format(**texts), reason), draft.id)
             else:
-                out.append(draft)
-        return out
+                kept.append(draft)
+        return kept
 
     def row(self, draft: Draft, folder: Path) -> dict[str, Any]:
         """One row, as training reads it."""
@@ -337,11 +344,11 @@ class Reasoning:
         refs = [chosen(ref, probe(ref), count) for ref, count in zip(stretches, shares, strict=True)]
         return {
             "id": draft.id,
-            "video": [mapping_of(ref, folder) for ref in refs],
+            "video": [as_row(ref, folder) for ref in refs],
             "prompt": [{"role": "user", "content": draft.asked.text}],
             "chosen": [{"role": "assistant", "content": draft.asked.answer}],
             "rejected": [{"role": "assistant", "content": draft.rejected}],
-            "evidence": [mapping_of(stretches[n], folder) for n in draft.asked.scenes],
+            "evidence": [as_row(stretches[n], folder) for n in draft.asked.scenes],
             "reference_context": "full",
             "stage": 2,
             "task_type": draft.task_type,

@@ -84,16 +84,16 @@ def films(clips: Sequence[Clip], cutting: Cutting, journal: Path) -> tuple[list[
         for clip in with_bar(clips, "finding scenes"):
             key = f"{replace(clip.ref, frames=None).digest}/{cutting.least_s:g}-{cutting.most_s:g}"
             try:
-                if key not in there:
+                if key in there:
+                    film = film_of(clip, there[key]["scenes"], cutting.frames)
+                else:
                     scenes = fitted(cuts_of(clip, cutting.threshold), cutting.least_s, cutting.most_s)
                     film = film_of(clip, scenes, cutting.frames)
-                    for scene in film.scenes:
-                        images_of(
-                            scene
-                        )  # what cannot be decoded is found out now, and not while models are asked
+                    for scene in film.scenes:  # what cannot be decoded is found out before models are asked
+                        images_of(scene)
                     there[key] = {"film": key, "scenes": [list(scene) for scene in scenes]}
                     kept.append([there[key]])
-                found.append(film_of(clip, there[key]["scenes"], cutting.frames))
+                found.append(film)
             except UnusableItem as error:
                 dropped.append(Dropped(clip.row, clip.id, error.reason, str(error)))
     return found, dropped
