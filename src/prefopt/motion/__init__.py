@@ -1,0 +1,13 @@
+"""Motions of skeletons: what they are made of, files that hold them, and models that generate and compare them.
+
+For motions this room is what diffusers and transformers are for images and texts: it knows nothing of preferences.
+
+| file | says |
+|---|---|
+| `skeleton.py` | joints, who hangs on whom, left and right |
+| `codec.py` | features a frame from positions of joints, and back |
+
+Features that leave a file or a model are in physical units (metres, radians a frame). Only a model itself, by the mean and
+standard deviation that it was trained with (`stats.py`), makes z-scores of them, so that none is normalised twice or
+by somebody else's numbers.
+"""

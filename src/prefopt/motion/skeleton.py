@@ -1,0 +1,74 @@
+"""Joints of a figure: their names, which hangs on which, and which is whose mirror image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A tree of joints.
+
+    Attributes:
+        name: of the skeleton.
+        joints: names, the root first; a joint stands behind the one that it hangs on.
+        parents: index of the joint that each hangs on; -1 for the root.
+        chains: bones in rows, as they are drawn and solved: each begins at the root or at a joint of an earlier chain.
+        feet: joints whose contact with the floor is a feature: left ankle, left toe, right ankle, right toe, or left and right foot.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    parents: tuple[int, ...]
+    chains: tuple[tuple[int, ...], ...]
+    feet: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.joints) != len(self.parents) or self.parents[0] != -1:
+            raise ValueError(
+                f"skeleton {self.name}: {len(self.joints)} joints and parents {self.parents}; needed one parent a joint, -1 first"
+            )
+        if any(not 0 <= parent < n for n, parent in enumerate(self.parents[1:], 1)):
+            raise ValueError(
+                f"skeleton {self.name}: parents {self.parents}; each must stand before its child"
+            )
+
+    def __len__(self) -> int:
+        return len(self.joints)
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """Index of each joint's mirror image, by its name: l_knee of r_knee, others their own."""
+        place = {name: n for n, name in enumerate(self.joints)}
+        return tuple(place[_other_side(name)] for name in self.joints)
+
+
+def _other_side(name: str) -> str:
+    """The name of the joint on the other side."""
+    if name[:2] in ("l_", "r_"):
+        return ("r_" if name[0] == "l" else "l_") + name[2:]
+    return name
+
+
+def from_chains(
+    name: str, joints: tuple[str, ...], chains: tuple[tuple[int, ...], ...], feet: tuple[int, ...]
+) -> Skeleton:
+    """A skeleton whose parents follow from its chains."""
+    parents = [-1] * len(joints)
+    for chain in chains:
+        for parent, child in zip(chain, chain[1:], strict=False):
+            parents[child] = parent
+    return Skeleton(name, joints, tuple(parents), chains, feet)
+
+
+HUMANML3D = from_chains(
+    "humanml3d",
+    (
+        *("pelvis", "l_hip", "r_hip", "spine1", "l_knee", "r_knee", "spine2", "l_ankle", "r_ankle", "spine3"),
+        *("l_foot", "r_foot", "neck", "l_collar", "r_collar", "head", "l_shoulder", "r_shoulder"),
+        *("l_elbow", "r_elbow", "l_wrist", "r_wrist"),
+    ),
+    ((0, 2, 5, 8, 11), (0, 1, 4, 7, 10), (0, 3, 6, 9, 12, 15), (9, 14, 17, 19, 21), (9, 13, 16, 18, 20)),
+    (7, 10, 8, 11),
+)
+"""The 22 joints of SMPL's body, as HumanML3D has them (arXiv 2204.14109)."""
