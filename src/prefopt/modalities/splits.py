@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prefopt import methods
 from prefopt.comparisons import WIN, Encoded, Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.objectives.base import Objective
@@ -97,7 +98,7 @@ def read(config: TrainConfig, objective: Objective, load: Callable[..., Comparis
         config.method,
         objective.has_tie_term,
         objective.unpaired,
-        objective.winner_alone,
+        winners_suffice(objective, config),
     )
     return Split(
         train=learned,
@@ -182,7 +183,7 @@ def suit(
     singles = comparisons.examples and comparisons.examples[0].comparisons[0].second is None
     if objective.unpaired:
         return comparisons if singles else unpair(comparisons, config.ties)
-    if singles and objective.winner_alone:
+    if singles and winners_suffice(objective, config):
         return without_bad(comparisons, config)
     if singles:
         raise ConfigError(
@@ -194,6 +195,12 @@ def suit(
     if keep_ties and config.ties is not None and not objective.batch_coupled:
         return comparisons
     return apply_ties_policy(comparisons, config.ties)
+
+
+def winners_suffice(objective: Objective, config: TrainConfig) -> bool:
+    """Whether single good samples will do: the loss reads no loser, or the method draws one."""
+    method = methods.find(config.method)
+    return objective.winner_alone or (method is not None and method.draws_losers)
 
 
 def good_enough(left: Comparisons, given: Comparisons, config: TrainConfig) -> Comparisons:
