@@ -150,7 +150,7 @@ def test_turning_past_straight_backwards_is_no_jump() -> None:
     turns = rotations.about("Y", 0.03 * torch.arange(300, dtype=torch.float64))
     x = (turns[:, None] @ wander(1)[..., None])[..., 0]  # a stiff figure, once and a half around
     inner = HUMANML3D.features(x)[80:-80, 0]  # where the filter sees no end
-    torch.testing.assert_close(inner, torch.full_like(inner, 0.015), atol=1e-9, rtol=0)
+    torch.testing.assert_close(inner, torch.full_like(inner, -0.015), atol=1e-9, rtol=0)
 
 
 @CODECS

@@ -4,7 +4,7 @@ Legend: F frames, J joints, D = 12 J - 1 features; any leading axes. The feature
 
 | block | size | is |
 |---|---|---|
-| turn | 1 | half of the change of the heading until the next frame, radians |
+| turn | 1 | half of the change of the heading until the next frame, radians, to the right positive |
 | walk | 2 | the root's way to the next frame, x and z, in the next frame's heading |
 | height | 1 | of the root |
 | places | 3 (J - 1) | the other joints, x and z from the root, y from the floor, in the frame's heading |
