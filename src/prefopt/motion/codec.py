@@ -27,10 +27,14 @@ class Codec(Protocol):
         fps: frames a second of the data that it was made for.
     """
 
-    name: str
-    skeleton: Skeleton
-    width: int
-    fps: float
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def skeleton(self) -> Skeleton: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def fps(self) -> float: ...  # noqa: D102
 
     def positions(self, features_FD: Tensor) -> Tensor:
         """(F, J, 3) positions in metres, y upwards, of features in physical units."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def from_chains(
     """A skeleton whose parents follow from its chains."""
     parents = [-1] * len(joints)
     for chain in chains:
-        for parent, child in itertools.pairwise(chain):
+        for parent, child in pairwise(chain):
             parents[child] = parent
     return Skeleton(name, joints, tuple(parents), chains, feet)
 
@@ -73,3 +73,16 @@ HUMANML3D = from_chains(
     (7, 10, 8, 11),
 )
 """The 22 joints of SMPL's body, as HumanML3D has them (arXiv 2204.14109)."""
+
+KIT = from_chains(
+    "kit",
+    (
+        *("pelvis", "spine1", "spine3", "neck", "head", "r_shoulder", "r_elbow", "r_wrist"),
+        *("l_shoulder", "l_elbow", "l_wrist", "r_hip", "r_knee", "r_ankle", "r_heel", "r_foot"),
+        *("l_hip", "l_knee", "l_ankle", "l_heel", "l_foot"),
+    ),
+    ((0, 11, 12, 13, 14, 15), (0, 16, 17, 18, 19, 20), (0, 1, 2, 3, 4), (3, 5, 6, 7), (3, 8, 9, 10)),
+    (19, 20, 14, 15),
+)
+"""The 21 joints of KIT-ML (arXiv 1607.03827) as text-to-motion's files have them: of y upwards, facing +Z, the joints that
+are named right here lie at negative x. Some tools, after the Master Motor Map's own names, call them left."""
