@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import importlib
+from typing import Protocol, cast
 
 from torch import Tensor
 
 from prefopt.motion.skeleton import Skeleton
 
+CODECS = {
+    "humanml3d": "prefopt.motion.humanml3d",
+    "kit": "prefopt.motion.humanml3d",
+    "stick": "prefopt.motion.stick",
+}
+"""Module of each codec, by its name, where it is a constant named like it, in capitals."""
+
 
 class Codec(Protocol):
-    """Features of one kind of motion data. Legend: F frames, J joints, D features; a leading batch axis is kept.
+    """Features of one kind of motion data. Legend: F frames, J joints, D features; leading batch axes are kept.
 
     Attributes:
         name: as models and files of statistics name it.
@@ -31,3 +39,18 @@ class Codec(Protocol):
     def features(self, positions_FJ3: Tensor) -> Tensor:
         """(F', D) features of positions in metres, y upwards; codecs of velocities give one frame less than they get."""
         ...
+
+
+def find_codec(name: str) -> Codec:
+    """The codec of this name.
+
+    Raises:
+        ValueError: there is none; names those there are.
+
+    Example:
+        >>> find_codec("humanml3d").width
+        263
+    """
+    if name not in CODECS:
+        raise ValueError(f"unknown codec {name!r}; known: {', '.join(map(repr, CODECS))}")
+    return cast(Codec, getattr(importlib.import_module(CODECS[name]), name.upper()))
