@@ -154,9 +154,7 @@ class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
                 assert embeds_BE is not None
                 blank = torch.tensor([not text for text in texts[some]], device=self.device)
                 text_BE = embeds_BE[some].to(self.device).masked_fill(blank[:, None], 0.0)
-                x_BFD = self._sample(
-                    text_BE, lengths[some], seeds[some], num_inference_steps, guidance_scale
-                )
+                x_BFD = self._sample(text_BE, lengths[some], seeds[some], num_inference_steps, guidance_scale)
                 features = self.stats.denormalize(x_BFD).float().cpu()
                 found += [x_FD[:n].clone() for x_FD, n in zip(features, lengths[some], strict=True)]
         finally:
