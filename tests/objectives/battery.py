@@ -132,6 +132,9 @@ ROWS = [
         for u in ("sigmoid", "loss_averse", "risk_seeking")
         for beta in (0.1, 1000.0)
     ),
+    Row("sopo"),
+    Row("sopo", {"variant": "dsopo", "beta": 0.1}),
+    Row("sopo", {"C": 1.0, "variant": "sopo_no_filter", "beta": 3.0}),
     Row("mapo"),
     Row("mapo", {"snr_value": 0.01, "num_train_timesteps": 10}),
     Row("step_dpo"),
@@ -241,6 +244,9 @@ def columns(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
         "robust_lambda": torch.where(there, 0.4 + 0.1 * (i % 5), -1.0),
         "robust_low": torch.where(there, -1 - i % 3, 0.0),
         "spa_flag": (i % 2) * there,
+        "min_similarity": torch.where(there, (0.23 * i) % 0.9, 0.0),
+        "rejected_reward": torch.where(there, (0.07 * i) % 0.4, -torch.inf),
+        "tau": torch.where(there, 0.45, torch.inf),
     }
     assert set(values) == {name for row in ROWS for name in row.objective.columns}
     return {name: value.to(dtype) for name, value in values.items()}

@@ -38,7 +38,7 @@ class MotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore
     """
 
     _supports_gradient_checkpointing = True
-    _no_split_modules = ["Layer"]  # noqa: RUF012 (diffusers' name and form)
+    _no_split_modules = ["Block"]  # noqa: RUF012 (diffusers' name and form)
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
@@ -60,9 +60,9 @@ class MotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore
         self.embed_frame = nn.Linear(features, width)
         self.embed_text = nn.Linear(text_width, width)
         self.embed_time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            Layer(width, heads, feedforward, dropout, norm_first) for _ in range(layers)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, feedforward, dropout, norm_first) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width) if norm_first else nn.Identity()
         self.to_features = nn.Linear(width, features)
@@ -90,21 +90,21 @@ class MotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore
         prefix_BW = time_BW + self.embed_text(text_BE.to(x_BFD.dtype))
         h_BSW = torch.cat([prefix_BW[:, None], self.embed_frame(x_BFD)], 1)
         place_SW = sinusoids(torch.arange(frames + 1, device=x_BFD.device), width)
-        h_BSW = self.dropout(h_BSW + place_SW.to(h_BSW.dtype))
+        h_BSW = self.drop(h_BSW + place_SW.to(h_BSW.dtype))
         mask_BS = None
         if length_B is not None and self.config.mask_padding:
             # the first token is no frame
             mask_BS = torch.arange(frames + 1, device=x_BFD.device) <= length_B[:, None]
-        for layer in self.layers:
+        for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                h_BSW = self._gradient_checkpointing_func(layer, h_BSW, mask_BS)
+                h_BSW = self._gradient_checkpointing_func(block, h_BSW, mask_BS)
             else:
-                h_BSW = layer(h_BSW, mask_BS)
+                h_BSW = block(h_BSW, mask_BS)
         out_BFD: Tensor = self.to_features(self.norm(h_BSW[:, 1:]))
         return out_BFD
 
 
-class Layer(nn.Module):
+class Block(nn.Module):
     """Self-attention and a feed-forward part, each with a norm before or behind it."""
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float, norm_first: bool) -> None:

@@ -36,6 +36,7 @@ from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOP
 from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
+from prefopt.objectives.semi_online import SoPo
 from prefopt.objectives.ties import Davidson, RaoKupper
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -82,6 +83,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sft": SFT,
     "simpo": SimPO,
     "slic": SLiC,
+    "sopo": SoPo,
     "spa": SPA,
     "sppo": SPPO,
     "ssapo": SSAPO,
