@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prefopt.motion.stick import STICK
 from prefopt.worlds.base import seed_of
-from prefopt.worlds.motion.task import MOVES, SIDES, Program
+from prefopt.worlds.motion.task import MOVES, SIDES, Program, parse_caption
 
 FRAMES = 32
 """4 s."""
@@ -46,6 +46,30 @@ RISE, FALL = 0.15, 0.1
 ARM_SWING = 0.6
 NOISE = (0.004, 0.004, 0.004, 0.005, *(0.008,) * 30, 0.0, 0.0)
 """Standard deviation of the white noise of each feature."""
+
+
+class Motions(NamedTuple):
+    """Motions and what is said of them.
+
+    Attributes:
+        captions: of each.
+        features_BFD: float32, in physical units.
+        lengths_B: int64 frames of each: all have 32.
+    """
+
+    captions: list[str]
+    features_BFD: Tensor
+    lengths_B: Tensor
+
+
+def moved(captions: Sequence[str], stream: str) -> Motions:
+    """A motion for each caption that does what it says; motion k depends on (`stream`, k) and its caption alone.
+
+    Raises:
+        ValueError: no caption of this world.
+    """
+    features_BFD = generate([parse_caption(caption) for caption in captions], stream)
+    return Motions(list(captions), features_BFD, torch.full((len(captions),), FRAMES))
 
 
 class Style(NamedTuple):
@@ -79,7 +103,9 @@ def generate(programs: Sequence[Program], stream: str) -> Tensor:
 
 def clean(programs: Sequence[Program], style: Style) -> Tensor:
     """(B, F, D) features without noise, float64."""
-    is_ = {move: torch.tensor([program.move == move for program in programs]) for move in MOVES}
+    is_ = {
+        move: torch.tensor([program.move == move for program in programs], dtype=torch.bool) for move in MOVES
+    }
     count_B1 = torch.tensor([float(program.times) for program in programs]).double()[:, None]
     circles = is_["clockwise"] | is_["counterclockwise"]
     forward_B = style.factor * (WALK * (is_["forward"] | circles) - BACK * is_["backward"].double())
@@ -155,7 +181,7 @@ def _planted(forward: Tensor, left: Tensor, turn: Tensor, frames: Tensor) -> tup
 def _hands(programs: Sequence[Program], time_F: Tensor, feet_BFS3: Tensor) -> Tensor:
     """(B, F, S, 3) hands, their heights above the root's."""
     side_S = torch.tensor((1.0, -1.0)).double()
-    up_BS = torch.tensor([[p.gesture != "none" and p.side == side for side in SIDES] for p in programs])
+    up_BS = torch.tensor([[p.side == side for side in SIDES] for p in programs]).reshape(-1, 2)
     waves_B = torch.tensor([float(p.times) if p.gesture == "wave" else 0.0 for p in programs]).double()
     ramp_F = torch.minimum(time_F / RISE, (1 - time_F) / FALL).clamp(0, 1)
     up_BFS = up_BS.double()[:, None] * (ramp_F * ramp_F * (3 - 2 * ramp_F))[None, :, None]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,12 +30,9 @@ from prefopt.worlds.diffusion import (
     quiet,
     tokens_of,
 )
-from prefopt.worlds.motion.kinematics import FRAMES
+from prefopt.worlds.motion.kinematics import FRAMES, Motions
 from prefopt.worlds.motion.task import WORDS
 from prefopt.worlds.pretraining import adamw, descend, few_threads, progress_bar, seeded
-
-if TYPE_CHECKING:
-    from prefopt.worlds.motion.world import Motions
 
 TIMESTEPS = 20
 HEADS = 4

@@ -17,7 +17,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from prefopt.worlds.base import (
     flipped,
 )
 from prefopt.worlds.motion import task
-from prefopt.worlds.motion.kinematics import FRAMES, generate
+from prefopt.worlds.motion.kinematics import Motions, generate, moved
 from prefopt.worlds.motion.verify import verdicts
 
 if TYPE_CHECKING:
@@ -42,20 +42,6 @@ if TYPE_CHECKING:
 
 CODE_VERSION = 1
 """Part of every cache key. Raise it with any change that changes a motion or a model."""
-
-
-class Motions(NamedTuple):
-    """Motions and what was asked for.
-
-    Attributes:
-        captions: of each.
-        features_BFD: float32, in physical units.
-        lengths_B: int64 frames of each: all have 32.
-    """
-
-    captions: list[str]
-    features_BFD: Tensor
-    lengths_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,11 +90,7 @@ class MotionWorld:
 
     def reference_motions(self, n: int, split: Split = "train") -> Motions:
         """A motion for each of `prompts(n, split)` that does what it says: the truth."""
-        return self._moved(self.prompts(n, split), f"motions {split} {self.seed}")
-
-    def _moved(self, captions: list[str], stream: str) -> Motions:
-        features_BFD = generate([task.parse_caption(caption) for caption in captions], stream)
-        return Motions(captions, features_BFD, torch.full((len(captions),), FRAMES))
+        return moved(self.prompts(n, split), f"motions {split} {self.seed}")
 
     def verdicts(self, prompts: Sequence[str], motions: Any) -> dict[str, Tensor]:
         """Which words of its caption each motion does, see `prefopt.worlds.motion.verify`.
