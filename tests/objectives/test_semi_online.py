@@ -36,7 +36,9 @@ def columns(inputs):
 
 def check(loss, expected, winners, losers, sign=1.0):
     torch.testing.assert_close(loss, double(expected["loss"]), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(loss.mean(), double(expected["mean_loss"]), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        loss.mean(), double(expected["mean_loss"]), rtol=1e-12, atol=1e-12
+    )
     loss.mean().backward()
     for got, wanted in ((winners.grad, expected["w"]), (losers.grad, expected["l"])):
         torch.testing.assert_close(sign * got, double(wanted), rtol=1e-10, atol=1e-12)
