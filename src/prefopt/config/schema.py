@@ -19,8 +19,9 @@ from prefopt.config.keys.oracle import OracleKeys, SplitKeys
 from prefopt.config.keys.reference import ReferenceKeys
 from prefopt.config.keys.reward_model import RewardModelKeys
 from prefopt.config.keys.rounds import RoundKeys
-from prefopt.config.keys.sampling import SamplingKeys
+from prefopt.config.keys.sampling import DrawingKeys, SamplingKeys
 from prefopt.config.keys.scorer import ScorerKeys
+from prefopt.config.keys.semi_online import SemiOnlineKeys
 from prefopt.config.keys.stages import StageKeys
 from prefopt.config.keys.vision import VideoKeys, VisionKeys
 from prefopt.config.keys.what import WhatKeys
@@ -63,7 +64,9 @@ class TrainConfig(
     VisionKeys,
     VideoKeys,
     RewardModelKeys,
+    DrawingKeys,
     SamplingKeys,
+    SemiOnlineKeys,
     JudgeKeys,
     StageKeys,
     RoundKeys,

@@ -1,10 +1,10 @@
 """Denoising error as a score: how well a diffusion or flow model finds its way back to an image.
 
-    score(x) = -w(t) mean_d (target(x_0, noise, t) - f_theta(x_t, t, c))^2
+    score(x) = -c w(t) mean_d (target(x_0, noise, t) - f_theta(x_t, t, c))^2
 
 One timestep t and one noise for all items of an example (arXiv 2311.12908, section 4): what they share cancels in the
-difference. Means over the D latent elements, so that beta does not depend on the resolution. Winner and loser are one
-forward pass.
+difference. Means over the D latent elements, so that beta does not depend on the resolution; c is 1, or what makes of
+the error the bound on the log-likelihood. Winner and loser are one forward pass.
 
 Legend: N items, C channels, H W latent height and width.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from prefopt.likelihoods.base import ItemScores, one_part
 from prefopt.likelihoods.latents import EncodedLatent, LatentLikelihood
 from prefopt.likelihoods.process import TimeDensity, WeightRule, counted_noise
 
+ErrorScale = Literal["mean", "steps", "sum"]
+"""c: 1; T, the number of train timesteps (arXiv 2412.05095, eq. 16, with errors as means); or T times the elements of the sample."""
 Network = Callable[[nn.Module, Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 """(model, x_NCHW, model timestep, conditions) -> output, the same for every architecture."""
 
@@ -65,12 +67,14 @@ class DenoisingLikelihood(LatentLikelihood):
         network: calls the model.
         density: how timesteps are drawn.
         weight: of the error by timestep.
+        scale: c.
         prompt_dropout: share of examples that are trained on with the empty prompt.
     """
 
     network: Network
     density: TimeDensity = "uniform"
     weight: WeightRule = "constant"
+    scale: ErrorScale = "mean"
     prompt_dropout: float = 0.0
 
     def settings(self) -> dict[str, Any]:
@@ -78,6 +82,7 @@ class DenoisingLikelihood(LatentLikelihood):
         return super().settings() | {
             "density": self.density,
             "weight": self.weight,
+            "scale": self.scale,
             "prompt_dropout": self.prompt_dropout,
         }
 
@@ -124,10 +129,22 @@ class DenoisingLikelihood(LatentLikelihood):
 
     def of_output(self, plan: DenoisingPlan, output_NCHW: Tensor) -> Tensor:
         """(N,) scores of an output."""
-        target_NCHW = self.process.target(plan.x0_NCHW, plan.noise_NCHW, plan.t_N)
-        error_N = (output_NCHW.float() - target_NCHW).square().flatten(1).mean(1)
+        error_N = self.error(plan, output_NCHW)
         weight_N = self.process.weight(plan.t_N, self.weight).to(error_N.device)
+        if self.scale != "mean":
+            weight_N = weight_N * self.process.n_train_timesteps
+        if self.scale == "sum":
+            weight_N = weight_N * self.elements(plan)
         return -(weight_N * error_N)
+
+    def error(self, plan: DenoisingPlan, output_NCHW: Tensor) -> Tensor:
+        """(N,) mean squared errors of an output."""
+        target_NCHW = self.process.target(plan.x0_NCHW, plan.noise_NCHW, plan.t_N)
+        return (output_NCHW.float() - target_NCHW).square().flatten(1).mean(1)
+
+    def elements(self, plan: DenoisingPlan) -> Tensor:
+        """(N,) over how many elements the errors are means."""
+        return torch.full((len(plan.x0_NCHW),), float(plan.x0_NCHW[0].numel()), device=plan.x0_NCHW.device)
 
     def output(self, model: nn.Module, x_NCHW: Tensor, plan: DenoisingPlan) -> Tensor:
         """The network's, of noised latents."""

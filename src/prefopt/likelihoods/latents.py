@@ -1,5 +1,7 @@
 """Latents as items: what names them and their noise, where they come from, and what their likelihoods share.
 
+A latent is a sample as a network takes it: an image behind its VAE, or a motion's z-scores.
+
 All that is drawn for an item is counted: it follows from (run seed, example id, slot, epoch) alone, so that resuming,
 other orders and other batch sizes change nothing, and scores of the reference can be cached.
 
@@ -9,8 +11,9 @@ Legend: N items, C channels, H W latent height and width.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -31,26 +34,36 @@ class EncodedLatent:
         example: id of the row, from which noise and timestep derive.
         slot: place among the row's items; those of the same latents have one place, and so the same draws.
         epoch: of this noise; below 0 in evaluations.
+        drawn: the latent itself, where it was sampled while training and no store has it.
     """
 
     latent: str
     prompt: str
-    sizes: tuple[int, int, int, int, int, int]
+    sizes: tuple[int, int, int, int, int, int] = (0, 0, 0, 0, 0, 0)
     example: str = ""
     slot: int = 0
     epoch: int = 0
+    drawn: Tensor | None = field(default=None, repr=False, compare=False)
 
 
 class LatentStore(Protocol):
     """Latents and prompt embeddings by key."""
 
-    shape: tuple[int, int, int]
-    """(C, H, W) of the latents."""
-    identity: Mapping[str, Any]
-    """What latents and conditions depend on besides their keys: encoders, resolution, crop."""
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of the latents, or whatever axes one has."""
+        ...
 
-    def latents(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the VAE's posterior, (N, C, H, W) float32 each, scaled as the model takes them."""
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What latents and conditions depend on besides their keys: encoders, resolution, crop."""
+        ...
+
+    def latents(self, keys: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """Mean and standard deviation of the VAE's posterior, (N, C, H, W) float32 each, scaled as the model takes them.
+
+        No deviation where a sample is what it is.
+        """
         ...
 
     def conditions(
@@ -87,7 +100,15 @@ class LatentLikelihood:
         }
 
     def at(self, example: Encoded[EncodedLatent], epoch: int) -> Encoded[EncodedLatent]:
-        """The example's items named by row, slot and epoch, from which their noise derives."""
+        """The example as it is shown in an epoch, its items named by row, slot and epoch, from which their noise derives."""
+        return self.renoised(self.shown(example, epoch), epoch)
+
+    def shown(self, example: Encoded[EncodedLatent], epoch: int) -> Encoded[EncodedLatent]:
+        """Where items may be shown in several ways (captions, stretches of a motion): that of an epoch."""
+        return example
+
+    def renoised(self, example: Encoded[EncodedLatent], epoch: int) -> Encoded[EncodedLatent]:
+        """The same items with another epoch's noise."""
         if epoch >= 0 and self.noise_epochs is not None:
             epoch %= self.noise_epochs
         places: dict[str, int] = {}
@@ -117,7 +138,11 @@ class LatentLikelihood:
 
     def width(self, item: EncodedLatent) -> int:
         """Places of a latent."""
-        return self.store.shape[1] * self.store.shape[2]
+        return math.prod(self.store.shape[1:])
+
+    def extent(self, items: Sequence[EncodedLatent]) -> tuple[int, ...]:
+        """Shape that a batch of these items needs, up to that of the store: of motions, as long as the longest."""
+        return self.store.shape
 
     def stream(
         self, name: str, item: EncodedLatent, shape: Sequence[int] | None = None
@@ -130,8 +155,16 @@ class LatentLikelihood:
         return counted_noise(self.seed, f"{name} of {item.example}", item.epoch, given)
 
     def latents(self, items: Sequence[EncodedLatent]) -> Tensor:
-        """(N, C, H, W) latents, of each item its own sample of the VAE's posterior."""
+        """(N, C, H, W) latents, of each item its own sample of the VAE's posterior, or what was drawn."""
+        stored = [item for item in items if item.drawn is None]
+        found = iter(self.stored(stored) if stored else ())
+        return torch.stack([next(found) if item.drawn is None else item.drawn for item in items])
+
+    def stored(self, items: Sequence[EncodedLatent]) -> Tensor:
+        """(N, C, H, W) those of items that the store has."""
         mean_NCHW, std_NCHW = self.store.latents([item.latent for item in items])
+        if std_NCHW is None:
+            return mean_NCHW
         z = [self.stream(f"posterior {item.slot}", item)[1] for item in items]
         return mean_NCHW + std_NCHW * torch.stack(z)
 

@@ -64,10 +64,11 @@ class Method:
         use_when: one or two sentences for somebody choosing.
         modality: the trait that a model must have (`Modality.traits`). "any" where the objective reads log-ratios alone,
             which every modality has; "text" where it reads tokens, lengths or the scale of a text's log-probability;
-            "image" where it reads denoising errors, "text_to_image" where it draws or judges images of prompts alone. It
-            says nothing about rows.
-        samples: what the method draws while training and compares: candidates of a reverse step, or whole
-            trajectories. Its rows are prompts then, and comparisons otherwise.
+            "image" where it reads denoising errors, "text_to_image" where it draws or judges images of prompts alone,
+            "candidates" where it draws whole samples while training. It says nothing about rows.
+        samples: what the method draws while training and compares: candidates of a reverse step ("steps"), or whole
+            "trajectories", and its rows are prompts then; or losers for winners of the data ("semi_online"). Rows are
+            comparisons otherwise.
         stages: how the method's several runs follow each other: "rounds" of training on answers that the policy wrote,
             labelled by itself ("self") or by a judge ("judged"); "oracle": a gradient on clear pairs, then a comparison
             oracle; "twice": one loss on one data set and then on another, where both are given. "" for methods of one run.
@@ -85,7 +86,7 @@ class Method:
     use_when: str
     failure_signs: str
     modality: str = "text"
-    samples: Literal["", "steps", "trajectories"] = ""
+    samples: Literal["", "steps", "trajectories", "semi_online"] = ""
     stages: Literal["", "self", "judged", "oracle", "twice"] = ""
     likelihood: Literal["", "transition", "guided", "reward"] = ""
     objective: str = ""
@@ -95,7 +96,12 @@ class Method:
     @property
     def rows(self) -> Literal["comparisons", "prompts"]:
         """What the method is trained on."""
-        return "prompts" if self.samples else "comparisons"
+        return "prompts" if self.samples in ("steps", "trajectories") else "comparisons"
+
+    @property
+    def draws_losers(self) -> bool:
+        """Whether rows need no loser, since it is drawn."""
+        return self.samples == "semi_online"
 
     @property
     def objective_name(self) -> str:
@@ -106,7 +112,7 @@ class Method:
     def traits(self) -> frozenset[str]:
         """What configuration keys ask for, beside the traits of a model.
 
-        Its name, for keys of one method alone; `samples`, and `steps` or `trajectories`; how items are scored:
+        Its name, for keys of one method alone; `samples`, and `steps` or `trajectories`, or `semi_online` alone; how items are scored:
             `usual_scores`, `transition`, `guided` or `reward`; `stages`, and of them `rounds`, `judged`, `split`, `oracle`, `twice`.
 
         Example:
@@ -114,5 +120,6 @@ class Method:
             >>> sorted(methods.find("lpo").traits)
             ['lpo', 'samples', 'steps', 'transition']
         """
-        samples = {"samples", self.samples} if self.samples else set()
+        samples: set[str] = {self.samples} if self.samples else set()
+        samples |= {"samples"} if self.rows == "prompts" else set()
         return frozenset({self.name, self.likelihood or "usual_scores", *samples}) | STAGE_TRAITS[self.stages]

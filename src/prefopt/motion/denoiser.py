@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
 
-class MotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore[misc]
+class MotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):
     """What a noised motion looked like before, or its noise, as the scheduler's `prediction_type` says.
 
     Args:
@@ -40,7 +40,7 @@ class MotionDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: ignore
     _supports_gradient_checkpointing = True
     _no_split_modules = ["Block"]  # noqa: RUF012 (diffusers' name and form)
 
-    @register_to_config  # type: ignore[untyped-decorator]
+    @register_to_config
     def __init__(
         self,
         features: int = 263,

@@ -45,7 +45,7 @@ class Motions:
         return [self.codec.positions(x) for x in self.features]
 
 
-class MotionPipeline(DiffusionPipeline):  # type: ignore[misc]
+class MotionPipeline(DiffusionPipeline):
     """Draws motions of given lengths for texts.
 
     Args:

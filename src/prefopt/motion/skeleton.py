@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 
@@ -56,7 +57,7 @@ def from_chains(
     """A skeleton whose parents follow from its chains."""
     parents = [-1] * len(joints)
     for chain in chains:
-        for parent, child in zip(chain, chain[1:], strict=False):
+        for parent, child in itertools.pairwise(chain):
             parents[child] = parent
     return Skeleton(name, joints, tuple(parents), chains, feet)
 

@@ -33,6 +33,10 @@ class DenoisingKeys(Keys):
     error_weight: Annotated[Literal["constant", "snr", "min_snr"], USUAL] = Field(
         "constant", description="weight of the denoising error by timestep"
     )
+    error_scale: Annotated[Literal["mean", "steps", "sum"], USUAL] = Field(
+        "mean",
+        description="of the denoising error: mean; steps: times the train timesteps; sum: and times the elements",
+    )
     guidance_scale: float = Field(
         5.0, ge=1, description="classifier-free guidance in samples and in step methods; 1: off"
     )

@@ -9,7 +9,9 @@ from pydantic import Field
 from prefopt.config.keys.base import Keys, Needs
 
 JUDGED = Needs(
-    ("samples", "judged"), "methods that ask a judge (such as online_dpo or lpo)", "which {method} does not"
+    ("samples", "judged", "semi_online"),
+    "methods that ask a judge (such as online_dpo, lpo or sopo)",
+    "which {method} does not",
 )
 
 
@@ -20,6 +22,6 @@ class JudgeKeys(Keys):
 
     judge: str | None = Field(
         None,
-        description="scores candidates: lrm:DIR (latents), or a scorer of images as for `reward`; for online_dpo world:text or "
+        description="scores candidates: lrm:DIR (latents), or a scorer of images or motions as for `reward`; for online_dpo world:text or "
         "openai:MODEL@URL",
     )

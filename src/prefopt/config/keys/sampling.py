@@ -13,13 +13,28 @@ STEPS = Needs(("steps",), "comparing steps", "and {method} compares whole trajec
 GUIDED = Needs(("guided",), "guided targets (gradspo)", "which {method} has none of")
 
 
+DRAWS = Needs(("samples", "semi_online"), "methods that sample while training", "which {method} does not")
+
+
+class DrawingKeys(Keys):
+    """Keys of methods that draw samples while training."""
+
+    where: ClassVar[tuple[Needs, ...]] = (DENOISING, DRAWS)
+
+    candidates: int = Field(
+        4,
+        ge=1,
+        description="K: samples compared: at each reverse step, as trajectories, or for a row of data",
+    )
+    eta: float = Field(1.0, ge=0, le=1, description="noise of a reverse step, 1 as in DDPM")
+
+
 class SamplingKeys(Keys):
     """Keys of methods that compare their own samples."""
 
     where: ClassVar[tuple[Needs, ...]] = (DENOISING, SAMPLES)
 
     prompts_per_step: int = Field(8, ge=1, description="prompts of one collection, which is one step")
-    candidates: int = Field(4, ge=2, description="K: samples compared at each reverse step (or trajectories)")
     threshold: Annotated[float | list[float], STEPS] = Field(
         0.3, description="least gap, in (0, 1), between best and worst; [low, high]: along threshold_rule"
     )
@@ -38,7 +53,6 @@ class SamplingKeys(Keys):
     judge_timestep: Annotated[Literal["candidate", "current"], STEPS] = Field(
         "candidate", description="noise level told to the judge: the candidate's own, or the step's"
     )
-    eta: float = Field(1.0, ge=0, le=1, description="noise of a reverse step, 1 as in DDPM")
     grad_scale: Annotated[float, GUIDED] = Field(
         0.5, ge=0, description="gradspo: g, length of the guidance step"
     )

@@ -6,14 +6,15 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from prefopt.config.keys.base import IMAGE, Keys, Needs
+from prefopt.config.keys.base import DRAWN, Keys, Needs
 
 
 class ScorerKeys(Keys):
     """Keys of scorers of samples."""
 
-    where: ClassVar[tuple[Needs, ...]] = (IMAGE,)
+    where: ClassVar[tuple[Needs, ...]] = (DRAWN,)
 
     reward: str | None = Field(
-        None, description="scorer of samples: world:picture, pickscore:DIR, clip:DIR, hps:DIR, lrm:DIR, ..."
+        None,
+        description="scorer of samples: world:picture, pickscore:DIR, clip:DIR, hps:DIR, lrm:DIR, ...; of motions retrieval:DIR, ...",
     )

@@ -34,8 +34,9 @@ from prefopt.modalities.image.models.pipelines import (
     open_pipeline,
     quiet,
 )
-from prefopt.modalities.image.models.saving import copy_components, scaled_lora, write_network
+from prefopt.modalities.image.models.saving import copy_components
 from prefopt.models.loading import LoraSettings, disable_dropout
+from prefopt.models.networks import scaled_lora, write_network
 
 FAMILIES: dict[str, Family] = {
     "StableDiffusionControlNetPipeline": "sd",

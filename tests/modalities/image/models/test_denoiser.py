@@ -21,12 +21,13 @@ from modalities.image.models.pipeline_cases import (
 )
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.steps import GuidedNetwork
-from prefopt.modalities.image.models.denoiser import Conditions, adapter_parameters, adapters_off, denoise
+from prefopt.modalities.image.models.denoiser import Conditions, denoise
 from prefopt.modalities.image.models.pipelines import LoadedPipeline, load_pipeline
 from prefopt.modalities.image.models.tensors import encode_prompts, encode_unconditional
 from prefopt.modalities.image.store import CachedImages
 from prefopt.models.ema import EMA
 from prefopt.models.loading import LoraSettings
+from prefopt.models.networks import adapter_parameters, adapters_off
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from modalities.image.models.pipeline_cases import KINDS, PROMPTS, Folders, conditions_of, noisy, plain, shake
-from prefopt.modalities.image.models.denoiser import adapter_parameters, denoise
+from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import (
     borrowed,
     check_pipeline_source,
@@ -30,6 +30,7 @@ from prefopt.modalities.image.models.tensors import (
     generate_images,
 )
 from prefopt.models.loading import LoraSettings
+from prefopt.models.networks import adapter_parameters
 from tiny_pipelines import tiny_sd, tiny_sd3
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")

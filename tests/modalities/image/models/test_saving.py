@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from modalities.image.models.pipeline_cases import ONE_EACH, PROMPTS, Folders, plain, sampled, shake
-from prefopt.modalities.image.models.denoiser import adapter_parameters
 from prefopt.modalities.image.models.pipelines import NETWORK, free, load_pipeline
 from prefopt.modalities.image.models.saving import write_trained
 from prefopt.modalities.image.models.tensors import generate_images
 from prefopt.models.ema import EMA
 from prefopt.models.loading import LoraSettings
+from prefopt.models.networks import adapter_parameters
 from tiny_pipelines import tiny_sd
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*prompts have more than 77 tokens")

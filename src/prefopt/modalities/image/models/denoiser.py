@@ -13,8 +13,7 @@ Legend: B batch, N prompts, C H W of the latents, S tokens, D width of the embed
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prefopt.models.loading import LoraSettings
+from prefopt.models.adapters import LoraSettings
+from prefopt.models.networks import add_network_lora
 
 Family = Literal["sd", "sdxl", "sd3"]
 
@@ -40,8 +40,6 @@ LORA_TARGETS: dict[Family, list[str]] = {
     # image and text stream of every joint attention, as in diffusers' SD3 LoRA script
     "sd3": [f"attn.{name}" for name in (*ATTENTION, "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")],
 }
-ADAPTER = "default"
-"""Name of the trained adapter."""
 
 
 @dataclass(frozen=True)
@@ -187,71 +185,5 @@ def check_conditions(family: Family, given: Mapping[str, Tensor], rows: int) -> 
 
 
 def add_lora(family: Family, denoiser: nn.Module, lora: LoraSettings) -> str:
-    """Add fresh float32 adapters, the only trainable weights from then on; returns their name. They change nothing yet.
-
-    Raises:
-        ValueError: LoRA dropout, or a network with no layers of the asked names.
-    """
-    from peft import LoraConfig
-
-    if lora.dropout:
-        raise ValueError(
-            f"lora_dropout={lora.dropout:g} is not possible for image models: winner and loser must be scored by the "
-            "same network, and steps must repeat. Set lora_dropout=0"
-        )
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        init_lora_weights="gaussian",
-        target_modules=LORA_TARGETS[family] if lora.target_modules is None else lora.target_modules,
-    )
-    adapters: Any = denoiser
-    adapters.requires_grad_(False)
-    adapters.add_adapter(config, adapter_name=ADAPTER)
-    for parameter in adapter_parameters(denoiser, ADAPTER).values():
-        parameter.data = parameter.data.float()  # half precision rounds small updates away
-        parameter.requires_grad_(True)
-    return ADAPTER
-
-
-def adapter_parameters(denoiser: nn.Module, name: str) -> dict[str, nn.Parameter]:
-    """Parameters of one adapter, by names without the adapter's."""
-    part = f".{name}."
-    return {k.replace(part, ".", 1): p for k, p in denoiser.named_parameters() if ".lora_" in k and part in k}
-
-
-@contextlib.contextmanager
-def adapters_off(denoiser: nn.Module) -> Iterator[None]:
-    """While open, run without adapters; afterwards as before, whatever happened inside.
-
-    Which parameters are trainable stays as it is throughout.
-
-    Raises:
-        ValueError: the network has no adapters.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers: list[Any] = [module for module in denoiser.modules() if isinstance(module, BaseTunerLayer)]
-    if not layers:
-        raise ValueError("the network has no adapters to switch off: add them with add_lora first")
-    before = [layer.disable_adapters for layer in layers]
-    try:
-        with _kept_flags(denoiser):
-            for layer in layers:
-                layer.enable_adapters(False)
-        yield
-    finally:
-        with _kept_flags(denoiser):
-            for layer, disabled in zip(layers, before, strict=True):
-                layer.enable_adapters(not disabled)
-
-
-@contextlib.contextmanager
-def _kept_flags(module: nn.Module) -> Iterator[None]:
-    """peft freezes and unfreezes adapters as it switches them; put the flags back."""
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
+    """Add adapters to a network's attention; see `prefopt.models.networks.add_network_lora`."""
+    return add_network_lora(denoiser, lora, LORA_TARGETS[family])

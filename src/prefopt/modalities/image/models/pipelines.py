@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from prefopt.modalities.image.models.denoiser import Family, adapters_off, add_lora
+from prefopt.modalities.image.models.denoiser import Family, add_lora
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import LoraSettings, disable_dropout, resolve_dtype
 from prefopt.models.loading_report import load_whole
+from prefopt.models.networks import adapters_off
 from prefopt.models.sources import remote_code_message
 
 FAMILIES: dict[str, Family] = {

@@ -6,13 +6,11 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
-from prefopt.modalities.image.models.denoiser import ADAPTER
 from prefopt.modalities.image.models.pipelines import NETWORK, LoadedPipeline, component_classes
+from prefopt.models.networks import scaled_lora, write_network
 
 
 def write_trained(
@@ -47,30 +45,6 @@ def _write_lora(folder: Path, loaded: LoadedPipeline, state_dict: Mapping[str, T
     loaded.pipe.save_lora_weights(
         folder, **{f"{NETWORK[loaded.family]}_lora_layers": state}, safe_serialization=True
     )
-
-
-def scaled_lora(network: Any, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """A network's adapters on the CPU, their scale alpha / r multiplied into them.
-
-    Args:
-        network: of diffusers, with adapters.
-        state_dict: of the network, where its parameters are sharded.
-    """
-    from peft import get_peft_model_state_dict
-
-    config = network.peft_config[ADAPTER]
-    state = get_peft_model_state_dict(network, state_dict=state_dict, adapter_name=ADAPTER)
-    scale = config.lora_alpha / config.r
-    return {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
-
-
-def write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:
-    """One network as diffusers saves it, of whole weights where they are given."""
-    if state_dict is not None:
-        with torch.device("meta"):
-            network = type(network).from_config(network.config)
-        network.load_state_dict(state_dict, assign=True)
-    network.save_pretrained(folder, safe_serialization=True)
 
 
 def copy_components(folder: Path, loaded: LoadedPipeline, but: str) -> None:
