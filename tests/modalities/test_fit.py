@@ -58,7 +58,11 @@ def test_a_controlnet_beside_a_base_pipeline_makes_it_a_control_model():
             "world:picture",
             "lpo has scores of its own and cannot be a term of a sum: run it alone; given dpo+lpo",
         ),
-        ("dpo", "world:movie", "no world is called 'movie'; there are: caption, film, picture, scene, text"),
+        (
+            "dpo",
+            "world:movie",
+            "no world is called 'movie'; there are: caption, film, motion, picture, scene, text",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(method, model, message):

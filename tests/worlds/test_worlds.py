@@ -56,6 +56,7 @@ def test_a_source_that_names_a_world():
     assert [world_modality(f"world:{name}") for name in all_worlds()] == [
         "vision_language",
         "vision_language",
+        "motion",
         "image",
         "control",
         "text",
@@ -72,7 +73,8 @@ def test_a_source_that_names_a_world():
 def test_an_unknown_world_is_told_beside_those_that_there_are():
     for ask in (world_of, world_modality, lambda source: world_prompts(source, "test")):
         with pytest.raises(
-            ValueError, match="no world is called 'flim'; there are: caption, film, picture, scene, text"
+            ValueError,
+            match="no world is called 'flim'; there are: caption, film, motion, picture, scene, text",
         ):
             ask("world:flim")
 

@@ -29,6 +29,7 @@ from prefopt.worlds.base import Estimate, World
 if TYPE_CHECKING:
     from prefopt.worlds.caption.world import CaptionWorld
     from prefopt.worlds.film.world import FilmWorld
+    from prefopt.worlds.motion.world import MotionWorld
     from prefopt.worlds.picture.world import PictureWorld
     from prefopt.worlds.scene.world import SceneWorld
     from prefopt.worlds.text.world import TextWorld
@@ -84,15 +85,17 @@ def get_world(name: Literal["caption"], seed: int = 0, **settings: Any) -> Capti
 @overload
 def get_world(name: Literal["film"], seed: int = 0, **settings: Any) -> FilmWorld: ...
 @overload
+def get_world(name: Literal["motion"], seed: int = 0, **settings: Any) -> MotionWorld: ...
+@overload
 def get_world(name: str, seed: int = 0, **settings: Any) -> Any: ...
 def get_world(name: str, seed: int = 0, **settings: Any) -> Any:
     """A world by name.
 
     Args:
-        name: "text", "picture", "scene", "caption", "film", or another of `all_worlds`.
+        name: "text", "picture", "scene", "caption", "film", "motion", or another of `all_worlds`.
         seed: of its model and everything drawn in it.
         settings: fields of the world's class, such as `pretrain_steps=200` (see `TextWorld`, `PictureWorld`,
-            `SceneWorld`, `CaptionWorld`, `FilmWorld`).
+            `SceneWorld`, `CaptionWorld`, `FilmWorld`, `MotionWorld`).
 
     Raises:
         ValueError: unknown world.

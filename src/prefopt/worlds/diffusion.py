@@ -1,4 +1,4 @@
-"""What worlds of pictures share: the parts of a small Stable Diffusion that know no pictures, and sampling from one.
+"""What worlds of pictures share: the parts of a small Stable Diffusion that know no pictures, and sampling from one. Motions share its text encoder.
 
 Legend of shape suffixes: B pictures, C channels, H rows, W columns, S tokens.
 """

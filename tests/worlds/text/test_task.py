@@ -120,7 +120,7 @@ def test_prompts_follow_the_settings():
 
 def test_errors_teach():
     with pytest.raises(
-        ValueError, match="no world is called 'txt'; there are: caption, film, picture, scene, text"
+        ValueError, match="no world is called 'txt'; there are: caption, film, motion, picture, scene, text"
     ):
         get_world("txt")
     with pytest.raises(TypeError, match="did you mean max_words"):
