@@ -141,7 +141,7 @@ def load_motion_model(
     for part in (pipe.denoiser, pipe.text_encoder, pipe.stats):
         part.requires_grad_(False).eval()
     kind = resolve_dtype(dtype)
-    if isinstance(kind, torch.dtype):
+    if isinstance(kind, torch.dtype) and kind != pipe.denoiser.dtype:
         pipe.denoiser.to(kind)
     loaded = LoadedMotion(pipe, source, folder)
     network = loaded.model
