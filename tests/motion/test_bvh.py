@@ -184,7 +184,7 @@ def test_joints_that_hang_loosely_on_a_branch_are_where_they_were(tmp_path: Path
     torch.testing.assert_close(in_order(read_bvh(tmp_path / "x.bvh"), skeleton), x, atol=2e-6, rtol=0)
 
 
-def test_lengths_that_vary_are_told_and_do_not_add_up(tmp_path: Path) -> None:
+def test_lengths_that_vary_are_told_and_bones_aimed_from_where_joints_came_to_lie(tmp_path: Path) -> None:
     x = wander(60, seed=4)
     generator = torch.Generator().manual_seed(1)
     noisy = x + 0.005 * torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -192,8 +192,8 @@ def test_lengths_that_vary_are_told_and_do_not_add_up(tmp_path: Path) -> None:
     motion = read_bvh(tmp_path / "x.bvh")
     error = (in_order(motion, HUMANML3D.skeleton) - noisy).norm(dim=-1)
     assert float(error.max()) == pytest.approx(told, abs=1e-5)
+    assert float(error.mean()) < 0.0045
     lengths = bones(HUMANML3D.skeleton.parents, noisy).norm(dim=-1)
-    assert told < 2 * float((lengths - lengths.mean(0)).abs().max())
     written_lengths = bones(HUMANML3D.skeleton.parents, in_order(motion, HUMANML3D.skeleton)).norm(dim=-1)
     elbow = HUMANML3D.skeleton.joints.index("l_elbow")
     torch.testing.assert_close(

