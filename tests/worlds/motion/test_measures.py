@@ -12,8 +12,9 @@ from torch import Tensor
 
 from prefopt.worlds.motion import task
 from prefopt.worlds.motion.kinematics import generate, moved
-from prefopt.worlds.motion.measures import measures, pools
+from prefopt.worlds.motion.measures import accuracy, measures, pools
 from prefopt.worlds.motion.task import Program, caption_of, parse_caption, swapped
+from prefopt.worlds.motion.verify import WORDS, verdicts
 
 
 class Knowing:
@@ -80,6 +81,35 @@ def test_nothing_to_take_a_mean_of_is_nan():
     assert found.words["count"] == 0
 
 
+class Rules:
+    """A scorer by the rules, but for sides: those it cannot tell."""
+
+    def score(self, captions: Any, features_NFD: Tensor, lengths_N: Tensor) -> Tensor:
+        found = verdicts([parse_caption(caption) for caption in captions], features_NFD)
+        words = [found[word].nan_to_num(1.0) for word in WORDS if word != "side"]
+        return torch.stack(words).prod(0)
+
+
+def test_the_accuracy_of_a_scorer_that_does_not_know_sides(captions):
+    found = accuracy(Rules(), moved(captions, "truth"))
+    assert found.words == {"side": 0, "count": 1, "direction": 1, "speed": 1}
+    assert found.matched == 1
+    assert found.motions == 140
+    programs = [parse_caption(caption) for caption in captions]
+    # a caption that no motion contradicts in what that scorer knows
+    alike = [
+        a._replace(side="", speed=b.speed and a.speed) == b._replace(side="")
+        for a, b in zip(programs, programs[70:] + programs[:70], strict=True)
+        if a != b
+    ]
+    assert found.mismatched == pytest.approx(sum(alike) / len(alike))
+    sided = [p for p in programs if swapped(caption_of(p)) != caption_of(p)]
+    turned = sum(p.move in task.OPPOSITES for p in sided)
+    assert found.swapped == pytest.approx(turned / len(sided))
+    still = accuracy(Rules(), moved([caption_of(Program("stand"))] * 4, "truth"))
+    assert all(math.isnan(x) for x in (still.mismatched, still.swapped, still.words["side"]))
+
+
 def test_pools_have_no_program_twice():
     programs = [parse_caption(c) for c in task.draw_captions(640, "test", random.Random(1))]
     places = pools(programs)
@@ -99,3 +129,5 @@ def test_a_model_is_measured_against_the_truth_of_its_captions(world, pipeline):
     assert found.passed == 0
     with pytest.raises(ValueError, match="split must be train or test"):
         world.measured(pipeline, 40, split="dev")
+    truth = world.reference_motions(40, "test")
+    assert world.accuracy(Rules(), 40) == accuracy(Rules(), truth)

@@ -15,7 +15,14 @@ from torch import Tensor
 from prefopt.metrics.frechet import frechet_distance
 from prefopt.metrics.retrieval import POOL, expected_diversity, ranking
 from prefopt.worlds.motion.kinematics import Motions
-from prefopt.worlds.motion.task import Program, has_sides, parse_caption, swapped
+from prefopt.worlds.motion.task import (
+    Program,
+    caption_of,
+    has_sides,
+    neighbours,
+    parse_caption,
+    swapped,
+)
 from prefopt.worlds.motion.verify import WORDS, verdicts
 
 
@@ -81,6 +88,63 @@ def measures(
         fid=frechet_distance(motion_NE, true_NE),
         diversity=expected_diversity(motion_NE),
         reward=float(reward.score(captions, features_NFD, lengths_N).mean()),
+        motions=len(captions),
+    )
+
+
+class Accuracy(NamedTuple):
+    """Of a scorer on true motions; NaN where there is nothing to take a mean of.
+
+    Attributes:
+        matched: mean score with the right caption.
+        mismatched: mean score with the caption of another program.
+        swapped: share of the motions that score higher with their captions than with those with sides and directions
+            exchanged, of the captions that have any. Experiments on sides are void where it is low.
+        words: the same with captions in which one word is another: `side`, `count`, `direction` or `speed`.
+        motions: how many.
+    """
+
+    matched: float
+    mismatched: float
+    swapped: float
+    words: dict[str, float]
+    motions: int
+
+
+def accuracy(scorer: Any, truth: Motions) -> Accuracy:
+    """How surely a scorer tells right captions from wrong ones.
+
+    Args:
+        scorer: a `MotionTextModel`, or another with its `score`.
+        truth: motions that do what their captions say.
+    """
+    programs = [parse_caption(caption) for caption in truth.captions]
+    captions = truth.captions
+    scores_N = scorer.score(captions, truth.features_BFD, truth.lengths_B)
+
+    def against(said: Sequence[tuple[int, str]]) -> tuple[float, float]:
+        """Of motions (places) with other captions: the share that score lower, and the mean score."""
+        if not said:
+            return math.nan, math.nan
+        places = [place for place, _ in said]
+        other_M = scorer.score(
+            [caption for _, caption in said], truth.features_BFD[places], truth.lengths_B[places]
+        )
+        return float((scores_N[places] > other_M).float().mean()), float(other_M.mean())
+
+    turned = [(k + len(captions) // 2) % len(captions) for k in range(len(captions))]
+    others = [(k, captions[j]) for k, j in enumerate(turned) if programs[k] != programs[j]]
+    exchanged = [(k, swapped(caption)) for k, caption in enumerate(captions) if has_sides(caption)]
+    by_word: dict[str, list[tuple[int, str]]] = {"side": [], "count": [], "direction": [], "speed": []}
+    for k, program in enumerate(programs):
+        near = neighbours(program)
+        for word, said in by_word.items():
+            said += [(k, caption_of(other)) for other in near.get(word, ())]
+    return Accuracy(
+        matched=float(scores_N.mean()),
+        mismatched=against(others)[1],
+        swapped=against(exchanged)[0],
+        words={word: against(said)[0] for word, said in by_word.items()},
         motions=len(captions),
     )
 

@@ -40,7 +40,7 @@ from prefopt.worlds.motion.verify import verdicts
 if TYPE_CHECKING:
     from prefopt.motion.pipeline import MotionPipeline
     from prefopt.motion.retrieval import MotionTextModel
-    from prefopt.worlds.motion.measures import Measures
+    from prefopt.worlds.motion.measures import Accuracy, Measures
 
 CODE_VERSION = 1
 """Part of every cache key. Raise it with any change that changes a motion or a model."""
@@ -248,6 +248,18 @@ class MotionWorld:
         )
         scorers = [self.scorer(role, progress) for role in ("evaluator", "reward")]
         return measures(truth.captions, made_BFD, truth, *scorers)
+
+    def accuracy(self, scorer: Any, n: int = 640, split: Split = "test") -> Accuracy:
+        """How surely a scorer tells the captions of `reference_motions(n, split)` from wrong ones, see `measures.Accuracy`.
+
+        Args:
+            scorer: a `MotionTextModel`, such as `scorer("reward")`, or another with its `score`.
+            n: motions.
+            split: "test" or "train".
+        """
+        from prefopt.worlds.motion.measures import accuracy
+
+        return accuracy(scorer, self.reference_motions(n, split))
 
     # -- preferences ------------------------------------------------------------------------------------------
 
