@@ -170,8 +170,8 @@ def test_other_shapes(folder: Folder, shape: tuple[int, ...], said: str) -> None
         (b"", "x.npy is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (b"<!DOCTYPE html>", "a web page?"),
-        (b"\x00" * 200, "is damaged or no array"),
-        (b"\x93NUMPY\x01\x00\x10\x00garbage", "is damaged or no array"),
+        (b"\x00" * 200, "is damaged, or holds no arrays"),
+        (b"\x93NUMPY\x01\x00\x10\x00garbage", "is damaged, or holds no arrays"),
     ],
 )
 def test_files_that_are_no_arrays(folder: Folder, content: bytes, said: str) -> None:
@@ -300,7 +300,7 @@ def test_clips_of_arrays_in_memory() -> None:
 def test_headers_of_archives_are_no_arrays(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npy", "w") as archive:
         archive.writestr("a", "b")
-    with pytest.raises(MotionFileError, match="damaged or no array"):
+    with pytest.raises(MotionFileError, match="damaged, or holds no arrays"):
         npy_header(tmp_path / "x.npy")
 
 

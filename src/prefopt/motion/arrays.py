@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,8 @@ PICKLED = (
     "holds Python objects (a pickle), which can run any code when they are read, and is not opened: where you trust it, load it "
     "with numpy yourself and save its arrays with numpy.savez"
 )
+# what numpy raises of damaged files: headers are read as Python literals
+DAMAGE = (ValueError, EOFError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error)
 
 
 class MotionFileError(ValueError):
@@ -81,31 +85,30 @@ def opened_npz(path: Path) -> Iterator[dict[str, Any]]:
         MotionFileError: no such file ("missing_motion"); no archive of arrays; an array asked for that is pickled or damaged
             ("broken_motion").
     """
-    with _opened(path) as file:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                yield arrays
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise MotionFileError(
-                f"{path} is no complete archive of arrays ({error}); copy or write it again", "broken_motion"
-            ) from None
+    with _opened(path) as file, np.load(file, allow_pickle=False) as arrays:
+        yield arrays
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    """The file; what numpy says of its content becomes a sentence."""
     try:
-        with path.open("rb") as file:
-            yield file
-    except MotionFileError:
-        raise
+        file = path.open("rb")
     except FileNotFoundError:
         raise MotionFileError(f"{path} is not there", "missing_motion") from None
     except IsADirectoryError:
         raise MotionFileError(f"{path} is a folder; needed a file", "broken_motion") from None
-    except (ValueError, EOFError) as error:  # of numpy
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise MotionFileError(f"{path} {PICKLED}", "broken_motion") from None
-        raise MotionFileError(f"{path} {_what_else(path)}", "broken_motion") from None
+    with file:
+        try:
+            yield file
+        except MotionFileError:
+            raise
+        except DAMAGE as error:
+            said = str(error)
+            pickled = "allow_pickle" in said or "Object arrays" in said
+            raise MotionFileError(
+                f"{path} {PICKLED if pickled else _what_else(path)}", "broken_motion"
+            ) from None
 
 
 def _what_else(path: Path) -> str:
@@ -118,7 +121,7 @@ def _what_else(path: Path) -> str:
         return "is only the pointer to a file that Git LFS keeps: fetch it with `git lfs pull`"
     if start.lstrip()[:1] in (b"<", b"{"):
         return "is a text (a web page?) and no array: download the file itself again"
-    return "is damaged or no array of numpy: copy or write it again"
+    return "is damaged, or holds no arrays of numpy: copy or write it again"
 
 
 def as_features(array: np.ndarray | Tensor, name: str, codec: Codec) -> Tensor:
