@@ -65,7 +65,7 @@ def convert_mdm(
         raise ValueError(
             f"{checkpoint} has {features} features a frame and the statistics {len(stats.mean_D)}: give those of its data set"
         )
-    encoder = CLIPTextModelWithProjection.from_pretrained(str(text_encoder)).eval()
+    encoder = CLIPTextModelWithProjection.from_pretrained(str(text_encoder), dtype=torch.float32).eval()
     if text_width(encoder) != denoiser.config.text_width:
         raise ValueError(
             f"{checkpoint} reads texts of width {denoiser.config.text_width}, and {text_encoder} gives {text_width(encoder)}: needed the "
