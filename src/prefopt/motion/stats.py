@@ -10,7 +10,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 
-class MotionStats(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class MotionStats(ModelMixin, ConfigMixin):
     """Between physical units and z-scores.
 
     Args:
@@ -25,7 +25,7 @@ class MotionStats(ModelMixin, ConfigMixin):  # type: ignore[misc]
         0.5
     """
 
-    @register_to_config  # type: ignore[untyped-decorator]
+    @register_to_config
     def __init__(self, codec: str, width: int, fps: float, name: str = "") -> None:
         super().__init__()
         self.register_buffer("mean_D", torch.zeros(width))
