@@ -97,6 +97,16 @@ def test_shoulders_are_collars_or_arms_as_the_other_names_say() -> None:
     assert find_partners(figure(RIGS["biovision"], wander(2)))["l_shoulder"] == "LeftShoulder"
 
 
+def test_of_two_names_that_differ_in_punctuation_the_first_counts() -> None:
+    names = {**RIGS["lafan1"], "r_wrist": "left_hand"}
+    motion = figure(
+        names, wander(2)
+    )  # the right wrist, which stands first, is called almost like the left one
+    with pytest.raises(MotionFileError, match="stand for r_wrist"):
+        retarget(motion)
+    assert find_partners(motion, {"r_wrist": "left_hand"})["l_wrist"] == "left_hand"
+
+
 def test_missing_joints_and_those_there_are_are_listed() -> None:
     names = {**RIGS["mixamo"], "l_wrist": "Paw"}
     with pytest.raises(MotionFileError) as error:
