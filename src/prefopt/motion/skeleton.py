@@ -86,3 +86,17 @@ KIT = from_chains(
 )
 """The 21 joints of KIT-ML (arXiv 1607.03827) as text-to-motion's files have them: of y upwards, facing +Z, the joints that
 are named right here lie at negative x. Some tools, after the Master Motor Map's own names, call them left."""
+
+STICK = from_chains(
+    "stick",
+    (
+        *("pelvis", "neck", "head", "l_knee", "l_foot", "r_knee", "r_foot"),
+        *("l_elbow", "l_hand", "r_elbow", "r_hand"),
+    ),
+    ((0, 1, 2), (0, 3, 4), (0, 5, 6), (1, 7, 8), (1, 9, 10)),
+    (4, 6),
+)
+"""The 11 joints of the motion world's figure."""
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (HUMANML3D, KIT, STICK)}
+"""By name, which is that of the codec of their features, too."""
