@@ -80,7 +80,7 @@ def test_masked_errors(loaded, store, case):
     target, output = (
         torch.tensor(case["inputs"][name], dtype=torch.float64).transpose(1, 2) for name in ("target", "pred")
     )
-    length = torch.tensor(case["inputs"]["frame_mask"]).sum(1)
+    length = torch.tensor(case["inputs"]["frame_mask"]).sum(1).long()
     plan = made.plan(made.at(example("whole", "short"), 0).items)
     plan = replace(
         plan,
