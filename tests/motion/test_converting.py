@@ -17,7 +17,6 @@ from prefopt.motion.converting import (
     convert_t2m_evaluator,
     mdm_denoiser,
     mdm_scheduler,
-    read_stats,
 )
 from prefopt.motion.pipeline import MotionPipeline
 from prefopt.motion.stats import MotionStats
@@ -219,7 +218,7 @@ def test_no_code_of_a_file_runs(tmp_path, clip):
             convert_t2m_evaluator(**files, out=tmp_path / "out")
         (tmp_path / f"t2m/our_vab_{name}.pkl").write_bytes(good)
     np.save(tmp_path / "t2m/our_vab_data.npy", np.array([Payload(bait)], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"our_vab_data\.npy is no array of numbers"):
+    with pytest.raises(ValueError, match=r"our_vab_data\.npy holds Python objects"):
         convert_t2m_evaluator(**files, out=tmp_path / "out")
     assert not bait.exists()
     assert not (tmp_path / "out").exists()
@@ -256,10 +255,10 @@ def test_statistics_of_another_data_set_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"263 features a frame and .* has 251"):
         convert_t2m_evaluator(**files, out=tmp_path / "out")
     np.save(files["mean"], np.ones(36, np.float32))
-    with pytest.raises(ValueError, match=r"36 numbers; needed 263"):
+    with pytest.raises(ValueError, match=r"mean\.npy is for 36 features a frame; needed 263"):
         convert_t2m_evaluator(**files, out=tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match=r"nowhere\.npy is not there"):
-        read_stats(tmp_path / "nowhere.npy", files["std"], "")
+    with pytest.raises(ValueError, match=r"nowhere\.npy is not there"):
+        convert_t2m_evaluator(**{**files, "mean": tmp_path / "nowhere.npy"}, out=tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,7 @@ def test_a_motion_depends_on_nothing_behind_its_end_and_on_no_other(judge, motio
     for n, length in enumerate(LENGTHS):
         alone = judge.encode_motions(motions[n : n + 1, :length], lengths[n : n + 1])
         assert torch.allclose(alone[0], whole[n], atol=1e-6)
+    assert torch.equal(judge.encode_motions(motions.nan_to_num(9.0), lengths), whole)
     # a last movement of less than four frames is left out, and contacts are not seen
     assert torch.equal(
         judge.encode_motions(motions[:1], torch.tensor([39])),

@@ -12,18 +12,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from prefopt.motion.arrays import read_npy
+from prefopt.motion.codec import Codec, find_codec
 from prefopt.motion.denoiser import MotionDenoiser
+from prefopt.motion.folders import read_stats
 from prefopt.motion.pipeline import MotionPipeline
 from prefopt.motion.stats import MotionStats
 from prefopt.motion.t2m_evaluator import CONTACTS, T2MEvaluator
 from prefopt.motion.texts import text_width
 
-CODECS = {263: ("humanml3d", 20.0), 251: ("kit", 12.5)}
-"""Codec and frames a second of data with so many features."""
+CODECS = {263: "humanml3d", 251: "kit"}
+"""Codec of data with so many features."""
 MDM_HEADS, MDM_FRAMES, MDM_TEXT_TOKENS = 4, 196, 22
 """What MDM's code says and its checkpoints do not."""
 
@@ -48,7 +50,7 @@ def convert_mdm(
 
     Raises:
         ValueError: another architecture; tensors that are missing or unknown; statistics or text encoder of another model.
-        OSError: a file that is not there.
+        OSError: a file that is not there (arrays: a ValueError).
     """
     from transformers import AutoTokenizer, CLIPTextModelWithProjection
 
@@ -59,13 +61,12 @@ def convert_mdm(
     denoiser = mdm_denoiser(weights, mask_padding=bool(args.get("mask_frames", False)))
     features = int(denoiser.config.features)
     if not isinstance(stats, MotionStats):
-        folder = Path(stats).expanduser()
-        stats = read_stats(folder / "Mean.npy", folder / "Std.npy", f"{args.get('dataset', 'data')} train")
+        stats = read_stats(Path(stats).expanduser(), _codec(features, checkpoint))
     if len(stats.mean_D) != features:
         raise ValueError(
             f"{checkpoint} has {features} features a frame and the statistics {len(stats.mean_D)}: give those of its data set"
         )
-    encoder = CLIPTextModelWithProjection.from_pretrained(str(text_encoder)).eval()
+    encoder = CLIPTextModelWithProjection.from_pretrained(str(text_encoder), dtype=torch.float32).eval()
     if text_width(encoder) != denoiser.config.text_width:
         raise ValueError(
             f"{checkpoint} reads texts of width {denoiser.config.text_width}, and {text_encoder} gives {text_width(encoder)}: needed the "
@@ -210,7 +211,7 @@ def convert_t2m_evaluator(
 
     Raises:
         ValueError: tensors that are missing or unknown, statistics of another width, word files that do not fit each other.
-        OSError: a file that is not there.
+        OSError: a file that is not there (arrays: a ValueError).
     """
     weights = _read_weights(Path(checkpoint).expanduser())
     parts = ("text_encoder", "movement_encoder", "motion_encoder")
@@ -220,7 +221,7 @@ def convert_t2m_evaluator(
             f"{checkpoint} has no {', '.join(missing)}, but {', '.join(map(str, weights))}: needed the `finest.tar` of text_mot_match"
         )
     state = {f"{part}.{name}": tensor.float() for part in parts for name, tensor in weights[part].items()}
-    stats = read_stats(Path(mean).expanduser(), Path(std).expanduser(), "T2M evaluator")
+    stats = _evaluator_stats(Path(mean).expanduser(), Path(std).expanduser())
     words, vectors_VW = read_word_vectors(Path(glove).expanduser())
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     try:
@@ -262,7 +263,7 @@ def read_word_vectors(folder: Path) -> tuple[list[str], Tensor]:
         FileNotFoundError: a file is missing.
         ValueError: files that hold other things, or do not fit each other.
     """
-    vectors_VW = torch.from_numpy(_read_array(folder / "our_vab_data.npy")).float()
+    vectors_VW = torch.from_numpy(read_npy(folder / "our_vab_data.npy")).float()
     words, places = (_read_plain(folder / f"our_vab_{name}.pkl") for name in ("words", "idx"))
     if not isinstance(words, list) or not isinstance(places, dict) or vectors_VW.ndim != 2:
         raise ValueError(
@@ -282,18 +283,18 @@ def read_word_vectors(folder: Path) -> tuple[list[str], Tensor]:
 # -- files of others -----------------------------------------------------------------------------------------
 
 
-def read_stats(mean: Path, std: Path, name: str) -> MotionStats:
-    """Statistics of two .npy files, of data with 263 or 251 features.
+def _codec(features: int, source: str | Path) -> Codec:
+    if features not in CODECS:
+        raise ValueError(
+            f"{source} is for {features} features a frame; needed 263 (HumanML3D) or 251 (KIT-ML)"
+        )
+    return find_codec(CODECS[features])
 
-    Raises:
-        FileNotFoundError: a file is missing.
-        ValueError: other widths, or what `MotionStats.of` refuses.
-    """
-    mean_D, std_D = (torch.from_numpy(_read_array(file)).flatten() for file in (mean, std))
-    if len(mean_D) not in CODECS:
-        raise ValueError(f"{mean} has {len(mean_D)} numbers; needed 263 (HumanML3D) or 251 (KIT-ML)")
-    codec, fps = CODECS[len(mean_D)]
-    return MotionStats.of(codec, mean_D, std_D, fps=fps, name=name)
+
+def _evaluator_stats(mean: Path, std: Path) -> MotionStats:
+    mean_D, std_D = (torch.from_numpy(read_npy(file)).flatten() for file in (mean, std))
+    codec = _codec(len(mean_D), mean)
+    return MotionStats.of(codec.name, mean_D, std_D, fps=codec.fps, name="T2M evaluator")
 
 
 def _read_weights(file: Path) -> dict[str, Any]:
@@ -308,15 +309,6 @@ def _read_weights(file: Path) -> dict[str, Any]:
     if not isinstance(found, Mapping):
         raise ValueError(f"{file} holds a {type(found).__name__}; needed named tensors")
     return dict(found)
-
-
-def _read_array(file: Path) -> Any:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is not there")
-    try:
-        return np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{file} is no array of numbers: {error}") from None
 
 
 class _PlainReader(pickle.Unpickler):

@@ -92,8 +92,7 @@ class T2MEvaluator(ModelMixin, ConfigMixin):
         read = [words_and_tags(text, self._place) for text in tagged_captions(prompts, self.tagged)]
         if not read:
             return self.word_vectors.new_zeros(0, int(self.config.embedding))
-        found, training = [], self.training
-        self.eval()
+        found = []
         for start in range(0, len(read), BATCH):
             words, tags = zip(*read[start : start + BATCH], strict=True)
             length_B = torch.tensor([len(row) for row in words])
@@ -103,7 +102,6 @@ class T2MEvaluator(ModelMixin, ConfigMixin):
             )
             tag_BST = one_hot(tag_BS, len(TAGS)).to(self.word_vectors.dtype)
             found.append(self.text_encoder(self.word_vectors[word_BS], tag_BST, length_B))
-        self.train(training)
         return torch.cat(found).float()
 
     @torch.no_grad()

@@ -34,11 +34,16 @@ def test_a_row_prefers_what_its_caption_says_to_what_differs_in_one_thing(world,
         assert np.array_equal(row["chosen_motion"], truth.features_BFD[k])
         assert row["rejected_motion"].shape == (32, 36)
         assert row["rejected_motion"].dtype == np.float32
-        assert row["score_chosen"] == 1 == world.verify(row["prompt"], row["chosen_motion"])
+        assert row["score_chosen"] == 1
         assert 0 < row["score_rejected"] < 1
-        assert row["score_rejected"] == world.verify(row["prompt"], row["rejected_motion"])
-        found = world.verdicts([row["prompt"]], [row["rejected_motion"]])
-        assert [word for word in found if found[word] == 0] == [row["changed"], "pass"]
+    prompts = [row["prompt"] for row in rows]
+    for side in ("chosen", "rejected"):
+        found = world.verdicts(prompts, [row[f"{side}_motion"] for row in rows])
+        assert found["attr"].tolist() == [row[f"score_{side}"] for row in rows]
+        for k, row in enumerate(rows):
+            wrong = [word for word in found if found[word][k] == 0]
+            assert wrong == ([row["changed"], "pass"] if side == "rejected" else [])
+    assert world.verify(prompts[0], rows[0]["rejected_motion"]) == rows[0]["score_rejected"]
     assert {row["changed"] for row in rows} == {"side", "count", "direction", "speed", "move"}
     assert load_rows(rows).rows is rows  # arrays are not copied
 

@@ -33,7 +33,7 @@ CYCLES, SIDE_CYCLES = 2.5, 4.0
 LIFT = 0.12
 JUMP, SQUAT = 0.25, 0.35
 HEIGHT, NECK, HEAD = 0.9, 0.5, 0.72
-FOOT, STANCE, BONE = 0.06, 0.12, 0.45
+FOOT, STANCE, BONE = 0.03, 0.12, 0.46
 """Height of a standing foot, how far each is to its side, length of thigh and shank."""
 ARM = 0.36
 """Length of upper arm and forearm."""
