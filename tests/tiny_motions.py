@@ -19,7 +19,7 @@ def smooth(shape: tuple[int, ...], frames: int, generator: torch.Generator) -> t
 
 
 def kit_bones() -> torch.Tensor:
-    """(21, 3) bones in metres, of a figure with its right at negative x."""
+    """(21, 3) bones in metres, of a figure as in KIT's files: what is named left lies at negative x."""
     lengths = torch.tensor(
         [0, 0.06, 0.25, 0.2, 0.1, *[0.2, 0.28, 0.25] * 2, *[0.1, 0.4, 0.4, 0.06, 0.15] * 2]
     ).double()
