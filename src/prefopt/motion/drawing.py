@@ -25,9 +25,13 @@ YAW, PITCH = 0.6, 0.22
 """Of the camera, radians; the player of the report has the same."""
 DISTANCE = 4.2
 """Of the camera from the figure, in radii of what it reaches."""
+FILLED = 0.42
+"""Share of the square's side that reach takes; the rest is for the head and the camera's perspective."""
 SPACING = 0.5
 """Metres between lines of the floor."""
 STILLS = 5
+NARROW = 0.7
+"""Width of a pose among others, by its height."""
 ANIMATED, STILL = (".gif", ".webp"), (".png", ".svg")
 OVERSAMPLING = 2
 FASTEST = 50.0
@@ -183,12 +187,14 @@ def strip_svg(
     _check_call(fps, (), 1, size)
     palette, view = palette or Palette(), view or view_of([motion])
     shown = moments(len(motion), stills)
-    width, height = size * len(shown), size + 18
+    across = round(NARROW * size)
+    width, height = across * len(shown), size + 20
     name = f' role="img" aria-label="{_escaped(title)}"' if title else ' aria-hidden="true"'
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"{name}>']
     for k, n in enumerate(shown):
-        out.append(f'<g transform="translate({k * size} 0)">')
-        out += [_line_svg(a, b, palette.floor, 1.0) for a, b in floor_lines(motion[n], view, size)]
+        # a square each, of which neighbours share the empty edges
+        out.append(f'<g transform="translate({k * across - (size - across) / 2:.1f} 0)">')
+        out += [_line_svg(a, b, palette.floor, 1.0) for a, b in floor_lines(motion[n], view, size, NARROW)]
         for drawn in figure(motion[n], skeleton, view, size):
             colour = getattr(palette, drawn.side)
             if drawn.radius:
@@ -196,7 +202,7 @@ def strip_svg(
                 out.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r:.1f}" style="fill:{colour}"/>')
             else:
                 out.append(_line_svg(drawn.start, drawn.end, colour, drawn.width))
-        text = f'<text x="{size / 2:.0f}" y="{size + 12}" text-anchor="middle" font-size="11" style="fill:{palette.ink}">'
+        text = f'<text x="{size / 2:.0f}" y="{size + 12}" text-anchor="middle" font-size="14" style="fill:{palette.ink}">'
         out.append(f"{text}{n / fps:.1f} s</text></g>")
     return "".join([*out, "</svg>"])
 
@@ -241,7 +247,7 @@ def project(points_N3: Array, centre_3: Array, view: View, size: float) -> Array
     x, z = math.cos(YAW) * x - math.sin(YAW) * z, math.sin(YAW) * x + math.cos(YAW) * z
     y, z = math.cos(PITCH) * y - math.sin(PITCH) * z, math.cos(PITCH) * z + math.sin(PITCH) * y
     away = DISTANCE * view.reach
-    scale = 0.46 * size / view.reach * away / np.maximum(away - z, 0.05 * away)
+    scale = FILLED * size / view.reach * away / np.maximum(away - z, 0.05 * away)
     return np.stack([size / 2 + scale * x, size / 2 - scale * y, z], -1)
 
 
@@ -272,10 +278,10 @@ def figure(pose_J3: Array, skeleton: Skeleton, view: View, size: float) -> list[
 
 
 def floor_lines(
-    pose_J3: Array, view: View, size: float
+    pose_J3: Array, view: View, size: float, share: float = 1.0
 ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Lines of the floor around the root, which stay where they are in the world."""
-    half = max(SPACING, SPACING * math.ceil(0.9 * view.reach / SPACING))
+    """Lines of the floor around the root, which stay where they are in the world; of a `share` of the picture."""
+    half = share * view.reach
     spacing = SPACING * max(1, math.ceil(half / (6 * SPACING)))
     lines = []
     for axis in (0, 2):

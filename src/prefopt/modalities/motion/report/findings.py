@@ -28,7 +28,7 @@ def _displaced(run: Run) -> list[Finding]:
     consolation = "Samples score higher than before, so it may be harmless here. " if rose else ""
     return [
         Finding("warn", f"Chosen motions have a larger error than under the reference in {percent(moved)} of comparisons (displacement).",
-                f"{consolation}Look at the samples. If they get worse: lower learning_rate or raise beta, and compare with `sft` on the same rows.")
+                f"{consolation}Look at the samples. If they get worse: lower learning_rate or raise beta, and compare with sft on the same rows.")
     ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from prefopt.motion.drawing import Array, Palette, View, checked, sides, strip_svg, view_of
 from prefopt.motion.skeleton import SKELETONS, Skeleton
+from prefopt.report.account import EMPTY
 from prefopt.report.format import finite, items
 
 FASTEST = 20.0
@@ -52,7 +53,7 @@ class Take:
     fps: float = 0.0
     motion: str = ""
     unit: float = UNIT
-    stills: Markup = Markup("")
+    stills: Markup = EMPTY
     problem: str = ""
 
     @property

@@ -3,7 +3,7 @@
 // Without this script, and on paper, the stills that are on the page already stay.
 (() => {
   "use strict";
-  const YAW = 0.6, PITCH = 0.22, DISTANCE = 4.2, SPACING = 0.5;  // as in prefopt.motion.drawing
+  const YAW = 0.6, PITCH = 0.22, DISTANCE = 4.2, FILLED = 0.42, SPACING = 0.5;  // as in prefopt.motion.drawing
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const players = [];
@@ -91,7 +91,7 @@
       const project = ([px, py, pz]) => {
         const dx = px - centre[0], dy = py - centre[1], dz = pz - centre[2];
         const x = cy * dx - sy * dz, z = sy * dx + cy * dz, y = cp * dy - sp * z, depth = cp * z + sp * dy;
-        const scale = (0.46 * side / reach) * away / Math.max(away - depth, 0.05 * away);
+        const scale = (FILLED * side / reach) * away / Math.max(away - depth, 0.05 * away);
         return [width / 2 + scale * x, height / 2 - scale * y, depth];
       };
       const line = (a, b, colour, thick, alpha = 1) => {
@@ -189,7 +189,7 @@
       this.element.querySelector(".takes").after(row);
       this.speed = speed; this.loop = loop;
       this.button.addEventListener("click", () => this.toggle());
-      this.range.addEventListener("input", () => { this.play(false); this.frame = Number(this.range.value); this.show(); });
+      this.range.addEventListener("input", () => { this.frame = Number(this.range.value); this.play(false); });
     }
 
     toggle() {
