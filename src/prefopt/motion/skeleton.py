@@ -84,9 +84,8 @@ KIT = from_chains(
     ((0, 11, 12, 13, 14, 15), (0, 16, 17, 18, 19, 20), (0, 1, 2, 3, 4), (3, 5, 6, 7), (3, 8, 9, 10)),
     (19, 20, 14, 15),
 )
-<<<<<<< HEAD
-"""The 21 joints of KIT-ML (arXiv 1607.03827) as text-to-motion's files have them: of y upwards, facing +Z, the joints that
-are named right here lie at negative x. Some tools, after the Master Motor Map's own names, call them left."""
+"""The 21 joints of KIT-ML (arXiv 1607.03827), left and right as in its source, the Master Motor Map, and so as in the
+captions. The script that made text-to-motion's files of it took left for right: what it turned to +Z has its left at negative x."""
 
 STICK = from_chains(
     "stick",
@@ -101,7 +100,3 @@ STICK = from_chains(
 
 SKELETONS = {skeleton.name: skeleton for skeleton in (HUMANML3D, KIT, STICK)}
 """By name, which is that of the codec of their features, too."""
-=======
-"""The 21 joints of KIT-ML (arXiv 1607.03827), left and right as in its source, the Master Motor Map, and so as in the
-captions. The script that made text-to-motion's files of it took left for right: what it turned to +Z has its left at negative x."""
->>>>>>> m-data

@@ -58,8 +58,10 @@ def judge(tmp_path_factory) -> str:
     return f"retrieval:{folder}"
 
 
-def train(model: Path, data: Any, judge: str, folder: Path, method: str = "sopo", **more: Any) -> prefopt.TrainResult:
-    options = QUIET | {"judge": judge} | more if method == "sopo" else QUIET | more
+def train(
+    model: Path, data: Any, given: str, folder: Path, method: str = "sopo", **more: Any
+) -> prefopt.TrainResult:
+    options = QUIET | {"judge": given} | more if method == "sopo" else QUIET | more
     options = {k: v for k, v in options.items() if method == "sopo" or not k.startswith("candidate")}
     return prefopt.train(method, model=str(model), data=data, output_dir=str(folder), **options)
 
@@ -122,7 +124,10 @@ def test_reused_candidates_are_updates_of_one_step(model, rows, judge, tmp_path)
     found = train(model, rows, judge, tmp_path / "n", reuse_candidates=3, max_steps=2, logging_steps=1)
     once = train(model, rows, judge, tmp_path / "o", max_steps=2, logging_steps=1)
     assert len(column(found, "loss")) == len(column(once, "loss"))
-    moved = sum(float((a - b).abs().sum()) for a, b in zip(weights(found).values(), weights(once).values(), strict=True))
+    moved = sum(
+        float((a - b).abs().sum())
+        for a, b in zip(weights(found).values(), weights(once).values(), strict=True)
+    )
     assert moved > 0
     assert column(found, "collect/network_calls") == column(once, "collect/network_calls")
 
@@ -173,4 +178,6 @@ def test_other_models_are_told_what_it_trains(tmp_path):
     from conftest import save_tiny_model
 
     with pytest.raises(ConfigError, match="sopo trains"):
-        prefopt.train("sopo", model=str(save_tiny_model(tmp_path / "t")), data=[], output_dir=str(tmp_path / "x"))
+        prefopt.train(
+            "sopo", model=str(save_tiny_model(tmp_path / "t")), data=[], output_dir=str(tmp_path / "x")
+        )
