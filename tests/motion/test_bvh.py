@@ -13,7 +13,7 @@ from prefopt.motion.bvh_writing import write_bvh
 from prefopt.motion.humanml3d import HUMANML3D, KIT
 from prefopt.motion.kinematics import bones
 from prefopt.motion.skeleton import Skeleton
-from tiny_motions import smooth, wander
+from walking_figures import smooth, wander
 
 ARM = """HIERARCHY
 ROOT Hips

@@ -10,7 +10,7 @@ from prefopt.motion.arrays import MotionFileError
 from prefopt.motion.bvh import BvhMotion
 from prefopt.motion.humanml3d import HUMANML3D
 from prefopt.motion.retarget import JOINTS, find_partners, retarget
-from tiny_motions import wander
+from walking_figures import wander
 
 SIDED = ["hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist"]
 
