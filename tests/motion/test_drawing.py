@@ -12,7 +12,7 @@ from PIL import Image
 from prefopt.motion import drawing
 from prefopt.motion.drawing import animate, strip, strip_svg
 from prefopt.motion.skeleton import HUMANML3D, STICK
-from wandering import wander
+from walking_figures import wander
 
 BLUE, ORANGE = (36, 80, 200), (193, 79, 28)
 STANDING = np.array(
