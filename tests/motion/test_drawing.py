@@ -52,7 +52,9 @@ def mean_x(picture: Image.Image, colour: tuple[int, int, int]) -> float:
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 @pytest.mark.parametrize(("fps", "frames"), [(8.0, 12), (20.0, 9), (12.5, 10)])
-def test_an_animation_lasts_as_long_as_the_motion(tmp_path: Path, suffix: str, fps: float, frames: int) -> None:
+def test_an_animation_lasts_as_long_as_the_motion(
+    tmp_path: Path, suffix: str, fps: float, frames: int
+) -> None:
     path = animate(moving(frames), STICK, fps, tmp_path / f"a{suffix}", size=96)
     times = timed(path)
     assert len(times) == frames
@@ -118,7 +120,9 @@ def test_a_strip_is_the_same_moments_as_png_and_svg(tmp_path: Path) -> None:
     assert [text.text for text in root.iter(f"{space}text")] == ["0.0 s", "0.8 s", "1.5 s", "2.2 s", "3.0 s"]
     groups = root.findall(f"{space}g")
     assert [len(group.findall(f"{space}circle")) for group in groups] == [1] * 5
-    bones = [line for line in groups[0].findall(f"{space}line") if "stroke-width:1.0" not in line.get("style")]
+    bones = [
+        line for line in groups[0].findall(f"{space}line") if "stroke-width:1.0" not in line.get("style")
+    ]
     assert len(bones) == 21
 
 

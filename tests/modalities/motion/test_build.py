@@ -81,7 +81,9 @@ def test_files_hold_the_same_motion(built: Path) -> None:
 
 def test_rows_are_read_as_they_are(built: Path) -> None:
     found = load_motion_comparisons(built / "motions.jsonl", codec="stick")
-    assert [e.items[0].condition["prompt"] for e in found.examples] == [row["prompt"] for row in rows_of(built)]
+    assert [e.items[0].condition["prompt"] for e in found.examples] == [
+        row["prompt"] for row in rows_of(built)
+    ]
     assert {e.items[0].sample.frames for e in found.examples} == {16}
     assert not found.dropped
 
