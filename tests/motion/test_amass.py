@@ -92,6 +92,8 @@ def test_bodies_of_models_have_the_persons_shape(tmp_path: Path, models) -> None
     np.testing.assert_allclose(x.numpy(), plain(arrays(), rest), atol=1e-4)
     lengths = bones(PARENTS, x).norm(dim=-1)
     torch.testing.assert_close(lengths, lengths[:1].expand(7, -1))
+    capital, _ = read_amass(saved(tmp_path, gender=np.array("Male")), folder)
+    assert torch.equal(capital, x)
     other, _ = read_amass(saved(tmp_path, gender=np.array(b"FEMALE")), folder)
     assert not torch.allclose(other, x, atol=0.1)
 

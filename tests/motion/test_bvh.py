@@ -13,7 +13,7 @@ from prefopt.motion.bvh_writing import write_bvh
 from prefopt.motion.humanml3d import HUMANML3D, KIT
 from prefopt.motion.kinematics import bones
 from prefopt.motion.skeleton import Skeleton
-from tiny_motions import smooth, wander
+from walking_figures import smooth, wander
 
 ARM = """HIERARCHY
 ROOT Hips
@@ -100,6 +100,7 @@ def test_frames_a_second(tmp_path: Path, frame_time: str, fps: float) -> None:
         (ARM, "", "a BVH file begins with HIERARCHY"),
         (ARM, "HIERARCHY", "line 1: the file ends before MOTION"),
         ("CHANNELS 6 X", "CHANNELS 5 X", "line 5: CHANNELS declares 5 and names 6"),
+        ("CHANNELS 3 Yrotation Xrotation Zrotation", "CHANNELS", "line 9: CHANNELS declares 0 and names 0"),
         ("CHANNELS 3 Y", "CHANNELS x Y", "line 9: CHANNELS declares x and names 3"),
         ("Yrotation Xr", "Wrotation Xr", "unknown channel 'Wrotation'"),
         ("Yrotation Xr", "Xrotation Xr", "a channel is named twice"),

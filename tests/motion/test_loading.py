@@ -11,7 +11,7 @@ from prefopt.motion.bvh_writing import write_bvh
 from prefopt.motion.humanml3d import HUMANML3D, KIT
 from prefopt.motion.kinematics import resampled
 from prefopt.motion.loading import load_motion
-from tiny_motions import wander
+from walking_figures import wander
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from prefopt.motion.arrays import MotionFileError
 from prefopt.motion.bvh import BvhMotion
 from prefopt.motion.humanml3d import HUMANML3D
 from prefopt.motion.retarget import JOINTS, find_partners, retarget
-from tiny_motions import wander
+from walking_figures import wander
 
 SIDED = ["hip", "knee", "ankle", "foot", "collar", "shoulder", "elbow", "wrist"]
 
@@ -95,6 +95,16 @@ def test_daz_has_two_joints_of_the_spine_and_no_toes() -> None:
 def test_shoulders_are_collars_or_arms_as_the_other_names_say() -> None:
     assert find_partners(figure(RIGS["mixamo"], wander(2)))["l_collar"] == "mixamorig:LeftShoulder"
     assert find_partners(figure(RIGS["biovision"], wander(2)))["l_shoulder"] == "LeftShoulder"
+
+
+def test_of_two_names_that_differ_in_punctuation_the_first_counts() -> None:
+    names = {**RIGS["lafan1"], "r_wrist": "left_hand"}
+    motion = figure(
+        names, wander(2)
+    )  # the right wrist, which stands first, is called almost like the left one
+    with pytest.raises(MotionFileError, match="stand for r_wrist"):
+        retarget(motion)
+    assert find_partners(motion, {"r_wrist": "left_hand"})["l_wrist"] == "left_hand"
 
 
 def test_missing_joints_and_those_there_are_are_listed() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class MotionFileError(ValueError):
 
     Attributes:
         reason: one word for counting: "missing_motion", "broken_motion", "wrong_width", "not_finite", "missing_text",
-            "broken_text", "no_caption", "wrong_span", "too_short", "too_long", "duplicate_id".
+            "broken_text", "no_caption", "wrong_span", "too_short", "too_long", "duplicate_id", "unknown_joints".
     """
 
     def __init__(self, detail: str, reason: str) -> None:
@@ -46,23 +47,8 @@ def npy_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         MotionFileError: no such file ("missing_motion"); no .npy file, pickled, or cut short ("broken_motion").
     """
     with _opened(path) as file:
-        version = np.lib.format.read_magic(file)
-        v1, v2 = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
-        # the third version differs by the letters that names of columns may have
-        shape, _, dtype = (v1 if version == (1, 0) else v2)(file) if version < (3, 0) else ((), False, None)
-        if dtype is None or dtype.names:
-            raise MotionFileError(
-                f"{path} holds a table of named columns: needed a plain array of numbers", "broken_motion"
-            )
-        if dtype.hasobject:
-            raise MotionFileError(f"{path} {PICKLED}", "broken_motion")
-        needed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
-    if there < needed:
-        raise MotionFileError(
-            f"{path} is cut short: an array of shape {shape} takes {needed} bytes, and {there} are there; copy it again",
-            "broken_motion",
-        )
-    return shape, dtype
+        header = _header(path, file)
+        return header.shape, header.dtype
 
 
 def read_npy(path: Path, start: int = 0, end: int | None = None) -> np.ndarray:
@@ -71,14 +57,48 @@ def read_npy(path: Path, start: int = 0, end: int | None = None) -> np.ndarray:
     Raises:
         MotionFileError: see `npy_header`.
     """
-    shape, _ = npy_header(path)
-    if 0 in shape or not shape:
-        return np.load(path, allow_pickle=False)
-    return np.array(np.load(path, mmap_mode="r", allow_pickle=False)[start:end])
+    with _opened(path) as file:
+        shape, dtype, by_column = _header(path, file)
+        if by_column or not shape:
+            array = np.fromfile(file, dtype, math.prod(shape)).reshape(shape, order="F")
+            return array[start:end] if shape else array
+        first, last, _ = slice(start, end).indices(shape[0])
+        row = math.prod(shape[1:])
+        array = np.fromfile(file, dtype, max(last - first, 0) * row, offset=first * row * dtype.itemsize)
+        return array.reshape(max(last - first, 0), *shape[1:])
+
+
+class _Header(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    by_column: bool
+
+
+def _header(path: Path, file: BinaryIO) -> _Header:
+    """What an array is; the file is then at its first value."""
+    version = np.lib.format.read_magic(file)
+    v1, v2 = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
+    # the third version differs by the letters that names of columns may have
+    shape, by_column, dtype = (
+        (v1 if version == (1, 0) else v2)(file) if version < (3, 0) else ((), False, None)
+    )
+    if dtype is None or dtype.names:
+        raise MotionFileError(
+            f"{path} holds a table of named columns: needed a plain array of numbers", "broken_motion"
+        )
+    if dtype.hasobject:
+        raise MotionFileError(f"{path} {PICKLED}", "broken_motion")
+    needed, there = math.prod(shape) * dtype.itemsize, path.stat().st_size - file.tell()
+    if there < needed:
+        raise MotionFileError(
+            f"{path} is cut short: an array of shape {shape} takes {needed} bytes, and {there} are there; copy it again",
+            "broken_motion",
+        )
+    return _Header(shape, dtype, by_column)
 
 
 @contextmanager
-def opened_npz(path: Path) -> Iterator[dict[str, Any]]:
+def opened_npz(path: Path) -> Iterator[Mapping[str, Any]]:
     """The arrays of a .npz file, each read when it is asked for.
 
     Raises:
@@ -90,7 +110,7 @@ def opened_npz(path: Path) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file; what numpy says of its content becomes a sentence."""
     try:
         file = path.open("rb")
@@ -103,7 +123,11 @@ def _opened(path: Path) -> Iterator[Any]:
             yield file
         except MotionFileError:
             raise
-        except DAMAGE as error:
+        except (*DAMAGE, OSError) as error:
+            if (
+                isinstance(error, OSError) and error.errno != errno.EINVAL
+            ):  # a zip file sends the reader to nowhere
+                raise
             said = str(error)
             pickled = "allow_pickle" in said or "Object arrays" in said
             raise MotionFileError(
@@ -154,9 +178,9 @@ def as_numbers(array: np.ndarray | Tensor, name: str) -> Tensor:
             f"{name} holds values of the type {array.dtype}; needed real numbers", "broken_motion"
         )
     out = array.to(torch.float32)
-    wrong = ~out.isfinite()
-    if bool(wrong.any()):
-        frames = wrong.flatten(1).any(-1).nonzero()[:, 0]
+    # one pass where all is well: a sum that is finite has no term that is not
+    if not math.isfinite(float(out.sum(dtype=torch.float64))):
+        frames = (~out.isfinite()).flatten(1).any(-1).nonzero()[:, 0]
         more = f" and in {len(frames) - 1} frames more" if len(frames) > 1 else ""
         raise MotionFileError(
             f"{name} has numbers that are not finite in frame {int(frames[0])}{more}: mend or leave out the clip",

@@ -164,11 +164,12 @@ def _check(joints: list[_Joint], number: int) -> None:
 
 
 def _channels(rest: str, number: int) -> list[str]:
-    declared, *names = rest.split()[:1] + [name.lower().capitalize() for name in rest.split()[1:]]
+    declared, *names = rest.split() or [""]
+    names = [name.lower().capitalize() for name in names]
     if not declared.isdigit() or int(declared) != len(names):
         raise _fault(
             number,
-            f"CHANNELS declares {declared} and names {len(names)}: {', '.join(names)}; needed as many as declared",
+            f"CHANNELS declares {declared or 0} and names {len(names)}: {', '.join(names)}; needed as many as declared",
         )
     if unknown := [name for name in names if name not in KINDS]:
         raise _fault(number, f"unknown channel {unknown[0]!r}; known: {', '.join(KINDS)}")

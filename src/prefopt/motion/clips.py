@@ -55,14 +55,15 @@ def read_clip(clip: MotionClip) -> Tensor:
     codec = find_codec(clip.codec)
     if not isinstance(clip.source, Path):
         return as_features(clip.source[clip.start : clip.end], f"clip {clip.id!r}", codec)
-    shape, _ = npy_header(clip.source)
-    if shape and shape[0] < clip.end:
+    array = read_npy(clip.source, clip.start, clip.end)
+    features_FD = as_features(array, str(clip.source), codec)
+    if len(features_FD) < clip.frames:
         raise MotionFileError(
-            f"{clip.source} has {shape[0]} frames; clip {clip.id!r} is its frames {clip.start} to {clip.end}: "
-            "was the file replaced?",
+            f"{clip.source} has {npy_header(clip.source)[0][0]} frames; clip {clip.id!r} is its frames {clip.start} to "
+            f"{clip.end}: was the file replaced?",
             "broken_motion",
         )
-    return as_features(read_npy(clip.source, clip.start, clip.end), str(clip.source), codec)
+    return features_FD
 
 
 def crop(
