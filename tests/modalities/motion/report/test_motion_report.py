@@ -19,7 +19,7 @@ import pytest
 from modalities.motion.report import synthetic_motion_run as synthetic
 from prefopt.modalities.motion.report import ACCOUNT
 from prefopt.modalities.motion.report.takes import decoded, encoded
-from prefopt.motion import drawing
+from prefopt.motion import camera
 from prefopt.report import write_model_card, write_report
 from prefopt.report.account import read as read_run
 from report.html_page import Page
@@ -141,7 +141,7 @@ def test_the_script_is_the_only_one_that_may_run(run: Path) -> None:
 def test_the_player_and_the_stills_have_one_camera() -> None:
     for name in ("YAW", "PITCH", "DISTANCE", "FILLED", "SPACING"):
         (value,) = re.findall(rf"\b{name} = ([\d.]+)", ACCOUNT.own_script())
-        assert float(value) == getattr(drawing, name), name
+        assert float(value) == getattr(camera, name), name
 
 
 def test_stills_are_there_without_the_script(run: Path) -> None:
@@ -171,7 +171,7 @@ def test_the_page_says_what_the_files_say(run: Path) -> None:
         "The judge said: the chosen side wins",
         "6,000 of 6,400 rows",
         "12,000 motions, 11,990 different ones, with 18,000 captions. Features of humanml3d, 20 frames a second.",
-        "motions, seconds 2 6 9.5 9.95 5.92",
+        "motions, seconds 2 6 9.500 9.950 5.920",
         "Losers kept", "Judge's score of samples", "Slope of the loss", "Denoising error of both sides", "Jerk of samples",
     ):  # fmt: skip
         assert part in text, part
