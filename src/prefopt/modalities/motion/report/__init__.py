@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from prefopt.modalities.image.report.prepared import OF_SEQUENCES, as_errors
 from prefopt.modalities.motion.report import samples, summary
 from prefopt.modalities.motion.report.curves import MARGIN_UNIT, groups
 from prefopt.modalities.motion.report.findings import quality
@@ -18,6 +17,7 @@ from prefopt.motion.lora import LORA_FILE
 from prefopt.report import semi_online
 from prefopt.report.account import Account, CardFront, DataFacts, Drawn, Loading, Measure
 from prefopt.report.curves import Groups
+from prefopt.report.denoising import OF_SEQUENCES, as_errors
 from prefopt.report.facts import Figure, Finding
 from prefopt.report.format import number
 from prefopt.report.load import Run
