@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -97,6 +98,19 @@ def test_every_joint_is_inside_the_picture(yaw: float, monkeypatch: pytest.Monke
         seen = camera.project(pose, camera.centre_of(pose, view), view, 300)
         assert seen[:, :2].min() > 0
         assert seen[:, :2].max() < 300
+
+
+def test_the_way_that_it_came_ends_below_the_figure() -> None:
+    motion = moving(6, step=0.2)
+    view = camera.view_of([motion])
+    way = camera.trail(motion, 4, view, 200)
+    assert len(way) == 5
+    below = np.array([[0.0, 0.0, motion[4, 0, 2]]])
+    np.testing.assert_allclose(
+        way[-1], camera.project(below, camera.centre_of(motion[4], view), view, 200)[0, :2]
+    )
+    lengths = [math.dist(a, b) for a, b in itertools.pairwise(way)]
+    assert min(lengths) > 5
 
 
 def test_figures_side_by_side_share_scale_and_time(tmp_path: Path) -> None:

@@ -117,6 +117,13 @@ def floor_lines(
     return lines
 
 
+def trail(motion_FJ3: Array, n: int, view: View, size: float) -> list[tuple[float, float]]:
+    """Where the root came along on the floor until frame `n`, as the camera of that frame sees it."""
+    way_F3 = motion_FJ3[: n + 1, 0] * np.array([1.0, 0.0, 1.0])
+    seen_F3 = project(way_F3, centre_of(motion_FJ3[n], view), view, size)
+    return [(x, y) for x, y, _ in seen_F3]
+
+
 def checked(positions: ArrayLike, skeleton: Skeleton) -> Array:
     """The positions as an array, if they can be drawn.
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from prefopt.motion.camera import Array, View, checked, figure, floor_lines, view_of
+from prefopt.motion.camera import Array, View, checked, figure, floor_lines, trail, view_of
 from prefopt.motion.skeleton import Skeleton
 
 STILLS = 5
@@ -254,7 +254,8 @@ def _panel(
 
     fine = size * OVERSAMPLING
     picture = Image.new("RGB", (fine, fine), palette.paper)
-    _draw(ImageDraw.Draw(picture), motion[n], skeleton, view, fine, palette)
+    way = trail(motion, n, view, fine)
+    _draw(ImageDraw.Draw(picture), motion[n], skeleton, view, fine, palette, way=way)
     picture = picture.resize((size, size), Image.Resampling.LANCZOS)
     return _captioned(picture, [label], size, palette) if label else picture
 
@@ -268,10 +269,13 @@ def _draw(
     palette: Palette,
     left: float = 0.0,
     share: float = 1.0,
+    way: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """A figure in a square that begins at `left`, on a floor of a `share` of it."""
+    """A figure in a square that begins at `left`, on a floor of a `share` of it with the way that it came."""
     for (ax, ay), (bx, by) in floor_lines(pose_J3, view, size, share):
         draw.line([(ax + left, ay), (bx + left, by)], fill=palette.floor, width=OVERSAMPLING)
+    if len(way) > 1:
+        draw.line(list(way), fill=palette.ink, width=OVERSAMPLING * 2)
     for stroke in figure(pose_J3, skeleton, view, size):
         colour = getattr(palette, stroke.side)
         ends = [(x + left, y) for x, y in (stroke.start, stroke.end)]

@@ -123,6 +123,7 @@ def test_what_is_there_is_not_written_over_unless_asked(model: Path, tmp_path: P
         (("--text", "a", "--format", ","), "nothing is not known"),
         (("--text", "a", "--seconds", "9"), "72 frames at 8 a second; the model draws 0.5 to 4 seconds"),
         (("--text", "a", "--seconds", "0.1"), "the model draws 0.5 to 4 seconds"),
+        (("--text", "a", "--num-inference-steps", "11"), "the model was trained with 10 steps"),
         (("--texts", "nowhere.txt"), "nowhere.txt"),
     ],
 )

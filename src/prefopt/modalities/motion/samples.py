@@ -52,9 +52,10 @@ class MotionSamples:
         self.prompts = [str(c["prompt"]) for c in self.conditions]
         self.lengths = [int(c["length"]) for c in self.conditions]
         self._seeds = [config.seed * 100_003 + n for n in range(len(self.prompts))]
+        self._steps = min(config.num_inference_steps, loaded.pipe.scheduler.config.num_train_timesteps)
         codec = loaded.pipe.codec
         self.settings = {
-            "num_inference_steps": config.num_inference_steps,
+            "num_inference_steps": self._steps,
             "guidance_scale": config.guidance_scale,
             "seeds": self._seeds[:SHOWN],
             "fps": loaded.pipe.stats.fps,
@@ -72,11 +73,10 @@ class MotionSamples:
             ValueError: samples that are no numbers.
         """
         config = self._config
-        steps = min(config.num_inference_steps, self._loaded.pipe.scheduler.config.num_train_timesteps)
         drawn = self._loaded.pipe(
             self.prompts,
             self.lengths,
-            num_inference_steps=steps,
+            num_inference_steps=self._steps,
             guidance_scale=config.guidance_scale,
             seeds=self._seeds,
             batch_size=config.per_device_eval_batch_size,

@@ -176,6 +176,7 @@ def test_the_page_says_what_the_files_say(run: Path) -> None:
     ):  # fmt: skip
         assert part in text, part
     assert "could not be" not in text
+    assert "sopo/kept" not in text  # of held-out pairs it is 1, whatever the judge vetoes
     assert "Before you trust these numbers" not in text
     assert not re.search(
         r"\b(tokens?|answers?|images?|log-prob\w*|logps?|nats|sequence)\b",
@@ -371,6 +372,25 @@ def test_the_code_of_adapters_loads_their_base_first(run: Path) -> None:
     assert 'MotionPipeline.from_pretrained(get_world("motion").model_dir())' in code
     assert 'load_lora(pipe, "moves/model")' in code
     compile(code, "page", "exec")
+
+
+def test_the_card_shows_poses_of_pictures_that_are_there(run: Path) -> None:
+    prompts = record(run, "samples")["prompts"]
+    (run / "record" / "images").mkdir()
+    for n, entry in enumerate(prompts):
+        for generation, name in zip(entry["generations"], ("first", "newest", "newest"), strict=True):
+            generation["poses"] = f"record/images/motion-{n}-{name}.png"
+            if n != 1:
+                (run / generation["poses"]).write_bytes(b"")
+    prompts[2]["generations"][0]["poses"] = "../../secrets.png"
+    edit(run, "samples", prompts=prompts)
+    card = write_model_card(run).read_text("utf-8")
+    assert "Poses along time, of motions for the same prompts from the same noise" in card
+    row = "| a person walks forward | ![before](record/images/motion-0-first.png) | ![after](record/images/motion-0-newest.png) |"
+    assert row in card
+    assert "motion-1" not in card
+    assert "motion-2" not in card
+    assert "secrets" not in card
 
 
 def test_the_card_measures_motions(run: Path) -> None:
