@@ -1,44 +1,80 @@
-"""Motions of figures with smooth random turns."""
+"""A random text-to-motion pipeline, small enough to build in a moment, and motions of the world's figure.
 
-import torch
+folder = tiny_mdm(tmp_path / "m")            # MotionPipeline: 36 features, 32 frames, 10 cosine steps
+rows = stick_rows(6)                         # pairs: what a caption says, and a neighbour of it
+"""
 
-from prefopt.motion import rotations
-from prefopt.motion.humanml3d import HUMANML3D, KIT, JointCodec
-from prefopt.motion.kinematics import ADULT_J3, forward_kinematics
+from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
 
-def smooth(shape: tuple[int, ...], frames: int, generator: torch.Generator) -> torch.Tensor:
-    """(F, *shape) sums of three slow waves, about 1 in size."""
-    t = torch.arange(frames, dtype=torch.float64) / 20
-    out = torch.zeros(frames, *shape, dtype=torch.float64)
-    for _ in range(3):
-        speed = torch.rand(shape, generator=generator, dtype=torch.float64) * 4
-        phase = torch.rand(shape, generator=generator, dtype=torch.float64) * 6.3
-        out += torch.sin(t.reshape(-1, *[1] * len(shape)) * speed + phase) / 3
-    return out
-
-
-def kit_bones() -> torch.Tensor:
-    """(21, 3) bones in metres, of a figure with its right at negative x."""
-    lengths = torch.tensor(
-        [0, 0.06, 0.25, 0.2, 0.1, *[0.2, 0.28, 0.25] * 2, *[0.1, 0.4, 0.4, 0.06, 0.15] * 2]
-    ).double()
-    offsets = KIT.rest_J3 * lengths[:, None]
-    offsets[[5, 8, 11, 16], 0] *= -1
-    return offsets
+WIDTH = 16
+WORDS = (
+    "a",
+    "person",
+    "the",
+    "figure",
+    "walks",
+    "waves",
+    "left",
+    "right",
+    "hand",
+    "jumps",
+    "twice",
+    "forward",
+)
 
 
-def wander(
-    frames: int = 60, seed: int = 0, turning: float = 0.0, codec: JointCodec = HUMANML3D
-) -> torch.Tensor:
-    """(F, J, 3) a figure that walks and moves all its joints, and turns by `turning` radians a frame on the whole."""
-    generator = torch.Generator().manual_seed(seed)
-    offsets = ADULT_J3 if codec is HUMANML3D else kit_bones()
-    turns = smooth((len(offsets), 3), frames, generator) * 0.5
-    turns[:, 0] *= 0.3
-    R = rotations.from_axis_angle(turns)
-    heading = turning * torch.arange(frames, dtype=torch.float64) + 0.4
-    R[:, 0] = rotations.about("Y", heading) @ R[:, 0]
-    step = torch.stack([heading.sin(), torch.zeros_like(heading), heading.cos()], -1) * 0.05
-    root = step.cumsum(0) + smooth((3,), frames, generator) * 0.1 + torch.tensor([1.0, 0.9, -2.0])
-    return forward_kinematics(codec.skeleton.parents, offsets, R, root)[0]
+def tiny_mdm(
+    folder: Path,
+    *,
+    seed: int = 0,
+    features: int = 36,
+    codec: str = "stick",
+    prediction_type: str = "sample",
+    **network: Any,
+) -> Path:
+    """Fills a folder as `save_pretrained` does, and returns it."""
+    import torch
+    from diffusers import DDPMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    from prefopt.motion.denoiser import MotionDenoiser
+    from prefopt.motion.pipeline import MotionPipeline
+    from prefopt.motion.stats import MotionStats
+    from prefopt.worlds.diffusion import build_tokenizer
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        tokenizer = build_tokenizer(WORDS, 16)
+        text = CLIPTextModelWithProjection(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=2 * WIDTH, num_hidden_layers=1,
+                num_attention_heads=2, max_position_embeddings=16, projection_dim=WIDTH, bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            )
+        )  # fmt: skip
+        shape = {"max_frames": 32, "width": WIDTH, "layers": 2, "heads": 2, "feedforward": 2 * WIDTH}
+        pipe = MotionPipeline(
+            MotionDenoiser(features=features, text_width=WIDTH, **(shape | network)),
+            DDPMScheduler(
+                num_train_timesteps=10, beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type,
+                variance_type="fixed_small", clip_sample=False,
+            ),
+            MotionStats.of(codec, torch.linspace(-0.5, 0.5, features), torch.linspace(0.2, 0.6, features), fps=8),
+            text,
+            tokenizer,
+            max_text_tokens=16,
+        )  # fmt: skip
+    pipe.save_pretrained(folder)
+    return folder
+
+
+def stick_rows(n: int) -> list[dict[str, Any]]:
+    """Pairs of the motion world, as nested lists."""
+    from prefopt.worlds import get_world
+
+    rows = get_world("motion").comparisons(n)
+    keep = ("id", "prompt", "chosen_motion", "rejected_motion")
+    return [{k: row[k].round(4).tolist() if k.endswith("_motion") else row[k] for k in keep} for row in rows]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+import tiny_motions
 import tiny_pipelines
 import tiny_vision
 from conftest import ROWS, save_tiny_model
@@ -138,6 +139,30 @@ def control_again(run: Path, start: Path, folder: Path) -> None:
     pipe.save_pretrained(folder)
 
 
+# -- motions -------------------------------------------------------------------------------------------------
+
+
+def motion_rows(folder: Path) -> Path:
+    """Pairs of motions of a stick figure."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in tiny_motions.stick_rows(6)), "utf-8")
+    return path
+
+
+def motion_again(run: Path, start: Path, folder: Path) -> None:
+    """The pipeline's own class, and peft."""
+    from prefopt.motion.lora import LORA_FILE, load_lora
+    from prefopt.motion.pipeline import MotionPipeline
+
+    adapters = (run / LORA_FILE).exists()
+    pipe = MotionPipeline.from_pretrained(start if adapters else run)
+    if adapters:
+        load_lora(pipe, run)
+        pipe.denoiser.fuse_lora()
+        pipe.denoiser.unload_lora()
+    pipe.save_pretrained(folder)
+
+
 # -- images and text ------------------------------------------------------------------------------------------
 
 
@@ -254,6 +279,21 @@ BATTERY = [
         },
         misspelt=("guidance_scal", "guidance_scale"),
         form="control images",
+    ),
+    Row(
+        name="motion",
+        model=tiny_motions.tiny_mdm,
+        data=motion_rows,
+        again=motion_again,
+        options={"learning_rate": 1e-3, "beta": 5.0, "num_inference_steps": 2, "noise_epochs": 1},
+        foreign={
+            "max_length": (64, "for text models"),
+            "resolution": (64, "for image models"),
+            "candidates": (3, "for methods that sample while training"),
+            "tau_quantile": (0.3, "for semi-online pairs"),
+        },
+        misspelt=("guidance_scal", "guidance_scale"),
+        form="motions",
     ),
     Row(
         name="vision_language",

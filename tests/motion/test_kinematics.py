@@ -5,7 +5,7 @@ import torch
 
 from prefopt.motion import kinematics, rotations
 from prefopt.motion.humanml3d import HUMANML3D, KIT
-from tiny_motions import kit_bones, wander
+from walking_figures import kit_bones, wander
 
 
 def test_forward_kinematics_of_a_two_bone_arm() -> None:

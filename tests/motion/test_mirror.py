@@ -5,7 +5,7 @@ import torch
 
 from prefopt.motion.humanml3d import HUMANML3D, KIT, JointCodec
 from prefopt.motion.mirror import mirrored, mirrored_caption, mirrored_positions
-from tiny_motions import wander
+from walking_figures import wander
 
 CODECS = pytest.mark.parametrize("codec", [HUMANML3D, KIT], ids=["humanml3d", "kit"])
 

@@ -111,6 +111,7 @@ def test_large_sets_go_in_pieces(model, monkeypatch):
     model.forget_texts()
     monkeypatch.setattr("prefopt.motion.retrieval.BATCH", 3)
     assert torch.allclose(model.score(*given[:3]), whole, atol=1e-6)
+    assert model.score([], given.features_NFD[:0], given.lengths_N[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize(

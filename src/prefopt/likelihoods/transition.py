@@ -283,6 +283,21 @@ def inference_timesteps(scheduler: Any, n_steps: int) -> Tensor:
     return torch.stack([starts, torch.cat([starts[1:], last])], dim=1)
 
 
+def stochastic(scheduler: Any) -> Any:
+    """A scheduler of Gaussian steps on the same process: DDIM in place of the solvers that checkpoints ship with.
+
+    Its last step ends at the first train timestep, as Stable Diffusion's own settings have it, so that it has a
+    density.
+    """
+    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+
+    if isinstance(scheduler, DDIMScheduler | FlowMatchEulerDiscreteScheduler):
+        return scheduler
+    return DDIMScheduler.from_config(
+        scheduler.config, clip_sample=False, set_alpha_to_one=False, thresholding=False
+    )
+
+
 def check_gaussian_steps(scheduler: Any) -> None:
     """Raise unless the steps of this scheduler are the Gaussian ones of this module."""
     name, config = type(scheduler).__name__, scheduler.config

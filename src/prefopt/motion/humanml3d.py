@@ -10,19 +10,23 @@ Legend: F frames, J joints, D = 12 J - 1 features; any leading axes. The feature
 | places | 3 (J - 1) | the other joints, x and z from the root, y from the floor, in the frame's heading |
 | turns | 6 (J - 1) | of each bone against the one before it in its chain, in 6-D; the twist is unknown |
 | speeds | 3 J | ways of the joints to the next frame, in the frame's heading |
-| contacts | 4 | 1 for a foot that stays where it is: left ankle, left toe, right ankle, right toe |
+| contacts | 4 | 1 for a foot that stays where it is: left ankle, left toe, right ankle, right toe (KIT: right first) |
 
 What is peculiar is so in the data sets' files, and kept, because models and evaluators have learned it:
 
-* The heading is smoothed over 20 frames (the standard deviation of the Gauss curve), so that of the first frame
-  is not quite +Z, as decoding takes it to be: positions -> features -> positions gives the figure back turned by that angle,
-  one constant for the whole motion (`Codec.heading` tells it), and otherwise exactly.
-* The line across the body from which headings follow is that of the shoulders minus that of the hips (plus is meant, and is
-  used where the first frame is turned to +Z).
+* The heading is smoothed over 20 frames (the standard deviation of the Gauss curve), but that of the first frame is +Z, as decoding
+  takes it to be: the first turn is a jump from the one to the other.
+* The line across the body from which headings follow is that of the shoulders minus that of the hips. Plus is meant, and is
+  used where the first frame is turned to +Z; the data set's author knows and could not change it any more.
+* Arms' first bones (the collars') are turned against the heading, not against the chest.
 * KIT-ML counts in units of 1/640 m, and its feet are still if they move by less than about a third of a millimetre.
 
 One thing is not kept: in the published files the turn has the wrong sign in a frame where the heading passes
 straight backwards (-Z), because a quaternion jumps to its negative there. Here it is the turn.
+
+Positions -> features -> positions gives the canonical motion (on the floor, over the origin, facing +Z) exactly, less its last
+frame. Features -> positions -> features gives them up to 80 frames before the end, and behind that differs as far as the lost
+frame changes the smoothed heading: nothing where the figure does not turn, a few hundredths where it does.
 """
 
 from __future__ import annotations
@@ -48,7 +52,7 @@ class JointCodec:
         name, skeleton, fps: see `prefopt.motion.codec.Codec`.
         rest: direction of the bone to each joint in the pose without turns, as letters: "+x" is to the figure's left, "+y" up,
             "+z" forward.
-        across: right hip, left hip, right shoulder, left shoulder.
+        across: what the data set's script takes for right hip, left hip, right shoulder, left shoulder.
         leg: knee and ankle of the leg by whose length figures are scaled.
         still: square of the way to the next frame below which a foot has contact, in units squared.
         unit: metres of a unit of the features.
@@ -117,7 +121,7 @@ class JointCodec:
             ValueError: fewer than 2 frames, other joints.
         """
         x_FJ3 = self.canonical(positions_FJ3) / self.unit
-        phi_F = -self._smoothed_heading(x_FJ3)
+        phi_F = -self._heading(x_FJ3)
         local_FJ3 = x_FJ3.clone()
         local_FJ3[..., ::2] -= x_FJ3[..., :1, ::2]
         local_FJ3 = _turned_about_y(local_FJ3, phi_F[..., None])
@@ -165,15 +169,13 @@ class JointCodec:
         x_FJ3[..., ::2] -= first_J3[..., None, :1, ::2]
         return _turned_about_y(x_FJ3, -_facing(across_3)[..., None, None])
 
-    def heading(self, positions_FJ3: Tensor) -> Tensor:
-        """(..., F) the smoothed heading in every frame of a motion turned as by `canonical`: radians from +Z towards +X."""
-        return self._smoothed_heading(self.canonical(positions_FJ3))
-
-    def _smoothed_heading(self, x_FJ3: Tensor) -> Tensor:
+    def _heading(self, x_FJ3: Tensor) -> Tensor:
+        """(..., F) the heading in every frame of a canonical motion: radians from +Z towards +X."""
         r_hip, l_hip, r_shoulder, l_shoulder = self.across
         shoulders_F3 = x_FJ3[..., r_shoulder, :] - x_FJ3[..., l_shoulder, :]
         hips_F3 = x_FJ3[..., r_hip, :] - x_FJ3[..., l_hip, :]
-        return _facing(normalize(shoulders_F3 - hips_F3, dim=-1), smoothed=True)
+        heading_F = _facing(normalize(shoulders_F3 - hips_F3, dim=-1), smoothed=True)
+        return torch.cat([torch.zeros_like(heading_F[..., :1]), heading_F[..., 1:]], -1)
 
     def _turns(self, x_FJ3: Tensor, phi_F: Tensor) -> Tensor:
         """(..., F, J - 1, 6) turn of each bone from its rest against the bone before it; against the heading at a chain's start."""

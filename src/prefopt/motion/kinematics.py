@@ -107,3 +107,24 @@ def to_reference(positions_FJ3: Tensor, offsets_J3: Tensor, codec: JointCodec = 
     ratio = (lengths_J[leg].sum() / own_leg)[..., None, None]
     new_FJ3 = torch.nn.functional.normalize(own_FJ3, dim=-1) * lengths_J[:, None]
     return joined(parents, new_FJ3, positions_FJ3[..., 0, :] * ratio)
+
+
+def resampled(x_FJ3: Tensor, fps: float, to_fps: float) -> Tensor:
+    """(F', ...) what moves at another rate: on straight lines between the frames, from the first one on, to the last at most.
+
+    From 120 to 20 frames a second this is every sixth frame. Nothing is smoothed before.
+
+    Raises:
+        ValueError: a rate of 0 or below; no frames.
+    """
+    if not fps > 0 or not to_fps > 0 or not len(x_FJ3):
+        raise ValueError(
+            f"{len(x_FJ3)} frames, {fps} a second, are asked for at {to_fps}; needed numbers above 0"
+        )
+    last = len(x_FJ3) - 1
+    # 1e-6: the last frame of 1/0.0333333 a second is not lost to rounding
+    at_F = torch.arange(int(last / fps * to_fps + 1e-6) + 1, dtype=torch.float64) * fps / to_fps
+    before_F = at_F.add(1e-6).floor().long().clamp(max=last)
+    share_F = (at_F - before_F).clamp(0, 1).to(x_FJ3).reshape(-1, *[1] * (x_FJ3.dim() - 1))
+    after_F = (before_F + 1).clamp(max=last)
+    return x_FJ3[before_F] + share_F * (x_FJ3[after_F] - x_FJ3[before_F])

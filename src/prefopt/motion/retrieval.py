@@ -151,7 +151,7 @@ class MotionTextModel(DiffusionPipeline):
         """
         if isinstance(prompts, str):
             raise ValueError(f"a single string {prompts[:40]!r}: needed a list of texts")
-        modes = self._modes(train=False)
+        modes = self._modes()
         try:
             new = [text for text in dict.fromkeys(prompts) if text not in self._known_texts]
             for start in range(0, len(new), BATCH):
@@ -181,7 +181,9 @@ class MotionTextModel(DiffusionPipeline):
         check_motions(
             features_BFD, lengths_B, len(self.stats.mean_D), int(self.motion_encoder.config.max_frames)
         )
-        modes, found = self._modes(train=False), []
+        if not len(lengths_B):
+            return torch.zeros(0, int(self.motion_encoder.config.embedding), device=self.device)
+        modes, found = self._modes(), []
         try:
             for some_BFD, some_B in zip(features_BFD.split(BATCH), lengths_B.split(BATCH), strict=True):
                 some_BFD = some_BFD[:, : int(some_B.max())].to(self.device, torch.float32)
@@ -189,8 +191,6 @@ class MotionTextModel(DiffusionPipeline):
                 found.append(self.motion_encoder(z_BFD, some_B.to(self.device)))
         finally:
             self._modes(modes)
-        if not found:
-            return torch.zeros(0, int(self.motion_encoder.config.embedding), device=self.device)
         return _unit(torch.cat(found).float(), "motion")
 
     def score(self, prompts: Sequence[str], features_BFD: Tensor, lengths_B: Tensor) -> Tensor:
@@ -208,11 +208,11 @@ class MotionTextModel(DiffusionPipeline):
         """Embed texts anew, as is needed where weights have changed."""
         self._known_texts.clear()
 
-    def _modes(self, modes: list[bool] | None = None, train: bool | None = None) -> list[bool]:
-        """The parts' modes as they are; then those given, or the same for all."""
+    def _modes(self, modes: Sequence[bool] = (False, False, False)) -> list[bool]:
+        """Put the parts into training mode or, as is meant where nothing is said, out of it; says how they were."""
         parts = [self.motion_encoder, self.text_projection, self.text_encoder]
         found = [part.training for part in parts]
-        for part, mode in zip(parts, modes or [bool(train)] * len(parts), strict=True):
+        for part, mode in zip(parts, modes, strict=True):
             part.train(mode)
         return found
 

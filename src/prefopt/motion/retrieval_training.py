@@ -73,6 +73,7 @@ def train_pair(
     lr: float = 1e-3,
     temperature: float = 0.1,
     seed: int = 0,
+    device: str = "cpu",
     report: Callable[[int, float], None] | None = None,
 ) -> MotionTextModel:
     """A pair of encoders that knows these texts and motions; the same again from the same seed on the same machine.
@@ -90,6 +91,7 @@ def train_pair(
         steps, batch_size, lr: updates of AdamW, with a linear decay of the rate to a fiftieth and gradients clipped to norm 1.
         temperature: see `info_nce`.
         seed: of weights and batches.
+        device: to train on; motions are brought there a batch at a time.
         report: called with the step and the loss of each.
 
     Raises:
@@ -125,13 +127,13 @@ def train_pair(
                 embedding=embedding,
             ),
             TextProjection(text_width(text_encoder), embedding),
-            copy.deepcopy(stats).cpu(),
-            copy.deepcopy(text_encoder).cpu().float(),
+            copy.deepcopy(stats),
+            copy.deepcopy(text_encoder).float(),
             tokenizer,
             min(max_text_tokens, int(tokenizer.model_max_length)),
         )
+        model = model.to(device)
         texts = _Texts(model, captions, train_text_encoder)
-        z_NFD = model.stats.normalize(features_NFD.float().cpu())
         model.motion_encoder.train()
         model.text_projection.train()
         model.text_encoder.train(train_text_encoder)
@@ -149,11 +151,13 @@ def train_pair(
             while len(queue) < min(batch_size, count):
                 queue = torch.cat([queue, torch.randperm(count, generator=generator)])
             batch_B, queue = queue[:batch_size], queue[batch_size:]
-            length_B = lengths_N[batch_B].cpu()
-            motion_BE = model.motion_encoder(z_NFD[batch_B, : int(length_B.max())], length_B)
+            length_B = lengths_N[batch_B]
+            features_BFD = features_NFD[batch_B, : int(length_B.max())].to(device, torch.float32)
+            z_BFD = model.stats.normalize(features_BFD)
+            motion_BE = model.motion_encoder(z_BFD, length_B.to(device))
             text_BE = model.text_projection(texts(batch_B))
             keep_BB = group_N[batch_B][:, None] != group_N[batch_B]
-            loss = info_nce(text_BE, motion_BE, temperature, keep_BB)
+            loss = info_nce(text_BE, motion_BE, temperature, keep_BB.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -161,6 +165,7 @@ def train_pair(
             decay.step()
             if report is not None:
                 report(step, float(loss.detach()))
+    optimizer.zero_grad(set_to_none=True)
     for part in (model.motion_encoder, model.text_projection, model.text_encoder):
         part.eval()
     return model
@@ -197,6 +202,6 @@ class _Texts:
         return self._embed(different)[inverse_B]
 
     def _embed(self, rows: Tensor) -> Tensor:
-        mask = self.tokens["attention_mask"][rows]
-        ids = self.tokens["input_ids"][rows]
+        mask = self.tokens["attention_mask"][rows].to(self.encoder.device)
+        ids = self.tokens["input_ids"][rows].to(self.encoder.device)
         return pooled(self.encoder, self.encoder(input_ids=ids, attention_mask=mask), mask)

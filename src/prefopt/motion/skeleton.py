@@ -77,12 +77,26 @@ HUMANML3D = from_chains(
 KIT = from_chains(
     "kit",
     (
-        *("pelvis", "spine1", "spine3", "neck", "head", "r_shoulder", "r_elbow", "r_wrist"),
-        *("l_shoulder", "l_elbow", "l_wrist", "r_hip", "r_knee", "r_ankle", "r_heel", "r_foot"),
-        *("l_hip", "l_knee", "l_ankle", "l_heel", "l_foot"),
+        *("pelvis", "spine1", "spine3", "neck", "head", "l_shoulder", "l_elbow", "l_wrist"),
+        *("r_shoulder", "r_elbow", "r_wrist", "l_hip", "l_knee", "l_ankle", "l_heel", "l_foot"),
+        *("r_hip", "r_knee", "r_ankle", "r_heel", "r_foot"),
     ),
     ((0, 11, 12, 13, 14, 15), (0, 16, 17, 18, 19, 20), (0, 1, 2, 3, 4), (3, 5, 6, 7), (3, 8, 9, 10)),
     (19, 20, 14, 15),
 )
-"""The 21 joints of KIT-ML (arXiv 1607.03827) as text-to-motion's files have them: of y upwards, facing +Z, the joints that
-are named right here lie at negative x. Some tools, after the Master Motor Map's own names, call them left."""
+"""The 21 joints of KIT-ML (arXiv 1607.03827), left and right as in its source, the Master Motor Map, and so as in the
+captions. The script that made text-to-motion's files of it took left for right: what it turned to +Z has its left at negative x."""
+
+STICK = from_chains(
+    "stick",
+    (
+        *("pelvis", "neck", "head", "l_knee", "l_foot", "r_knee", "r_foot"),
+        *("l_elbow", "l_hand", "r_elbow", "r_hand"),
+    ),
+    ((0, 1, 2), (0, 3, 4), (0, 5, 6), (1, 7, 8), (1, 9, 10)),
+    (4, 6),
+)
+"""The 11 joints of the motion world's figure."""
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (HUMANML3D, KIT, STICK)}
+"""By name, which is that of the codec of their features, too."""

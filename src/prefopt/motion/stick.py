@@ -13,17 +13,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prefopt.motion.skeleton import Skeleton, from_chains
+from prefopt.motion.skeleton import STICK as SKELETON
+from prefopt.motion.skeleton import Skeleton
 
-SKELETON = from_chains(
-    "stick",
-    (
-        *("pelvis", "neck", "head", "l_knee", "l_foot", "r_knee", "r_foot"),
-        *("l_elbow", "l_hand", "r_elbow", "r_hand"),
-    ),
-    ((0, 1, 2), (0, 3, 4), (0, 5, 6), (1, 7, 8), (1, 9, 10)),
-    (4, 6),
-)
 ROOT = 4
 """Features of the root, which come first."""
 CONTACT_SPEED = 0.05

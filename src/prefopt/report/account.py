@@ -145,6 +145,10 @@ class Account:
         """Style sheet of what only its pages have."""
         return ""
 
+    def own_script(self) -> str:
+        """Script of what only its pages have; everything is on the page without it."""
+        return ""
+
     def data_facts(self, run: Run) -> DataFacts:
         """What the data section adds."""
         return DataFacts()

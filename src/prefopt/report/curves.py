@@ -99,7 +99,7 @@ def with_smoothness(*parts: tuple[str, str, list[Curve]]) -> Groups:
 
 SAMPLED = {  # of what the policy itself writes or draws
     "reward", "kl", "sample_length", "sample_repetition", "sample_change", "sample_saturation",
-    "sample_diversity", "sample_agreement", "fidelity_miou", "fidelity_edge_f1", "fidelity_ssim", "fidelity_rmse",
+    "sample_diversity", "sample_agreement", "sample_jerk", "fidelity_miou", "fidelity_edge_f1", "fidelity_ssim", "fidelity_rmse",
     "fidelity_keypoint_ap",
 }  # fmt: skip
 QUIET = {"ties/share", "num_tokens"}  # constants of the data and counters: in the diagnostics, without a word

@@ -105,8 +105,9 @@ class Run:
     def online(self) -> bool:
         """True where the run makes the comparisons it trains on: no pairs in the data, nothing held out."""
         kinds = self.data.get("comparisons")
-        prompts_only = isinstance(kinds, Mapping) and "prompts" in kinds
-        return prompts_only or any(name.startswith("collect/") for name in self.metrics.names())
+        if isinstance(kinds, Mapping):
+            return "prompts" in kinds  # others take their winners from rows, of which some are held out
+        return any(name.startswith("collect/") for name in self.metrics.names())
 
     @property
     def not_held_out(self) -> str | None:

@@ -92,6 +92,7 @@ def page(
     kicker: str = "",
     footer: str = "",
     own_style: str = "",
+    own_script: str = "",
 ) -> str:
     """A complete HTML document.
 
@@ -102,6 +103,7 @@ def page(
         kicker: a few words above the main heading.
         footer: a few words at the end.
         own_style: style sheet of what only this page has, behind that of all pages.
+        own_script: script of what only this page has, behind that of all pages; the policy admits both.
 
     Returns:
         The document as text.
@@ -110,6 +112,7 @@ def page(
 
     templates = files(KIT) / "templates"
     style, script = ((templates / name).read_text("utf-8") for name in ("style.css", "script.js"))
+    script += own_script
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return str(
         render(

@@ -82,6 +82,7 @@ def run_page(run: Run, account: Account) -> str:
         footer=f"Written by prefopt{f' {version}' if version else ''}. This file needs nothing else: "
         "it can be sent, opened offline and printed.",
         own_style=account.own_style(),
+        own_script=account.own_script(),
     )
 
 

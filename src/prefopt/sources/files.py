@@ -16,6 +16,7 @@ from typing import Any
 from prefopt.sources import memory
 from prefopt.sources.chat_text import without_nones
 from prefopt.sources.compression import ARCHIVES, OPENERS, content_suffix
+from prefopt.sources.motion_folders import is_motion_folder, motion_rows, splits_in
 from prefopt.sources.readers import READERS, names_files, read_lines
 
 SUFFIXES = {
@@ -31,7 +32,7 @@ class Rows:
 
     Attributes:
         source: where they come from, for messages and reports.
-        kind: "jsonl", "json", "csv", "tsv", "parquet", "txt", "datasets" or "memory".
+        kind: "jsonl", "json", "csv", "tsv", "parquet", "txt", "datasets", "motion_folder" or "memory".
         rows: the rows; a list, or a `datasets.Dataset`.
         numbers: number of each row, counted from 1: its line in a JSON lines or text file, its place elsewhere.
         columns: every column that some row has, in order of first appearance.
@@ -155,6 +156,8 @@ def splits_of(source: Any, config_name: str | None = None) -> list[str]:
     path = Path(source).expanduser()
     if path.is_file() or (path / "state.json").exists():
         return ["train"]
+    if is_motion_folder(path):
+        return splits_in(path)
     if (path / "dataset_dict.json").exists():
         return list(json.loads((path / "dataset_dict.json").read_text("utf-8"))["splits"])
     if path.is_dir() and (metadata := _metadata_of(path)):
@@ -258,6 +261,8 @@ def _rows(
 def _from_folder(path: Path, split: str, config_name: str | None) -> Rows:
     if not any(path.iterdir()):
         raise ValueError(f"{path} is an empty folder: needed data files, or a folder written by save_to_disk")
+    if is_motion_folder(path):
+        return _rows(str(path), "motion_folder", motion_rows(path, split), "train")
     import datasets
 
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():

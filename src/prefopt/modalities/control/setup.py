@@ -84,6 +84,7 @@ def set_up(context: Context) -> Setup:
         seed=config.seed,
         density=config.timestep_density,
         weight=config.error_weight,
+        scale=config.error_scale,
         prompt_dropout=config.prompt_dropout,
         noise_epochs=config.noise_epochs,
         own_draws="logp_own" in needs,

@@ -1,22 +1,30 @@
-"""Images from a data set, scored by their denoising error; and what online methods and judges share with that."""
+"""Images from a data set, scored by their denoising error; and what online methods and judges share with that.
+
+Where the method draws losers (sopo), the images of the data set are winners, and the policy's own samples are scored beside them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from prefopt import methods
 from prefopt.comparisons import Encoded, Example, Item, UnusableItem
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.denoising import DenoisingLikelihood
 from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
+from prefopt.likelihoods.transition import stochastic
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image.filtering import ASPECTS, Strategy, keep_consistent
+from prefopt.modalities.image.judges import find_judge, judge_spec
 from prefopt.modalities.image.models.denoiser import denoise
 from prefopt.modalities.image.models.pipelines import (
     LoadedPipeline,
@@ -31,9 +39,11 @@ from prefopt.modalities.image.samples import ImageSamples, Scorer
 from prefopt.modalities.image.store import CachedImages
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
 from prefopt.modalities.probes import SampleProbe, Samples
+from prefopt.modalities.semi_online import check_course, semi_online_feed
 from prefopt.modalities.splits import PreparedData, Split, digest, has_ties, merge_dropped, read
 from prefopt.sources.collecting import Comparisons
 from prefopt.sources.hints import recount
+from prefopt.sources.online import Judge
 from prefopt.sources.pictures import ImageRef, decode, geometry, to_pixels
 from prefopt.sources.report import Dropped, count_reasons
 from prefopt.worlds import world_of
@@ -44,6 +54,11 @@ Loaded = TypeVar("Loaded", bound=LoadedPipeline)
 def set_up(context: Context) -> Setup:
     """Images from a data set, scored by their denoising error."""
     config = context.config
+    method = methods.find(config.method)
+    drawn = method is not None and method.draws_losers
+    if drawn:
+        check_course(config, context.objective)
+        judge_spec(config)
     source = model_folder(config.model, context.accelerator)
     check_pipeline_source(source)
     split, report, dropped = read_data(context)
@@ -56,12 +71,42 @@ def set_up(context: Context) -> Setup:
         seed=config.seed,
         density=config.timestep_density,
         weight=config.error_weight,
+        scale=config.error_scale,
         prompt_dropout=config.prompt_dropout,
         noise_epochs=config.noise_epochs,
     )
     data = encode_data(context, split, report, dropped, store, likelihood)
     prompts = [str(condition["prompt"]) for condition in split.prompts]
-    return with_probe(context, finish(context, loaded, store, likelihood, data, prompts), likelihood)
+    more: dict[str, Any] = {}
+    if drawn:
+        judge = CandidateImages(find_judge(context, loaded))
+        more["feed"] = partial(
+            semi_online_feed, context, loaded.model, likelihood, stochastic(loaded.scheduler), judge, data
+        )
+        more["keep"] = ("vae",)  # candidates are decoded for the judge
+    setup = finish(context, loaded, store, likelihood, data, prompts, **more)
+    return with_probe(context, setup, likelihood)
+
+
+@dataclass(frozen=True)
+class CandidateImages:
+    """A judge of finished images, or of clean latents, for candidates that come from latents.
+
+    Attributes:
+        judge: of latents under prompts.
+    """
+
+    judge: Judge
+    reads_conditions = False
+    """Judges of looks alone are as welcome as those that read prompts."""
+
+    def score(self, items: Sequence[EncodedLatent], x_N: Tensor) -> Tensor:
+        """(N,) scores."""
+        t_N = torch.zeros(len(items), dtype=torch.int64)
+        return self.judge(x_N, t_N, [item.prompt for item in items])
+
+    def embed(self, items: Sequence[EncodedLatent], x_N: Tensor) -> None:
+        """None: judges of images give scores alone, so that no winner weighs more than others."""
 
 
 def read_data(context: Context) -> tuple[Split, dict[str, Any], list[Dropped]]:

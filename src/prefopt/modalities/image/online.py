@@ -19,7 +19,7 @@ from prefopt.likelihoods.steps import (
     TransitionLikelihood,
     predicted_noise,
 )
-from prefopt.likelihoods.transition import inference_timesteps
+from prefopt.likelihoods.transition import inference_timesteps, stochastic
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.image.judges import find_judge, judge_spec
 from prefopt.modalities.image.models.denoiser import denoise
@@ -52,6 +52,8 @@ def set_up(context: Context) -> Setup:
             f"reference=cached is of no use to {config.method}: its states are new in every round. Leave reference out"
         )
     judge_spec(config)
+    if config.candidates < 2:
+        raise ConfigError(f"candidates={config.candidates}: {config.method} compares two samples or more")
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source)
     prompts, held_out, data = read_prompts(config)
@@ -139,21 +141,6 @@ def set_up(context: Context) -> Setup:
         )
 
     return finish(context, loaded, store, likelihood, data, held_out, feed=feed)
-
-
-def stochastic(scheduler: Any) -> Any:
-    """A scheduler of Gaussian steps on the same process: DDIM in place of the solvers that checkpoints ship with.
-
-    Its last step ends at the first train timestep, as Stable Diffusion's own settings have it, so that it has a
-    density.
-    """
-    from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
-
-    if isinstance(scheduler, DDIMScheduler | FlowMatchEulerDiscreteScheduler):
-        return scheduler
-    return DDIMScheduler.from_config(
-        scheduler.config, clip_sample=False, set_alpha_to_one=False, thresholding=False
-    )
 
 
 def check_noise_is_predicted(process: Process, steps_S2: Tensor, first: int) -> None:

@@ -22,6 +22,7 @@ from prefopt.likelihoods.denoising import DenoisingLikelihood, DenoisingPlan
 from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import counted_noise
 from prefopt.modalities.motion.store import MotionStore
+from prefopt.motion.clips import crop
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,13 @@ class MotionLikelihood(DenoisingLikelihood):
                 continue
             u_caption = draw(self.seed, f"caption of {example.id}", epoch) if random else 0.0
             captions = item.captions or (item.prompt,)
-            start, length = stretch(
+            start, length = crop(
                 item.frames,
-                self.store.shape[0],
-                self.unit,
-                draw(self.seed, f"length {slot} of {example.id}", epoch) if random else 1.0,
-                draw(self.seed, f"start {slot} of {example.id}", epoch) if random else 0.0,
+                seed=self.seed,
+                id=f"{slot} of {example.id}",
+                epoch=epoch if random else None,
+                unit=self.unit,
+                longest=self.store.shape[0] // self.unit * self.unit,
             )
             prompt = captions[int(u_caption * len(captions))]
             items.append(replace(item, prompt=prompt, captions=(), start=start, length=length))
@@ -143,22 +145,6 @@ def draw(seed: int, name: str, epoch: int) -> float:
     return counted_noise(seed, name, epoch, (1,))[0]
 
 
-def stretch(frames: int, most: int, unit: int, u_length: float, u_start: float) -> tuple[int, int]:
-    """Where a shown stretch begins and how long it is: HumanML3D's rule of lengths.
-
-    Args:
-        frames: of the motion.
-        most: of the model.
-        unit: lengths are multiples of it; a motion shorter than one is shown whole.
-        u_length: in [0, 1]; below 1/3 takes a unit off.
-        u_start: in [0, 1).
-
-    Example:
-        >>> stretch(63, 196, 4, 1.0, 0.0), stretch(63, 196, 4, 0.1, 0.99)
-        ((0, 60), (7, 56))
-    """
-    units = min(frames, most) // unit
-    if units > 1 and u_length < 1 / 3:
-        units -= 1
-    length = units * unit if units else min(frames, most)
-    return int(u_start * (frames - length + 1)), length
+def shown_part(frames: int, most: int, unit: int) -> int:
+    """Frames of a motion that evaluations and samples have."""
+    return crop(frames, seed=0, id="", epoch=None, unit=unit, longest=most // unit * unit)[1]

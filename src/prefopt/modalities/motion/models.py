@@ -24,8 +24,6 @@ from prefopt.models.networks import adapters_off, add_network_lora, scaled_lora,
 INDEX = "model_index.json"
 CLASS = "MotionPipeline"
 DENOISER = "denoiser"
-LORA_FILE = "motion_lora_weights.safetensors"
-"""What a file of adapters on a denoiser is called."""
 ATTENTION = ("to_q", "to_k", "to_v", "to_out")
 
 
@@ -141,7 +139,7 @@ def load_motion_model(
     for part in (pipe.denoiser, pipe.text_encoder, pipe.stats):
         part.requires_grad_(False).eval()
     kind = resolve_dtype(dtype)
-    if isinstance(kind, torch.dtype):
+    if isinstance(kind, torch.dtype) and kind != pipe.denoiser.dtype:
         pipe.denoiser.to(kind)
     loaded = LoadedMotion(pipe, source, folder)
     network = loaded.model
@@ -180,6 +178,8 @@ def write_trained(folder: Path, loaded: LoadedMotion, state: Mapping[str, Tensor
     if loaded.adapter is not None:
         from safetensors.torch import save_file
 
+        from prefopt.motion.lora import LORA_FILE
+
         save_file(scaled_lora(loaded.model, state), folder / LORA_FILE)
         return
     write_network(folder / DENOISER, loaded.model, state)
@@ -188,22 +188,3 @@ def write_trained(folder: Path, loaded: LoadedMotion, state: Mapping[str, Tensor
             left_out = shutil.ignore_patterns("*.bin", "*.pt", "*.ckpt", "*.pkl", "*.py")
             shutil.copytree(loaded.folder / name, folder / name, ignore=left_out)
     shutil.copy2(loaded.folder / INDEX, folder / INDEX)
-
-
-def load_with_lora(source: str, file: Path) -> Any:
-    """The pipeline of a folder with adapters on its denoiser, ready for inference."""
-    from peft import LoraConfig, set_peft_model_state_dict
-    from safetensors.torch import load_file
-
-    loaded = load_motion_model(source, trainable=False)
-    state = load_file(file)
-    ranks = {len(value) for name, value in state.items() if ".lora_A." in name}
-    targets = sorted({name.split(".lora_")[0] for name in state})
-    network: Any = loaded.model
-    # the scale is in the weights, so that alpha is r here
-    network.add_adapter(LoraConfig(r=max(ranks), lora_alpha=max(ranks), target_modules=targets))
-    outcome = set_peft_model_state_dict(network, state)
-    if outcome is not None and outcome.unexpected_keys:
-        raise ValueError(f"{file} has adapters for layers that {source} lacks: {outcome.unexpected_keys[:3]}")
-    network.requires_grad_(False).eval()
-    return loaded.pipe

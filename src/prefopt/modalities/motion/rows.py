@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from prefopt.comparisons import LOSE, WIN, Example, Item, UnusableItem
-from prefopt.modalities.motion.refs import MotionRef, as_ref
+from prefopt.modalities.motion.refs import SHORTEST, as_ref
 from prefopt.motion.codec import CODECS, Codec, find_codec
 from prefopt.sources import cells
 from prefopt.sources.collecting import (
@@ -71,6 +71,7 @@ def load_motion_comparisons(
     columns_as: ColumnsAs = AS_THEY_ARE,
     codec: str = "humanml3d",
     max_frames: int | None = None,
+    shortest: int = SHORTEST,
 ) -> Comparisons:
     """Read a data set of motion comparisons, or of single motions.
 
@@ -82,6 +83,7 @@ def load_motion_comparisons(
         columns_as: columns to leave out or to call otherwise.
         codec: of the model that motions are for.
         max_frames: longest motion of the model, for the report.
+        shortest: frames below which a motion is dropped.
 
     Returns:
         Examples whose items have the condition {"prompt": text} (and "captions", where there are several) and a `MotionRef`.
@@ -91,11 +93,15 @@ def load_motion_comparisons(
         ValueError: it is corrupt, needed columns are missing, or no row can be used.
     """
     rows = columns_as.apply(load_rows(source, split, config_name))
-    return to_motion_comparisons(rows, columns, find_codec(codec), max_frames)
+    return to_motion_comparisons(rows, columns, find_codec(codec), max_frames, shortest)
 
 
 def to_motion_comparisons(
-    rows: Rows, columns: Sequence[str], codec: Codec, max_frames: int | None = None
+    rows: Rows,
+    columns: Sequence[str],
+    codec: Codec,
+    max_frames: int | None = None,
+    shortest: int = SHORTEST,
 ) -> Comparisons:
     """Convert rows to examples; see `load_motion_comparisons`."""
     form = detect_form(rows)
@@ -109,7 +115,7 @@ def to_motion_comparisons(
         else:
             good = row.get("label") is None or cells.as_flag(row["label"], "label")
             outcome = WIN if good else LOSE
-        refs = [as_ref(row.get(column), column, folder, codec) for column in form.motions]
+        refs = [as_ref(row.get(column), column, folder, codec, shortest) for column in form.motions]
         if len(refs) == 2 and refs[0].digest == refs[1].digest:
             raise UnusableItem("chosen_motion and rejected_motion are the same motion", "identical_sides")
         traits["cut"] += sum(max_frames is not None and ref.frames > max_frames for ref in refs)
@@ -136,7 +142,7 @@ def condition_of(row: Mapping[str, Any], column: str) -> dict[str, Any]:
         UnusableItem: there is none, or something else.
     """
     given = row.get(column)
-    texts = [given] if isinstance(given, str) or given is None else list(given)
+    texts = list(given) if isinstance(given, list | tuple) else [given]
     if not texts:
         raise UnusableItem(f"{column} is an empty list", "empty_prompt")
     for text in texts:
@@ -180,8 +186,6 @@ def guess_codec(rows: Rows) -> str:
     form = detect_form(rows)
     for _, row in rows:
         value = row.get(form.motions[0])
-        if isinstance(value, MotionRef):
-            return value.name
         for name in CODECS:
             try:
                 as_ref(value, form.motions[0], rows.folder, find_codec(name))

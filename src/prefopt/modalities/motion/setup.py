@@ -18,7 +18,7 @@ from prefopt.likelihoods.process import Process
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
 from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
-from prefopt.modalities.motion.likelihood import EncodedMotion, MotionLikelihood, length_of, stretch
+from prefopt.modalities.motion.likelihood import EncodedMotion, MotionLikelihood, length_of, shown_part
 from prefopt.modalities.motion.models import (
     denoise_motion,
     facts_of,
@@ -60,7 +60,12 @@ def set_up(context: Context) -> Setup:
         judge_spec(config)
     source = model_folder(config.model, accelerator)
     facts = facts_of(source)
-    load = partial(load_motion_comparisons, codec=facts["codec"], max_frames=facts["max_frames"])
+    load = partial(
+        load_motion_comparisons,
+        codec=facts["codec"],
+        max_frames=facts["max_frames"],
+        shortest=facts["unit_length"],
+    )
     split = read(config, context.objective, load)
     dropped = merge_dropped(split.train.dropped, split.held_out.dropped)
     report = recount(split.train.report, split.train.examples, dropped).to_dict()
@@ -179,7 +184,7 @@ def sampled_conditions(config: TrainConfig, split: Split, facts: Mapping[str, An
     found = []
     for condition in split.prompts[: config.sample_prompts]:
         known = frames.get(condition_key(condition), facts["max_frames"])
-        length = stretch(known, facts["max_frames"], facts["unit_length"], 1.0, 0.0)[1]
+        length = shown_part(known, facts["max_frames"], facts["unit_length"])
         found.append({"prompt": str(condition["prompt"]), "length": length})
     return found
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from prefopt.config import read_yaml
 from prefopt.modalities.models import folder_of
-from prefopt.modalities.motion.models import INDEX, LORA_FILE, load_motion_model, load_with_lora
+from prefopt.modalities.motion.models import INDEX, load_motion_model
+from prefopt.motion.lora import LORA_FILE, load_lora
 
 
 def load(run: Path) -> Any:
@@ -18,5 +19,8 @@ def load(run: Path) -> Any:
     """
     folder = run / "model"
     if (folder / LORA_FILE).is_file() and not (folder / INDEX).is_file():
-        return load_with_lora(folder_of(str(read_yaml(run / "config.yaml")["model"])), folder / LORA_FILE)
+        source = folder_of(str(read_yaml(run / "config.yaml")["model"]))
+        pipe = load_motion_model(source, trainable=False).pipe
+        load_lora(pipe, folder)
+        return pipe
     return load_motion_model(str(folder), trainable=False).pipe

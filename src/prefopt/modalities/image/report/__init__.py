@@ -33,7 +33,10 @@ class ImageAccount(Account):
     margin_unit = (
         "reward of chosen − reward of rejected"  # of errors, times whatever the method scales them by
     )
-    records: ClassVar[Mapping[str, str]] = {"timesteps": "accuracy and errors by timestep"}
+    records: ClassVar[Mapping[str, str]] = {
+        "timesteps": "accuracy and errors by timestep",
+        "calibration": "how well the judge knows the data, and tau",
+    }
     hyper_parameters: ClassVar[Sequence[str]] = (
         "resolution", "prompt_dropout", "timestep_density", "error_weight", "clip_eps", "judge", "candidates", "threshold",
         "threshold_rule", "prompts_per_step", "num_inference_steps", "guidance_scale",

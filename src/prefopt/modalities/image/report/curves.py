@@ -22,6 +22,7 @@ from prefopt.report.curves import (
     with_smoothness,
 )
 from prefopt.report.load import Run
+from prefopt.report.semi_online import COURSE, is_semi_online
 
 REWARD_MARGIN = replace(MARGIN, unit="reward of chosen − reward of rejected")
 ERROR_REWARDS = replace(
@@ -195,8 +196,10 @@ def groups(run: Run) -> Groups:
         return JUDGE
     if run.online:
         return ONLINE
+    course = [COURSE] if is_semi_online(run) else []
     if "displacement" in run.metrics.names():
-        return OFFLINE
+        return [*course, *OFFLINE]
     # without a reference, rewards are the errors again, on another scale
     hidden = (ERROR_REWARDS, ERROR_DISPLACEMENT)
-    return [(heading, note, [c for c in curves if c not in hidden]) for heading, note, curves in OFFLINE]
+    shown = [(heading, note, [c for c in curves if c not in hidden]) for heading, note, curves in OFFLINE]
+    return [*course, *shown]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefopt.modalities.image.report.kinds import is_judge
+from prefopt.report import semi_online
 from prefopt.report.facts import DISPLACED, Finding, last
 from prefopt.report.format import finite, number, percent
 from prefopt.report.load import Metrics, Run
@@ -65,7 +66,7 @@ def quality(run: Run) -> list[Finding]:
     """Findings about the model rather than about the course of training."""
     if is_judge(run):
         return []
-    return [*of_training(run), *of_samples(run), *_unscored(run)]
+    return [*semi_online.findings(run), *of_training(run), *of_samples(run), *_unscored(run)]
 
 
 def of_training(run: Run) -> list[Finding]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from prefopt.modalities.image.report.kinds import is_judge
 from prefopt.report.load import Metrics, Run
+from prefopt.report.semi_online import without_echoes
 
 OF_SEQUENCES = frozenset({"num_tokens", "length_gap"})
 """Metrics that mean nothing for images: one is a single thing of length 1."""
@@ -17,6 +18,7 @@ def prepared(run: Run) -> Run:
     metrics = run.metrics.without(OF_SEQUENCES)
     # of a step they are the density of its noise, of a judge its rewards again: nothing to look at
     metrics = metrics.without(SCORES) if run.online or is_judge(run) else as_errors(metrics)
+    metrics = without_echoes(metrics)
     missing = run.missing
     if run.online:  # it has no pairs before it starts and holds none out
         pairs = tuple(f"record/{name}.json is not there" for name in ("margins", "first_pair"))

@@ -14,6 +14,7 @@ from prefopt.modalities.image.report.findings import (
     tail,
 )
 from prefopt.modalities.image.report.kinds import is_judge
+from prefopt.report import semi_online
 from prefopt.report.facts import DISPLACED, Figure, last
 from prefopt.report.format import number, percent
 from prefopt.report.load import Run
@@ -81,7 +82,8 @@ def sentence(run: Run, sides: tuple[str, str] = ("on chosen images", "on rejecte
 
 def figures(run: Run) -> list[Figure]:
     """Key figures beside accuracy and reward, those that the run has."""
-    return [*(_collected(run) if run.online else _errors(run)), *_guards(run)]
+    course = semi_online.figures(run) if semi_online.is_semi_online(run) else []
+    return [*course, *(_collected(run) if run.online else _errors(run)), *_guards(run)]
 
 
 def _errors(run: Run) -> list[Figure]:

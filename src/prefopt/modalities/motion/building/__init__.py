@@ -1,0 +1,1 @@
+"""Commands of `prefopt build` for motions, a file each."""
