@@ -23,19 +23,20 @@ ROOMS = {
     "locking": "files",
     "methods": "objectives",
     "modalities": "comparisons config likelihoods methods models objectives references runs sources worlds",
-    "modalities.*": "comparisons config evaluation files generation likelihoods locking machine methods metrics modalities models objectives oracles png references report runs shards sources worlds",
+    "modalities.*": "comparisons config evaluation files generation likelihoods locking machine methods metrics modalities models motion objectives oracles png references report runs shards sources worlds",
     "models": "likelihoods",
+    "motion": "files",
     "prefopt": "api modalities.* objectives version",
     "references": "likelihoods models shards",
     "report": "config files modalities",
     "reproduce": "comparisons config files likelihoods methods metrics modalities modalities.* models objectives oracles prefopt report runs sources training worlds",
     "runs": "config files locking png sources version",
     "shards": "cache files",
-    "sources": "comparisons files likelihoods models",
+    "sources": "comparisons files likelihoods models motion",
     "stages": "comparisons config evaluation files generation likelihoods locking methods modalities objectives oracles runs sources training worlds",
     "sweeps": "config files locking modalities report runs worlds",
     "training": "comparisons config files likelihoods locking machine methods modalities models objectives references report runs sources",
-    "worlds": "cache generation metrics png sources",
+    "worlds": "cache generation metrics motion png sources",
 }
 """What the files of each room (folder, or file at the top) may import of the others; imports within functions count too."""
 

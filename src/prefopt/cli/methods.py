@@ -77,6 +77,7 @@ def _explain(method: Method, console: Console) -> None:
     say(f"{method.name}: {method.title}", "bold")
     say(method.summary)
     rows = "single labelled samples" if objective.unpaired else "pairs"
+    rows = "good samples, or pairs" if method.draws_losers else rows
     say(
         f"For: {_modality(method)}. Rows: {'prompts' if method.rows == 'prompts' else rows}. Ties: {'yes' if objective.has_tie_term else 'no'}. "
         f"Reference: {'yes' if objective.needs_reference else 'no'}."

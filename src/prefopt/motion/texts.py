@@ -23,10 +23,10 @@ def embed_texts(encoder: Any, tokenizer: Any, texts: Sequence[str], max_tokens: 
         encoder: a text encoder of transformers, in eval mode.
         tokenizer: its own.
         texts: to embed; an empty one is a text like any other.
-        max_tokens: longer texts are cut, start and end tokens counted.
+        max_tokens: longer texts are cut, start and end tokens counted; also where the tokenizer knows of fewer.
     """
     found = tokenizer(
-        list(texts), padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
+        list(texts), padding=True, truncation=True, max_length=min(max_tokens, tokenizer.model_max_length), return_tensors="pt"
     ).to(encoder.device)
     return pooled(encoder, encoder(**found), found["attention_mask"])
 
