@@ -92,7 +92,13 @@ def save_judge(folder: Path, pipe: Any, stats: Any = None, *, seed: int = 0) -> 
         stats = pipe.stats if stats is None else stats
         made = MotionTextModel(
             motion_encoder=MotionEncoder(
-                features=len(stats.mean_D), max_frames=64, width=16, layers=1, heads=2, feedforward=16, embedding=8
+                features=len(stats.mean_D),
+                max_frames=64,
+                width=16,
+                layers=1,
+                heads=2,
+                feedforward=16,
+                embedding=8,
             ),
             text_projection=TextProjection(text_width=WIDTH, embedding=8),
             stats=stats,

@@ -53,9 +53,33 @@ def test_sopo_trains_on_it(run):
     losses = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert losses
     dropped = (run / "dropped.jsonl").read_text()
-    assert "000011" in dropped and dropped.count("\n") == 1
+    assert "000011" in dropped
+    assert dropped.count("\n") == 1
     calibration = json.loads((run / "record" / "calibration.json").read_text())
     assert calibration["examples"] == 12
+
+
+def test_its_test_split_measures_what_was_trained(place, run):
+    options = ("--repetitions", "2", "--num_inference_steps", "2", "--output", "evaluation")
+    done = processes.prefopt(
+        place,
+        "evaluate",
+        "run",
+        "--baseline",
+        "model",
+        "--data",
+        "data",
+        "--judge",
+        "retrieval:judge",
+        *options,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((place / "evaluation" / "evaluation.json").read_text())
+    assert (told["split"], told["samples"], told["repetitions"]) == ("test", 33, 2)
+    assert told["real"]["fid"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert 0 < told["real"]["foot_skating"]["mean"] < told["model"]["foot_skating"]["mean"]
+    assert "MODEL was trained with this judge, retrieval:judge" in done.stdout
+    assert "33 motions of data (test), 2 repetitions" in done.stdout
 
 
 def test_a_sample_becomes_a_bvh_file_of_the_same_joints(place, run):
