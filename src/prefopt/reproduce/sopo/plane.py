@@ -9,12 +9,12 @@ Legend: B = 64 points of a batch, K candidates, M parts of a mixture, N points, 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from prefopt import objectives
 from prefopt.sources.selection import min_similarity, select
@@ -37,7 +37,12 @@ OFF, OFF_SPREAD = (-3.5, -2.5), 0.5
 GIVEN, PARTS, CANDIDATES = 64, 4, 4
 TAU, C = 0.3, 2.0
 RATE = 0.02
-BETAS = (0.1, 0.5, 1.0)
+BETAS = (0.1, 0.5)
+LARGE = 1.0
+"""A beta at which SoPo alone is looked at."""
+SHOWN = 400
+"""Samples for the picture."""
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 NEAR, FAR = 1.5, 3.0
 """Distances from a centre within which it counts as covered, and beyond which, from both, a point is far off."""
 
@@ -70,9 +75,9 @@ class Mixture(nn.Module):
 
     def logp(self, x_N2: Tensor) -> Tensor:
         """(N,) log-densities."""
-        parts = Independent(Normal(self.means, self.log_std.exp()), 1)
-        found: Tensor = MixtureSameFamily(Categorical(logits=self.logits), parts).log_prob(x_N2)
-        return found
+        z_NM2 = (x_N2[:, None] - self.means) * torch.exp(-self.log_std)
+        part_NM = (-0.5 * z_NM2.square() - self.log_std - HALF_LOG_2PI).sum(-1)
+        return (part_NM + self.logits.log_softmax(0)).logsumexp(-1)
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -97,19 +102,18 @@ def preferred(n: int, generator: torch.Generator) -> Tensor:
     return torch.tensor(CENTRES)[centre_N] + SPREAD * torch.randn(n, 2, generator=generator)
 
 
-def grid() -> Tensor:
-    """(G, 2) places a unit apart, wider than where points are."""
-    side = torch.arange(-11.0, 12.0)
-    return torch.cartesian_prod(side, side)
+SIDE = torch.arange(-11.0, 12.0)
+PLACES_G2 = torch.cartesian_prod(SIDE, SIDE)
+"""A unit apart, wider than where points are."""
 
 
-def embedding(x_N2: Tensor, places_G2: Tensor) -> Tensor:
+def embedding(x_N2: Tensor) -> Tensor:
     """(N, G) bumps around each place; the cosine of two points' is e^(-d^2/8), d their distance."""
-    return torch.exp(-torch.cdist(x_N2, places_G2).square() / 4)
+    return torch.exp(-torch.cdist(x_N2, PLACES_G2).square() / 4)
 
 
 class Drawn(NamedTuple):
-    """The worst of K samples beside each winner, (B, 2) points and (B,) numbers."""
+    """The worst and the best of K samples beside each winner, (B, 2) points, and (B,) what is known of them."""
 
     worst_B2: Tensor
     best_B2: Tensor
@@ -120,10 +124,15 @@ class Drawn(NamedTuple):
 def drawn(policy: Mixture, winner_B2: Tensor, generator: torch.Generator) -> Drawn:
     """K samples for each winner."""
     x_KB2 = policy.sample(CANDIDATES * len(winner_B2), generator).view(CANDIDATES, -1, 2)
-    chosen, of_B, places_G2 = select(reward(x_KB2.flatten(0, 1)).view(CANDIDATES, -1)), torch.arange(len(winner_B2)), grid()
-    g_KBG = embedding(x_KB2.flatten(0, 1), places_G2).view(CANDIDATES, len(winner_B2), -1)
-    similarity_B = min_similarity(embedding(winner_B2, places_G2), g_KBG, "cosine")
-    return Drawn(x_KB2[chosen.worst_B, of_B], x_KB2[chosen.best_B, of_B], chosen.worst_reward_B, similarity_B)
+    chosen = select(reward(x_KB2.flatten(0, 1)).view(CANDIDATES, -1))
+    g_KBG = embedding(x_KB2.flatten(0, 1)).unflatten(0, (CANDIDATES, -1))
+    of_B = torch.arange(len(winner_B2))
+    return Drawn(
+        x_KB2[chosen.worst_B, of_B],
+        x_KB2[chosen.best_B, of_B],
+        chosen.worst_reward_B,
+        min_similarity(embedding(winner_B2), g_KBG, "cosine"),
+    )
 
 
 def loss_of(
@@ -133,7 +142,9 @@ def loss_of(
     if method == SFT:
         logp_B, one_B = policy.logp(winner_B2), torch.ones(len(winner_B2))
         zero_B = torch.zeros_like(logp_B)
-        return objectives.get("sft")(zero_B, zero_B, logp_w=logp_B, logp_l=zero_B, length_w=one_B, length_l=one_B).mean()
+        return objectives.get("sft")(
+            zero_B, zero_B, logp_w=logp_B, logp_l=zero_B, length_w=one_B, length_l=one_B
+        ).mean()
 
     def rho(x_B2: Tensor) -> Tensor:
         with torch.no_grad():
@@ -167,7 +178,9 @@ def trained(seed: int, method: str, beta: float, steps: int) -> Mixture:
     return policy
 
 
-def measure(sample: Callable[[int, torch.Generator], Tensor], logp: Callable[[Tensor], Tensor] | None, n: int) -> Measured:
+def measure(
+    sample: Callable[[int, torch.Generator], Tensor], logp: Callable[[Tensor], Tensor] | None, n: int
+) -> Measured:
     """Of a distribution, by samples of it and, for its density, of what is preferred; the same noise for all."""
     generator = torch.Generator().manual_seed(3000)
     x_N2 = sample(n, generator)
@@ -183,15 +196,35 @@ def measure(sample: Callable[[int, torch.Generator], Tensor], logp: Callable[[Te
     )
 
 
-Found = dict[tuple[str, float], Measured]
-"""By method and beta; what has none has 0."""
+Method = tuple[str, float]
+"""Name and beta; 0 of what has none."""
+JOBS: tuple[Method, ...] = (
+    (BASE, 0.0),
+    (SFT, 0.0),
+    *((method, beta) for beta in BETAS for method in METHODS),
+    (SOPO, LARGE),
+)
 
 
-def one_seed(seed: int, steps: int = 300, n: int = 20000) -> Found:
+class Outcome(NamedTuple):
+    """One seed.
+
+    Attributes:
+        measured: by method.
+        samples: (`SHOWN`, 2) points of each at the smallest beta, for the picture.
+    """
+
+    measured: dict[Method, Measured]
+    samples: dict[str, list[list[float]]]
+
+
+def one_seed(seed: int, steps: int = 300, n: int = 20000) -> Outcome:
     """All methods from a seed's start."""
-    found: Found = {(PREFERRED, 0.0): measure(preferred, None, n)}
-    jobs = [(BASE, 0.0), (SFT, 0.0), *((method, beta) for beta in BETAS for method in METHODS)]
-    for method, beta in jobs:
+    found = {(PREFERRED, 0.0): measure(preferred, None, n)}
+    samples = {}
+    for method, beta in JOBS:
         policy = trained(seed, method, beta, 0 if method == BASE else steps)
         found[method, beta] = measure(policy.sample, policy.logp, n)
-    return found
+        if beta <= BETAS[0]:
+            samples[method] = policy.sample(SHOWN, torch.Generator().manual_seed(0)).tolist()
+    return Outcome(found, samples)
