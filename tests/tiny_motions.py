@@ -40,6 +40,7 @@ def tiny_mdm(
     from diffusers import DDPMScheduler
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+    from prefopt.motion.codec import find_codec
     from prefopt.motion.denoiser import MotionDenoiser
     from prefopt.motion.pipeline import MotionPipeline
     from prefopt.motion.stats import MotionStats
@@ -62,7 +63,7 @@ def tiny_mdm(
                 num_train_timesteps=10, beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type,
                 variance_type="fixed_small", clip_sample=False,
             ),
-            MotionStats.of(codec, torch.linspace(-0.5, 0.5, features), torch.linspace(0.2, 0.6, features), fps=8),
+            MotionStats.of(codec, torch.linspace(-0.5, 0.5, features), torch.linspace(0.2, 0.6, features), fps=find_codec(codec).fps),
             text,
             tokenizer,
             max_text_tokens=16,
@@ -78,3 +79,31 @@ def stick_rows(n: int) -> list[dict[str, Any]]:
     rows = get_world("motion").comparisons(n)
     keep = ("id", "prompt", "chosen_motion", "rejected_motion")
     return [{k: row[k].round(4).tolist() if k.endswith("_motion") else row[k] for k in keep} for row in rows]
+
+
+def save_judge(folder: Path, pipe: Any, stats: Any = None, *, seed: int = 0) -> Path:
+    """Encoders of texts and motions that have learned nothing, with the text encoder of a pipeline; returns the folder."""
+    import torch
+
+    from prefopt.motion.retrieval import MotionEncoder, MotionTextModel, TextProjection
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        stats = pipe.stats if stats is None else stats
+        made = MotionTextModel(
+            motion_encoder=MotionEncoder(
+                features=len(stats.mean_D),
+                max_frames=64,
+                width=16,
+                layers=1,
+                heads=2,
+                feedforward=16,
+                embedding=8,
+            ),
+            text_projection=TextProjection(text_width=WIDTH, embedding=8),
+            stats=stats,
+            text_encoder=pipe.text_encoder,
+            tokenizer=pipe.tokenizer,
+        )
+    made.save_pretrained(folder)
+    return folder

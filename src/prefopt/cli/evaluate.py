@@ -5,11 +5,14 @@ from __future__ import annotations
 import datetime
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from prefopt.modalities.commands import errors_told
+
+if TYPE_CHECKING:
+    from prefopt.modalities.base import Modality
 
 
 class ByModality(click.Command):
@@ -26,12 +29,12 @@ class ByModality(click.Command):
             taken: click.Context = owner.make_context(info_name, args, parent, **extra)
             return taken
         if args and not args[0].startswith("-") and ":" not in args[0].removeprefix("world:"):
-            from prefopt.modalities import all_modalities, of_model
+            from prefopt.modalities import all_modalities
 
             given = {arg.partition("=")[0] for arg in args}
             keyed = (kind for kind in all_modalities().values() if kind.key and f"--{kind.key}" in given)
             try:
-                kind = next(keyed, None) or of_model(args[0])
+                kind = next(keyed, None) or _modality_of(args[0])
                 part = kind.part_or_none("evaluate")
             except ValueError as error:
                 raise click.ClickException(str(error)) from error
@@ -56,6 +59,18 @@ class ByModality(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """The command that the context is of."""
         return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
+
+
+def _modality_of(model: str) -> Modality:
+    """The modality of a model, also where MODEL is the folder of a run, or holds what a run left that is no whole model."""
+    from prefopt.modalities import UNCLAIMED, of_model, of_run
+
+    kind, folder = of_model(model), Path(model).expanduser()
+    if kind.name == UNCLAIMED:
+        for run in (folder, folder.parent) if folder.name == "model" else (folder,):
+            if (run / "record" / "manifest.json").is_file():
+                return of_run(run)
+    return kind
 
 
 @click.command("evaluate", cls=ByModality)

@@ -118,9 +118,14 @@ def _keys(method: Method) -> dict[str, list[tuple[str, FieldInfo]]]:
     for key, field in TrainConfig.model_fields.items():
         nouns = [noun for noun, keys in usable.items() if key in keys]
         if nouns:
-            where = "" if len(nouns) == len(kinds) else f" for {' and '.join(nouns)} models"
+            where = "" if len(nouns) == len(kinds) else f" for {in_a_row(nouns)} models"
             found.setdefault(where, []).append((key, field))
     return found
+
+
+def in_a_row(words: list[str]) -> str:
+    """Words as a sentence lists them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _modality(method: Method) -> str:

@@ -11,6 +11,7 @@ For motions this room is what diffusers and transformers are for images and text
 | `converting.py` | released weights of MDM and of that judge, as folders of ours |
 | `codec.py` | features a frame from positions of joints, and back; codecs by name |
 | `humanml3d.py` | the codecs of HumanML3D and KIT-ML |
+| `stick.py` | a stick figure of 11 joints and its codec |
 | `rotations.py` | quaternions, matrices, 6-D, Euler angles, the shortest arc |
 | `kinematics.py` | positions from turns, bones from positions, figures with other bones, other rates |
 | `mirror.py` | left and right exchanged, in motions and in captions |

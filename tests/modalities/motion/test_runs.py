@@ -40,21 +40,9 @@ def height(prompt: str, features: torch.Tensor) -> float:
 def judge(tmp_path_factory) -> str:
     """Encoders of texts and motions that have learned nothing."""
     from prefopt.motion.pipeline import MotionPipeline
-    from prefopt.motion.retrieval import MotionEncoder, MotionTextModel, TextProjection
 
     pipe = MotionPipeline.from_pretrained(tiny_motions.tiny_mdm(tmp_path_factory.mktemp("j") / "m"))
-    torch.manual_seed(0)
-    made = MotionTextModel(
-        motion_encoder=MotionEncoder(
-            features=36, max_frames=32, width=16, layers=1, heads=2, feedforward=16, embedding=8
-        ),
-        text_projection=TextProjection(text_width=16, embedding=8),
-        stats=pipe.stats,
-        text_encoder=pipe.text_encoder,
-        tokenizer=pipe.tokenizer,
-    )
-    folder = tmp_path_factory.mktemp("judge") / "encoders"
-    made.save_pretrained(folder)
+    folder = tiny_motions.save_judge(tmp_path_factory.mktemp("judge") / "encoders", pipe)
     return f"retrieval:{folder}"
 
 
