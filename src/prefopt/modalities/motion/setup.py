@@ -78,6 +78,13 @@ def set_up(context: Context) -> Setup:
     seen = split.train.examples[0]
     context.announce(data, partial(first_pair, context, seen, facts["codec"]))
 
+    if context.bf16:
+        told = (
+            "errors are computed under bf16, and log-ratios are small differences of them: bf16=false costs little on models of "
+            "this size"
+        )
+        context.record.check("precision", "warn", told)
+        context.console.say(f"precision: {told}")
     loaded = load_motion_model(source, dtype=weight_dtype(config), lora=lora_settings(config))
     loaded.pipe.to(accelerator.device)
     if config.gradient_checkpointing:
