@@ -145,6 +145,8 @@ def test_adapters_are_the_policy_and_the_reference(model, rows, judge, tmp_path)
 
 def test_everything_vetoed_is_weighted_fine_tuning(model, rows, judge, tmp_path):
     found = train(model, rows, judge, tmp_path / "v", tau=-1.0)
+    calibration = json.loads((found.output_dir / "record" / "calibration.json").read_text())
+    assert (calibration["tau"], calibration.get("share")) == (-1.0, None)
     assert column(found, "sopo/kept") == [0.0] * 4
     assert all(value < 1.0 for value in column(found, "loss"))
 
