@@ -147,3 +147,27 @@ def test_what_cannot_be_learnt_from_is_refused(change, message):
     given = dict(zip(("captions", "features_NFD", "lengths_N", "groups"), pairs(32, seed=1), strict=True))
     with pytest.raises(ValueError, match=message):
         train_pair(**{**given, **change}, stats=stats(), steps=1, **SMALL)
+
+
+def test_of_several_captions_each_visit_takes_one():
+    data = pairs(32, 0)
+    one = train_pair(*data[:3], stats=stats(), steps=3, **SMALL)
+    alone = train_pair([[text] for text in data.captions], *data[1:3], stats=stats(), steps=3, **SMALL)
+    assert torch.equal(state(alone), state(one))
+    more = [[text, text.replace("a person", "he"), "nobody"] for text in data.captions]
+    many = train_pair(more, *data[1:3], stats=stats(), steps=3, **SMALL)
+    # words of all captions are known, and learned from
+    assert {"he", "nobody"} <= set(many.tokenizer.get_vocab())
+    again = train_pair(more, *data[1:3], stats=stats(), steps=3, **SMALL)
+    assert torch.equal(state(many), state(again))
+    with pytest.raises(ValueError, match="motion 3 has no caption"):
+        train_pair([*more[:3], [], *more[4:]], *data[1:3], stats=stats(), steps=1, **SMALL)
+
+
+def test_words_of_every_caption_are_learned():
+    data = pairs(32, 0)
+    more = [[text, "nobody"] for text in data.captions]
+    made = [train_pair(more, *data[1:3], stats=stats(), steps=n, **SMALL) for n in (0, 6)]
+    word = made[0].tokenizer.get_vocab()["nobody"]
+    before, after = (m.text_encoder.get_input_embeddings().weight[word] for m in made)
+    assert float((before - after).detach().abs().max()) > 1e-3

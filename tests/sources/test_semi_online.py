@@ -133,6 +133,46 @@ def test_all_candidates_of_a_batch_are_one_forward_pass_a_step_with_guidance_in_
     assert network.calls == [24] * 4
 
 
+class Lengths(DenoisingLikelihood):
+    """The number in a prompt is how many places of the sample count."""
+
+    def extent(self, items: Sequence[EncodedLatent]) -> tuple[int, ...]:
+        return (max(int(item.prompt) for item in items), 3)
+
+
+class LongPoints(Points):
+    shape = (40, 3)
+
+
+def test_samples_of_about_one_extent_are_drawn_together():
+    made = Lengths(
+        process=Process.from_scheduler(SCHEDULER),
+        network=lambda model, x, t, c: model(x, t, c["c"]),
+        store=LongPoints(),
+        seed=3,
+    )
+    drawn = Drawer(likelihood=made, steps_S2=inference_timesteps(SCHEDULER, 4))
+    lengths = [40, 10, 36, 9, 40, 30, 1]
+    items = [EncodedLatent(str(n), str(n)) for n in lengths]
+    assert drawn.together(items, 0.85) == [[0, 4, 2], [5], [1, 3], [6]]
+    assert drawn.together(items, 0.0) == [[0, 4, 2, 5, 1, 3, 6]]
+    assert replace(drawn, at_once=2).together(items, 0.0) == [[0, 4], [2, 5], [1, 3], [6]]
+
+    class Frames(Network):
+        def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+            self.calls.append(len(x))
+            return 0.3 * x + c[:, None, None]
+
+    network, names = Frames(), [f"s{n}" for n in range(7)]
+    found = drawn.draw(network, items, names, 5)
+    assert network.calls == [3] * 4 + [1] * 4 + [2] * 4 + [1] * 4
+    assert found.shape == (7, 40, 3)
+    for n, (length, extent) in enumerate(zip(lengths, [40, 10, 40, 10, 40, 30, 1], strict=True)):
+        alone = drawn.draw(network, items[n : n + 1], names[n : n + 1], 5)[0]
+        torch.testing.assert_close(found[n, :length], alone[:length])
+        assert not found[n, extent:].any()
+
+
 def test_guidance_of_a_linear_network_multiplies_its_condition():
     network = Network()
     guided = drawer(guidance_scale=2.0).draw(network, [EncodedLatent("0", "4")], ["a"], 0)

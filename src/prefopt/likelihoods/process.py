@@ -12,6 +12,7 @@ Legend: B batch; CHW the axes of one sample, any number of them; T train timeste
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -268,7 +269,8 @@ def counted_noise(seed: int, example_id: str, epoch: int, shape: Sequence[int]) 
         shape: of the noise.
 
     Returns:
-        (uniform, noise): uniform does not depend on `shape`; noise is float32 on the CPU.
+        (uniform, noise): uniform does not depend on `shape`; noise is float32 on the CPU. Less of the first axis is the
+        beginning of the same noise.
 
     Example:
         >>> uniform, noise = counted_noise(seed=0, example_id="row-17", epoch=0, shape=(4, 8, 8))
@@ -277,11 +279,28 @@ def counted_noise(seed: int, example_id: str, epoch: int, shape: Sequence[int]) 
     """
     # seed and epoch first: they hold no slash, so that no two triples spell the same text
     digest = blake2b(f"{seed:d}/{epoch:d}/{example_id}".encode(), digest_size=16).digest()
-    # numpy's Philox takes all 128 bits. torch's CPU generator keeps 32 bits of a seed: among 100,000 examples
-    # some would share their noise.
-    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    generator = _philox(digest)
     uniform = float(generator.random())
     return uniform, torch.from_numpy(generator.standard_normal(tuple(shape), dtype=np.float32))
+
+
+class _Philox(threading.local):
+    """One generator a thread, set to a key each time: a new one would ask the system for entropy that nothing uses."""
+
+    def __init__(self) -> None:
+        # numpy's Philox takes all 128 bits of a key. torch's CPU generator keeps 32 bits of a seed: among 100,000 examples
+        # some would share their noise.
+        self.bits = np.random.Philox(key=0)
+        self.state: Any = self.bits.state  # at its beginning
+        self.generator = np.random.Generator(self.bits)
+
+    def __call__(self, key: bytes) -> np.random.Generator:
+        self.state["state"]["key"] = np.frombuffer(key, dtype="<u8").astype(np.uint64)
+        self.bits.state = self.state
+        return self.generator
+
+
+_philox = _Philox()
 
 
 def wide(*tensors: Tensor) -> torch.dtype:

@@ -1,6 +1,6 @@
 """Training of a pair of encoders of texts and motions by contrast (InfoNCE), on matching pairs alone.
 
-Legend: N pairs, U different captions, B of a batch, F frames, D features, S tokens, E width of an embedding.
+Legend: N pairs, T texts, U different captions, B of a batch, F frames, D features, S tokens, E width of an embedding.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def info_nce(
 
 
 def train_pair(
-    captions: Sequence[str],
+    captions: Sequence[str | Sequence[str]],
     features_NFD: Tensor,
     lengths_N: Tensor,
     groups: Sequence[Hashable] | None = None,
@@ -79,7 +79,7 @@ def train_pair(
     """A pair of encoders that knows these texts and motions; the same again from the same seed on the same machine.
 
     Args:
-        captions: (N,) a text of each motion.
+        captions: (N,) a text of each motion, or several, of which each visit takes one.
         features_NFD, lengths_N: motions, in physical units, and their frames.
         groups: (N,) pairs of the same group are no negatives of each other; None: those of the same caption.
         stats: that the model is to make z-scores with.
@@ -98,23 +98,31 @@ def train_pair(
         ValueError: other numbers of captions, motions and groups, fewer than two groups, broken motions, an encoder without tokenizer.
     """
     count = len(captions)
-    groups = captions if groups is None else groups
+    said = [(some,) if isinstance(some, str) else tuple(some) for some in captions]
+    texts_T = [text for some in said for text in some]
+    many_N = torch.tensor([len(some) for some in said])
+    first_N = many_N.cumsum(0) - many_N
+    by_text = groups is None
+    groups = said if groups is None else groups
     if not count == len(features_NFD) == len(lengths_N) == len(groups):
         raise ValueError(
             f"{count} captions, {len(features_NFD)} motions, {len(lengths_N)} lengths, {len(groups)} groups: needed as many of each"
         )
     if (text_encoder is None) != (tokenizer is None):
         raise ValueError("a text encoder and its tokenizer belong together: give both or neither")
-    numbers = {group: n for n, group in enumerate(dict.fromkeys(groups))}
+    if not all(said):
+        raise ValueError(f"motion {said.index(())} has no caption: needed one or more of each")
+    of_T = texts_T if by_text else [group for group, some in zip(groups, said, strict=True) for _ in some]
+    numbers = {group: n for n, group in enumerate(dict.fromkeys(of_T))}
     if len(numbers) < 2:
         raise ValueError(f"{count} pairs of {len(numbers)} group(s): needed two or more to tell apart")
     check_motions(features_NFD, lengths_N, len(stats.mean_D), features_NFD.shape[1])
-    group_N = torch.tensor([numbers[group] for group in groups])
+    group_T = torch.tensor([numbers[group] for group in of_T])
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if text_encoder is None:
-            text_encoder, tokenizer = small_text_encoder(captions, width, heads, max_text_tokens)
+            text_encoder, tokenizer = small_text_encoder(texts_T, width, heads, max_text_tokens)
         model = MotionTextModel(
             MotionEncoder(
                 features=features_NFD.shape[-1],
@@ -133,7 +141,7 @@ def train_pair(
             min(max_text_tokens, int(tokenizer.model_max_length)),
         )
         model = model.to(device)
-        texts = _Texts(model, captions, train_text_encoder)
+        texts = _Texts(model, texts_T, train_text_encoder)
         model.motion_encoder.train()
         model.text_projection.train()
         model.text_encoder.train(train_text_encoder)
@@ -151,12 +159,15 @@ def train_pair(
             while len(queue) < min(batch_size, count):
                 queue = torch.cat([queue, torch.randperm(count, generator=generator)])
             batch_B, queue = queue[:batch_size], queue[batch_size:]
+            text_B = first_N[batch_B]
+            if len(texts_T) > count:
+                text_B = text_B + (torch.rand(len(batch_B), generator=generator) * many_N[batch_B]).long()
             length_B = lengths_N[batch_B]
             features_BFD = features_NFD[batch_B, : int(length_B.max())].to(device, torch.float32)
             z_BFD = model.stats.normalize(features_BFD)
             motion_BE = model.motion_encoder(z_BFD, length_B.to(device))
-            text_BE = model.text_projection(texts(batch_B))
-            keep_BB = group_N[batch_B][:, None] != group_N[batch_B]
+            text_BE = model.text_projection(texts(text_B))
+            keep_BB = group_T[text_B][:, None] != group_T[text_B]
             loss = info_nce(text_BE, motion_BE, temperature, keep_BB.to(device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -15,6 +15,7 @@ Legend: B examples, K candidates, N = K B, E width of an embedding, S reverse st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
@@ -39,6 +40,8 @@ FEWEST_TO_TELL = 16
 """Different conditions without which nothing is said of whether a judge recognises the data."""
 RECOGNISED = 0.7
 """Area under the curve of matched against shuffled pairs, below which a judge does not recognise the data."""
+FULL = 0.85
+"""Share of a forward pass on a CPU that must not be padding."""
 KEPT_BYTES = 2**29
 """Of fixed samples in memory; what is beyond is drawn again at each visit, and comes out the same."""
 
@@ -62,7 +65,7 @@ class CandidateJudge(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Drawer:
-    """Draws whole samples with a model, all candidates of a batch in one go.
+    """Draws whole samples with a model, all candidates of a batch in one go, those of very different extents by themselves.
 
     Attributes:
         likelihood: of the run: its network, process and conditions.
@@ -93,12 +96,31 @@ class Drawer:
         Raises:
             ValueError: samples that are no numbers.
         """
-        size = self.at_once or len(items)
-        parts = [
-            self._some(model, items[start : start + size], names[start : start + size], round_)
-            for start in range(0, len(items), size)
-        ]
-        return torch.cat(parts)
+        on_cpu = next(model.parameters()).device.type == "cpu"
+        parts = self.together(items, FULL if on_cpu else 0.0)
+        drawn_N = torch.cat(
+            [self._some(model, [items[n] for n in part], [names[n] for n in part], round_) for part in parts]
+        )
+        order_N = torch.tensor([n for part in parts for n in part])
+        return drawn_N[order_N.argsort()]
+
+    def together(self, items: Sequence[EncodedLatent], full: float) -> list[list[int]]:
+        """Places of the samples of each forward pass: those of about one extent, the largest first.
+
+        Args:
+            items: to draw for.
+            full: share of a pass that must not be padding. On a CPU a pass costs what is in it; accelerators would rather have
+                all in one.
+        """
+        elements = [math.prod(self.likelihood.extent([item])) for item in items]
+        parts: list[list[int]] = []
+        for n in sorted(range(len(items)), key=lambda n: -elements[n]):
+            alike = bool(parts) and elements[n] >= full * elements[parts[-1][0]]
+            if alike and len(parts[-1]) < (self.at_once or len(items)):
+                parts[-1].append(n)
+            else:
+                parts.append([n])
+        return parts
 
     def _some(
         self, model: nn.Module, items: Sequence[EncodedLatent], names: Sequence[str], round_: int
@@ -109,9 +131,10 @@ class Drawer:
         part = tuple(slice(0, n) for n in extent)
 
         def noise(place: str) -> Tensor:
-            # of a whole latent, so that it does not depend on what else is in the batch
+            # the beginning of a whole latent's, so that it does not depend on what else is in the batch
+            some = (extent[0], *shape[1:])
             drawn = [
-                counted_noise(likelihood.seed, f"{place} of {name}", round_, shape)[1][part] for name in names
+                counted_noise(likelihood.seed, f"{place} of {name}", round_, some)[1][part] for name in names
             ]
             return torch.stack(drawn).to(device)
 

@@ -123,6 +123,24 @@ def test_rules_and_pools_of_a_world(rows, judge):
         measuring.in_world_pools(captions[:8], 0)
 
 
+def test_texts_of_a_world_rank_motions_of_other_programs(judge):
+    from prefopt.metrics.retrieval import ranking
+    from prefopt.worlds.base import seed_of
+
+    evaluation = an_evaluation("world:motion", judge)
+    pipe = Copier(evaluation)
+    told, listed = evaluation.drawn(pipe, 1)
+    captions = [sample.captions[0] for sample in evaluation.material.samples]
+    places = measuring.in_world_pools(captions, seed_of("pools 0 1"))
+    motion_NE = evaluation.judge.motions([pipe.true[caption] for caption in captions])
+    wanted = ranking(evaluation.texts.embed(captions)[places], motion_NE[places])
+    assert [told[f"r_precision_{k}"] for k in (1, 2, 3)] == wanted.r_precision
+    assert [listed[place]["rank"] for place in places] == wanted.ranks_N.tolist()
+    assert sum(row["rank"] is not None for row in listed) == len(places) < 400
+    assert told["rule_pass"] == 1.0
+    assert told["diversity"] == pytest.approx(told["expected_diversity"], rel=0.2)
+
+
 def test_sides_are_told_by_distance_and_ties_are_half():
     texts = measuring.Texts(
         {
@@ -349,9 +367,10 @@ def test_a_caption_of_a_motion_is_drawn_anew_in_each_repetition(rows, judge):
 
 def test_pairs_give_their_better_motion_and_bad_singles_none(tmp_path):
     rows = tiny_motions.stick_rows(2)
-    rows[1]["label"] = "rejected"
+    rows[1]["votes"] = [1, 2, 0]
     found = read_material_of(tmp_path, rows)
     assert torch.equal(found[0].read(), torch.tensor(rows[0]["chosen_motion"]))
+    assert torch.equal(found[1].read(), torch.tensor(rows[1]["rejected_motion"]))
     singles = [
         {"id": n, "prompt": "jumps", "motion": rows[n]["chosen_motion"], "label": bool(n)} for n in range(2)
     ]
