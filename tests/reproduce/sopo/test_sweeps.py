@@ -32,7 +32,7 @@ def test_all_hold_where_all_is_so():
         ({"arm": at_quantile(1.0), "mm_dist": 0.8}, "neither end"),
         ({"arm": at_quantile(0.75), "mm_dist": 0.81}, "lower tau aligns"),
         ({"arm": at_quantile(0.25), "fid": 0.11}, "better FID than a lower"),
-        ({"arm": at_quantile(0.1), "fid": 0.1}, "the highest than the lowest"),
+        ({"arm": at_quantile(0.1), "fid": 0.1}, "highest tau has a better FID"),
         ({"losers": {**LOSERS, 8: 0.67}}, "loser is worse"),
         ({"arm": with_candidates(1), "mm_dist": 0.8}, "two candidates align better"),
         ({"arm": with_candidates(4), "mm_dist": 0.7}, "four add less"),

@@ -69,10 +69,10 @@ def claims(found: Sequence[Outcome]) -> list[Claim]:
     }
     return [
         at_both("E1: fixed losers leave more far off than sampled ones", "far", OFFLINE, SOPO, "Theorem 1", "share"),
-        at_both("E1: and fit what is preferred worse", "nll", OFFLINE, SOPO, "Theorem 1", "nats"),
+        at_both("E1: fixed losers fit what is preferred worse than sampled ones", "nll", OFFLINE, SOPO, "Theorem 1", "nats"),
         everywhere("E1: online DPO has the highest mean reward", others, source="Theorem 2", how=f"mean reward, {ONLINE} - others"),
-        at_both("E1: yet it forgets one of the two centres, which SoPo covers", "coverage", SOPO, ONLINE, "Theorem 2", "share"),
-        at_both("E1: and fits what is preferred worse", "nll", ONLINE, SOPO, THEOREMS, "nats"),
+        at_both("E1: online DPO forgets one of the two centres, which SoPo covers", "coverage", SOPO, ONLINE, "Theorem 2", "share"),
+        at_both("E1: online DPO fits what is preferred worse than SoPo", "nll", ONLINE, SOPO, THEOREMS, "nats"),
         at_both("E1: SoPo fits what is preferred better than SFT does", "nll", SFT, SOPO, CONTROL, "nats"),
         at_both("E1: SoPo leaves less far off than SFT does", "far", SFT, SOPO, CONTROL, "share"),
         directional(

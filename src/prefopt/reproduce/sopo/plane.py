@@ -157,8 +157,12 @@ def loss_of(
     if method == ONLINE:
         return objectives.get("dpo", beta=beta)(rho(found.best_B2), rho(found.worst_B2)).mean()
     objective = objectives.get("sopo", beta=beta, C=C, tau=TAU, variant=VARIANTS[method])
-    columns = {"min_similarity": found.similarity_B, "rejected_reward": found.reward_B}
-    return objective(rho(winner_B2), rho(found.worst_B2), **columns).mean()
+    return objective(
+        rho(winner_B2),
+        rho(found.worst_B2),
+        min_similarity=found.similarity_B,
+        rejected_reward=found.reward_B,
+    ).mean()
 
 
 def trained(seed: int, method: str, beta: float, steps: int) -> Mixture:

@@ -36,7 +36,7 @@ def of_tau(runs: Runs) -> list[Claim]:
                    how=f"MM-Dist, the end's - that of tau at {MIDDLE:.0%}"),
         runs.claim("E4: a lower tau aligns better than a higher one", "MM-Dist", BY_TAU[0.25], BY_TAU[0.75], "Tab. 4"),
         runs.claim("E4: a higher tau has a better FID than a lower one", "FID", BY_TAU[0.75], BY_TAU[0.25], "Tab. 4"),
-        runs.claim("E4: and the highest than the lowest", "FID", BY_TAU[QUANTILES[-1]], BY_TAU[QUANTILES[0]], "Tab. 4"),
+        runs.claim("E4: the highest tau has a better FID than the lowest", "FID", BY_TAU[QUANTILES[-1]], BY_TAU[QUANTILES[0]], "Tab. 4"),
     ]  # fmt: skip
 
 
