@@ -17,8 +17,10 @@ from prefopt.likelihoods.denoising import DenoisingLikelihood
 from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
+from prefopt.sources.drawer import Drawer
 from prefopt.sources.schedule import Schedule
-from prefopt.sources.semi_online import Collector, Drawer, SemiOnlineFeed, Tally
+from prefopt.sources.semi_online import Collector, Tally
+from prefopt.sources.semi_online_feed import SemiOnlineFeed
 
 SCHEDULER = DDPMScheduler(
     num_train_timesteps=12,
