@@ -17,7 +17,7 @@ MEASURES: dict[str, tuple[str, Best]] = {
     "mm_dist": ("MM-Dist", "lower"),
     "fid": ("FID", "lower"),
     "diversity": ("Diversity", "real"),
-    "expected_diversity": ("Diversity, all pairs", "real"),
+    "expected_diversity": ("Diversity (exact)", "real"),
     "multimodality": ("MultiModality", "none"),
     "side_accuracy": ("right side", "higher"),
     "foot_skating": ("foot skating", "lower"),
@@ -26,6 +26,8 @@ MEASURES: dict[str, tuple[str, Best]] = {
 }
 """What each is called in the table, and where it is best: "real" is as near to that of true motions as can be."""
 RULE = "rule_"
+ARROWS: dict[Best, str] = {"higher": "↑", "lower": "↓", "real": "→", "none": ""}
+LEGEND = "↑ higher is better, ↓ lower, → as near to real motions as can be; change: positive is better"
 
 
 def best_of(name: str) -> Best:
@@ -77,16 +79,23 @@ def change(
 
 
 def table(told: Mapping[str, Any]) -> Any:
-    """A `rich` table: a measure a row; real motions, model, baseline, and the change."""
+    """A `rich` table of 80 columns: a measure a row; real motions, model, baseline, and the change."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     sides = [side for side in ("real", "model", "baseline") if side in told]
-    headings = {"real": "real motions"}
     changed = told.get("change", {})
-    columns = ["", "best", *(headings.get(side, side) for side in sides), *(["change"] if changed else [])]
-    made = Table(title_justify="left")
-    for column in columns:
-        made.add_column(column, no_wrap=True)
+    made = Table(
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 0),
+        pad_edge=False,
+        caption=LEGEND,
+        caption_justify="left",
+    )
+    made.add_column("", no_wrap=True)
+    for column in (*sides, *(["change %"] if changed else [])):
+        made.add_column(column, no_wrap=True, justify="right")
     made.title = (
         f"{told['samples']} motions of {told['data']} ({told['split']}), {told['repetitions']} repetitions with 95 % intervals, judged "
         f"by {told['judge']}"
@@ -94,11 +103,11 @@ def table(told: Mapping[str, Any]) -> Any:
     names = list(dict.fromkeys(name for side in ("model", "real") for name in told[side]))
     for name in names:
         best = best_of(name)
-        cells = [title_of(name), {"none": "", "real": "near real"}.get(best, best)]
+        cells = [f"{title_of(name)} {ARROWS[best]}".rstrip()]
         cells += [spelled(told[side][name]) if name in told[side] else "" for side in sides]
         if changed:
             relative = changed.get(name, {}).get("relative")
-            cells.append("" if relative is None else f"{relative:+.1f} %")
+            cells.append("" if relative is None else f"{relative:+.1f}")
         made.add_row(*cells)
     return made
 
