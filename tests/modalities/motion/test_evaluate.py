@@ -205,7 +205,7 @@ def test_through_the_command_and_again(model, rows, judge, tmp_path, monkeypatch
     assert told["model"]["fid"]["mean"] > 0.01
     assert told["model"]["r_precision_3"]["values"] != told["baseline"]["mm_dist"]["values"]
     assert "Diversity is left out" in done.output
-    assert "`Diversity, all pairs` is its exact" in done.output
+    assert "`Diversity (exact)` is its exact" in done.output
     lines = [json.loads(line) for line in (tmp_path / "out" / "samples.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in tiny_motions.stick_rows(40)]
     assert lines[0]["distance"] != lines[0]["baseline_distance"]

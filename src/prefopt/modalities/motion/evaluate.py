@@ -202,7 +202,7 @@ def notes(given: dict[str, Any], told: dict[str, Any], material: Material, width
     if "diversity" not in told["model"]:
         found.append(
             f"Diversity is left out: it draws {DIVERSITY_PAIRS} pairs of more than {DIVERSITY_PAIRS} motions, and there are "
-            f"{told['samples']}. `Diversity, all pairs` is its exact expectation"
+            f"{told['samples']}. `Diversity (exact)` is its exact expectation"
         )
     if told["samples"] <= width:
         found.append(
