@@ -231,9 +231,9 @@ def plain(folder: Path, size: Size, guidance: float, way: str) -> dict[str, floa
 
 def ours(folder: Path, size: Size, guidance: float, way: str) -> dict[str, float]:
     """`prefopt.train`, timed between updates; what it measures before and behind them is left out."""
-    import prefopt
     import torch
 
+    import prefopt
     from prefopt.modalities import semi_online
     from prefopt.sources import semi_online as source
     from prefopt.sources.semi_online import Drawer
