@@ -235,8 +235,8 @@ def ours(folder: Path, size: Size, guidance: float, way: str) -> dict[str, float
 
     import prefopt
     from prefopt.modalities import semi_online
-    from prefopt.sources import semi_online as source
-    from prefopt.sources.semi_online import Drawer
+    from prefopt.sources import drawer
+    from prefopt.sources.drawer import Drawer
     from prefopt.training.loop import Loop
 
     class Done(Exception):
@@ -255,7 +255,7 @@ def ours(folder: Path, size: Size, guidance: float, way: str) -> dict[str, float
             raise Done
 
     if one:
-        source.FULL = 0.0  # type: ignore[misc]
+        drawer.FULL = 0.0  # type: ignore[misc]
 
     def drawn(self: Drawer, model: Any, items: Any, names: Any, round_: int) -> Any:
         began = time.process_time()

@@ -66,6 +66,8 @@ def page(method: Method) -> str:
 
 def file_name(method: Method) -> str:
     """A name that says what its rows are."""
+    if method.draws_losers:
+        return "motions.jsonl --judge retrieval:JUDGE"
     return "prompts.jsonl" if method.objective == "step_dpo" else "pairs.jsonl"
 
 
@@ -88,6 +90,11 @@ def rows_line(method: Method) -> str:
     objective = objectives.get(method.objective_name)
     if method.objective == "step_dpo":
         return "Rows are prompts: comparisons are made of the policy's own samples while it trains."
+    if method.draws_losers:
+        return (
+            "Rows are good samples, alone or as the winners of pairs: see [data](../data.md) and [motions](../motion.md). Losers are "
+            "sampled while it trains."
+        )
     if objective.unpaired:
         return "Rows are single labelled samples, or pairs, which are taken apart: see [data](../data.md)."
     if objective.has_tie_term:
@@ -111,14 +118,16 @@ def modality_line(method: Method) -> str:
         return "Samples are images of a diffusion model."
     if method.modality == "vision":
         return "Samples are texts of a vision-language model, under images."
+    if method.modality == "candidates":
+        return "Samples are motions or images of a diffusion model."
     if method.modality == "control":
         return "Samples are images of a diffusion model under a control image."
     hint = (
-        "; log-ratios of images are differences of mean squared errors of about 1e-4, so multiply a beta for texts by "
-        "some thousands"
+        "; log-ratios of images and motions are differences of mean squared errors (of images about 1e-4), so multiply a beta "
+        "for texts by some thousands"
     )
     scaled = "beta" in registry.hyperparameters(method.objective_name)
-    return f"Samples are texts or images{hint if scaled else ''}."
+    return f"Samples are texts, images or motions{hint if scaled else ''}."
 
 
 def example(method: Method) -> str:
@@ -238,7 +247,8 @@ def index() -> str:
         "# Methods\n",
         "One file a method in `src/prefopt/methods`; these pages are made of them by `python docs/build_method_pages.py`.",
         "New here? `dpo` for clear wins, `dpo_rk` or `dpo_d` where there are ties, `kto` for thumbs up and down;",
-        "for images `diffusion_dpo` with pairs, `diffusion_kto` with thumbs, `lpo` with prompts and a latent judge.",
+        "for images `diffusion_dpo` with pairs, `diffusion_kto` with thumbs, `lpo` with prompts and a latent judge;",
+        "for motions `sopo` with good ones and a judge.",
         "Sums work too: `prefopt train dpo+0.2*sft ...`.\n",
         "| name | method | idea | samples | ties | reference | paper |",
         "|---|---|---|---|---|---|---|",

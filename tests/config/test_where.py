@@ -23,6 +23,7 @@ PLAIN = Kind("vector", frozenset({"vectors"}))
 IMAGE = Kind("image", frozenset({"image", "denoising", "adapters"}))
 CONTROL = Kind("control", frozenset({"image", "denoising", "adapters", "control"}))
 VISION = Kind("vision-language", frozenset({"text", "adapters", "vision"}))
+MOTION = Kind("motion", frozenset({"motion", "denoising", "adapters", "candidates"}))
 RUNS: dict[str, tuple[str, Kind, str]] = {
     "text": ("dpo", TEXT, "all"),
     "sum": ("dpo+0.2*sft", TEXT, "all"),
@@ -40,6 +41,8 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "contrasts": ("symmpo", VISION, "all"),
     "twice": ("longvpo", VISION, "all"),
     "twice's loss": ("longvpo", VISION, "gradient"),
+    "motions": ("dpo", MOTION, "all"),
+    "semi-online": ("sopo", MOTION, "all"),
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
@@ -53,8 +56,9 @@ VISIONS = {name for name, (_, kind, _) in RUNS.items() if kind is VISION}
 TEXTS = {name for name, (_, kind, _) in RUNS.items() if kind is TEXT} | VISIONS
 CONTROLS = {name for name, (_, kind, _) in RUNS.items() if kind is CONTROL}
 IMAGES = {name for name, (_, kind, _) in RUNS.items() if kind is IMAGE} | CONTROLS
+MOTIONS = {name for name, (_, kind, _) in RUNS.items() if kind is MOTION}
 ONLINE = {"steps", "guided", "trajectories"}
-OFFLINE = {"images", "sum of images"} | CONTROLS
+OFFLINE = {"images", "sum of images"} | CONTROLS | MOTIONS
 STAGED = {
     "twice",
     "twice's loss",
@@ -72,10 +76,10 @@ ROUNDS = {"ssapo", "spa", "judged"}
 # key and a value that is not its default; the runs that take it; what some of the others say
 TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
     "seed": (7, set(RUNS), {}),
-    "lora_r": (4, TEXTS | IMAGES, {"vectors": "for models that take adapters, and m is a vector model"}),
+    "lora_r": (4, TEXTS | IMAGES | MOTIONS, {"vectors": "for models that take adapters, and m is a vector model"}),
     "max_length": (64, TEXTS, {"images": "for text models, and m is an image model", "reward model": "for text models"}),
     "resolution": (64, set(IMAGES), {"text": "for image models, and m is a text model", "compo": "for image models"}),
-    "guidance_scale": (2.0, set(IMAGES), {"text": "for diffusion models, and m is a text model"}),
+    "guidance_scale": (2.0, IMAGES | MOTIONS, {"text": "for diffusion models, and m is a text model"}),
     "error_weight": (
         "snr",
         OFFLINE,
@@ -91,9 +95,12 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
         {"reward model"},
         {"text": "for image models", "steps": r"for training reward models \(lrm\), which lpo does not"},
     ),
+    "prompts_per_step": (4, ONLINE, {"semi-online": "for methods that sample while training, which sopo does not"}),
+    "reward": ("r", IMAGES | MOTIONS, {"text": "for image and motion models, and m is a text model"}),
+    "tau_quantile": (0.3, {"semi-online"}, {"motions": r"for semi-online pairs \(sopo\), which dpo does not make"}),
     "candidates": (
         9,
-        ONLINE,
+        ONLINE | {"semi-online"},
         {
             "text": "for diffusion models",
             "ssapo": "for diffusion models",
@@ -106,7 +113,7 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
     "grad_scale": (0.1, {"guided"}, {"steps": r"for guided targets \(gradspo\), which lpo has none of"}),
     "judge": (
         "j",
-        ONLINE | {"judged"},
+        ONLINE | {"judged", "semi-online"},
         {
             "text": "for methods that ask a judge .*, which dpo does not",
             "ssapo": "for methods that ask a judge .*, which ssapo does not",

@@ -41,9 +41,15 @@ def test_one_method_with_its_keys_and_paper(name: str) -> None:
 
 
 def test_keys_of_some_models_stand_apart() -> None:
-    everywhere, _, rest = run("dpo").output.partition("Configuration keys for image and control models")
-    images, _, texts = rest.partition("Configuration keys for text and vision-language models")
-    for part, key in ((everywhere, "seed"), (images, "resolution"), (texts, "max_length")):
+    everywhere, _, rest = run("dpo").output.partition("Configuration keys for control and image models")
+    images, _, rest = rest.partition("Configuration keys for control, motion and image models")
+    drawn, _, texts = rest.partition("Configuration keys for text and vision-language models")
+    for part, key in (
+        (everywhere, "seed"),
+        (images, "resolution"),
+        (drawn, "guidance_scale"),
+        (texts, "max_length"),
+    ):
         assert f"\n  {key} " in part, key
     only = run("lpo").output
     assert "Configuration keys for" not in only

@@ -46,6 +46,7 @@ STAGED = {n for n in ALL if methods.all_methods()[n].stages}
 MODALITY = {
     **dict.fromkeys(("diffusion_dpo", "diffusion_kto", "mapo"), "image"),
     **dict.fromkeys(("lrm", "d3po", "spo", "lpo", "gradspo"), "text_to_image"),
+    "sopo": "candidates",
     **dict.fromkeys(("condition_po", "controlnet_pp"), "control"),
     **dict.fromkeys(
         ("symmpo", "mdpo", "mfpo", "svco", "opa_dpo", "vdpo", "povid", "ha_dpo", "chip", "longvpo"), "vision"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from prefopt import modalities
-from prefopt.modalities import all_modalities, of_model, of_rows
+from prefopt.modalities import all_modalities, in_order, of_model, of_rows
 from prefopt.report.account import Account, account_of
 from prefopt.report.load import read_run
 
@@ -55,6 +56,19 @@ def test_a_broken_package_is_told_and_left_out(tmp_path, monkeypatch, fresh, pac
     with pytest.warns(UserWarning, match=f"the package {package} is left out, because it failed .*{reason}"):
         assert {name: kind.package for name, kind in all_modalities().items()} == before
     assert of_model("world:text").name == "text"
+
+
+def test_those_that_look_more_closely_are_asked_first():
+    order = list(all_modalities())
+    for name, kind in all_modalities().items():
+        for other in kind.asked_before:
+            assert order.index(name) < order.index(other), (name, other)
+    assert all_modalities()["control"].asked_before == all_modalities()["motion"].asked_before == {"image"}
+
+
+def test_two_that_want_to_be_before_each_other_are_both_asked():
+    kinds = [replace(all_modalities()["text"], name=a, asked_before=frozenset({b})) for a, b in ("xy", "yx")]
+    assert {kind.name for kind in in_order(kinds)} == {"x", "y"}
 
 
 def test_a_package_that_breaks_when_asked_is_passed_over(tmp_path, monkeypatch, fresh):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prefopt.motion import drawing
+from prefopt.motion import camera, drawing
 from prefopt.motion.drawing import animate, strip, strip_svg
 from prefopt.motion.skeleton import HUMANML3D, STICK
 from walking_figures import wander
@@ -52,7 +53,9 @@ def mean_x(picture: Image.Image, colour: tuple[int, int, int]) -> float:
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp"])
 @pytest.mark.parametrize(("fps", "frames"), [(8.0, 12), (20.0, 9), (12.5, 10)])
-def test_an_animation_lasts_as_long_as_the_motion(tmp_path: Path, suffix: str, fps: float, frames: int) -> None:
+def test_an_animation_lasts_as_long_as_the_motion(
+    tmp_path: Path, suffix: str, fps: float, frames: int
+) -> None:
     path = animate(moving(frames), STICK, fps, tmp_path / f"a{suffix}", size=96)
     times = timed(path)
     assert len(times) == frames
@@ -76,25 +79,38 @@ def test_the_figures_left_is_blue_and_to_the_right_of_who_faces_it(tmp_path: Pat
 
 def test_the_camera_goes_along_and_the_floor_stays() -> None:
     motion = moving(2, step=0.2)
-    view = drawing.view_of([motion])
-    a, b = (drawing.project(pose, drawing.centre_of(pose, view), view, 200)[0] for pose in motion)
+    view = camera.view_of([motion])
+    a, b = (camera.project(pose, camera.centre_of(pose, view), view, 200)[0] for pose in motion)
     np.testing.assert_allclose(a, b)
-    before, after = (drawing.floor_lines(pose, view, 200) for pose in motion)
+    before, after = (camera.floor_lines(pose, view, 200) for pose in motion)
     assert before != after
-    far = motion + np.array([0.0, 0.0, 10 * drawing.SPACING])  # by whole squares: the same picture
-    for (p, q), (r, s) in zip(before, drawing.floor_lines(far[0], view, 200), strict=True):
+    far = motion + np.array([0.0, 0.0, 10 * camera.SPACING])  # by whole squares: the same picture
+    for (p, q), (r, s) in zip(before, camera.floor_lines(far[0], view, 200), strict=True):
         np.testing.assert_allclose([*p, *q], [*r, *s], atol=1e-9)
 
 
 @pytest.mark.parametrize("yaw", np.linspace(0, 2 * math.pi, 5))
 def test_every_joint_is_inside_the_picture(yaw: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drawing, "YAW", yaw)
+    monkeypatch.setattr(camera, "YAW", yaw)
     motion = wander(40, turning=0.1).numpy()
-    view = drawing.view_of([motion])
+    view = camera.view_of([motion])
     for pose in motion:
-        seen = drawing.project(pose, drawing.centre_of(pose, view), view, 300)
+        seen = camera.project(pose, camera.centre_of(pose, view), view, 300)
         assert seen[:, :2].min() > 0
         assert seen[:, :2].max() < 300
+
+
+def test_the_way_that_it_came_ends_below_the_figure() -> None:
+    motion = moving(6, step=0.2)
+    view = camera.view_of([motion])
+    way = camera.trail(motion, 4, view, 200)
+    assert len(way) == 5
+    below = np.array([[0.0, 0.0, motion[4, 0, 2]]])
+    np.testing.assert_allclose(
+        way[-1], camera.project(below, camera.centre_of(motion[4], view), view, 200)[0, :2]
+    )
+    lengths = [math.dist(a, b) for a, b in itertools.pairwise(way)]
+    assert min(lengths) > 5
 
 
 def test_figures_side_by_side_share_scale_and_time(tmp_path: Path) -> None:
@@ -112,13 +128,15 @@ def test_figures_side_by_side_share_scale_and_time(tmp_path: Path) -> None:
 def test_a_strip_is_the_same_moments_as_png_and_svg(tmp_path: Path) -> None:
     motion = torch.from_numpy(wander(61).numpy())
     with Image.open(strip(motion, HUMANML3D, 20, tmp_path / "s.png", size=100)) as picture:
-        assert picture.size[0] == 500
+        assert picture.size == (350, 122)
     root = ET.fromstring(strip(motion, HUMANML3D, 20, tmp_path / "s.svg").read_text())
     space = "{http://www.w3.org/2000/svg}"
     assert [text.text for text in root.iter(f"{space}text")] == ["0.0 s", "0.8 s", "1.5 s", "2.2 s", "3.0 s"]
     groups = root.findall(f"{space}g")
     assert [len(group.findall(f"{space}circle")) for group in groups] == [1] * 5
-    bones = [line for line in groups[0].findall(f"{space}line") if "stroke-width:1.0" not in line.get("style")]
+    bones = [
+        line for line in groups[0].findall(f"{space}line") if "stroke-width:1.0" not in line.get("style")
+    ]
     assert len(bones) == 21
 
 

@@ -21,8 +21,8 @@ def walking(frames: int = 20, seed: int = 0) -> torch.Tensor:
         local[:, n, 0] += {"l": 0.5, "r": -0.5}.get(name[0] if name[1] == "_" else "", 0.0)
     local[:, :, 1] += 1
     local[:, 0, ::2] = 0
-    heading = (0.3 * torch.randn(frames, generator=generator).double()).cumsum(0)
-    path = (0.2 * torch.randn(frames, 3, generator=generator).double()).cumsum(0)
+    heading = (0.3 * torch.randn(frames, generator=generator).double()).cumsum(0) + 3  # past pi and back
+    path = (0.2 * torch.randn(frames, 3, generator=generator).double()).cumsum(0) + 3  # past pi and back
     path[:, 1] = 0
     return turned(local, heading[:, None]) + path[:, None]
 

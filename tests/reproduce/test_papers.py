@@ -106,6 +106,7 @@ def test_jobs_are_done_in_processes_as_in_one(capsys):
         pytest.param("gradspo", 15, 1, marks=pytest.mark.slow),
         ("longvpo", 20, 1),
         pytest.param("lpo", 15, 1, marks=pytest.mark.slow),
+        pytest.param("sopo", 40, 1, marks=pytest.mark.slow),
         pytest.param("ssapo", 40, 2, marks=pytest.mark.slow),
         ("symmpo", 30, 1),
         pytest.param("ties", 15, 2, marks=pytest.mark.slow),

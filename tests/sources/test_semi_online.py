@@ -17,8 +17,10 @@ from prefopt.likelihoods.denoising import DenoisingLikelihood
 from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.likelihoods.transition import inference_timesteps
+from prefopt.sources.drawer import Drawer
 from prefopt.sources.schedule import Schedule
-from prefopt.sources.semi_online import Collector, Drawer, SemiOnlineFeed, Tally
+from prefopt.sources.semi_online import Collector, Tally
+from prefopt.sources.semi_online_feed import SemiOnlineFeed
 
 SCHEDULER = DDPMScheduler(
     num_train_timesteps=12,
@@ -232,6 +234,25 @@ def test_fixed_pairs_come_from_the_starting_model_and_stay():
     for a, b in zip(one, again, strict=True):
         assert torch.equal(a.items[1].drawn, b.items[1].drawn)
         assert a.items[1].drawn[0] < 5
+
+
+def test_fixed_pairs_beyond_the_memory_come_out_the_same(monkeypatch):
+    from prefopt.sources import semi_online
+
+    first = Network()
+
+    @contextmanager
+    def start():
+        yield first
+
+    kept = Collector(drawer=drawer(), judge=Judge(), candidates=2, pairs="offline_data")
+    one = [kept.collect(Network(), start, examples(3)[n : n + 1], n, Tally())[0] for n in range(3)]
+    monkeypatch.setattr(semi_online, "KEPT_BYTES", 1)
+    short = Collector(drawer=drawer(), judge=Judge(), candidates=2, pairs="offline_data")
+    for _ in range(2):
+        two = [short.collect(Network(), start, examples(3)[n : n + 1], n, Tally())[0] for n in range(3)]
+        assert all(torch.equal(a.items[1].drawn, b.items[1].drawn) for a, b in zip(one, two, strict=True))
+    assert (len(kept._fixed), len(short._fixed)) == (3, 1)
 
 
 def test_naive_is_both_with_half_the_weight():

@@ -77,6 +77,7 @@ def _explain(method: Method, console: Console) -> None:
     say(f"{method.name}: {method.title}", "bold")
     say(method.summary)
     rows = "single labelled samples" if objective.unpaired else "pairs"
+    rows = "good samples, or pairs" if method.draws_losers else rows
     say(
         f"For: {_modality(method)}. Rows: {'prompts' if method.rows == 'prompts' else rows}. Ties: {'yes' if objective.has_tie_term else 'no'}. "
         f"Reference: {'yes' if objective.needs_reference else 'no'}."
@@ -117,9 +118,14 @@ def _keys(method: Method) -> dict[str, list[tuple[str, FieldInfo]]]:
     for key, field in TrainConfig.model_fields.items():
         nouns = [noun for noun, keys in usable.items() if key in keys]
         if nouns:
-            where = "" if len(nouns) == len(kinds) else f" for {' and '.join(nouns)} models"
+            where = "" if len(nouns) == len(kinds) else f" for {in_a_row(nouns)} models"
             found.setdefault(where, []).append((key, field))
     return found
+
+
+def in_a_row(words: list[str]) -> str:
+    """Words as a sentence lists them: a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _modality(method: Method) -> str:

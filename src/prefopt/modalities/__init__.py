@@ -38,7 +38,7 @@ UNCLAIMED = "text"
 
 @cache
 def all_modalities() -> dict[str, Modality]:
-    """Every modality by name, those with more traits first."""
+    """Every modality by name, in the order in which they are asked what is theirs."""
     packages = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__) if module.ispkg]
     found = [importlib.import_module(package).MODALITY for package in packages]
     for package in sorted({point.value for point in entry_points(group="prefopt.modalities")}):
@@ -47,8 +47,18 @@ def all_modalities() -> dict[str, Modality]:
             if modality.name in (names := {known.name for known in found}):
                 raise ValueError(f"there is one called {modality.name!r} already, beside {', '.join(names)}")
             found.append(modality)
-    found.sort(key=lambda modality: (-len(modality.traits), modality.name))
-    return {modality.name: modality for modality in found}
+    return {modality.name: modality for modality in in_order(found)}
+
+
+def in_order(modalities: Collection[Modality]) -> list[Modality]:
+    """Those with more traits first, and each before those that would claim its models."""
+    rest = sorted(modalities, key=lambda modality: (-len(modality.traits), modality.name))
+    found: list[Modality] = []
+    while rest:
+        free = [m for m in rest if not any(m.name in other.asked_before for other in rest if other is not m)]
+        found.append((free or rest)[0])
+        rest.remove(found[-1])
+    return found
 
 
 @contextlib.contextmanager
@@ -101,7 +111,7 @@ def of_rows(columns: Collection[str]) -> Modality:
 
 
 def first(is_its_own: Callable[[Modality], bool]) -> Modality:
-    """The first modality that says yes, those with more traits asked first; `UNCLAIMED` where none does."""
+    """The first modality that says yes, in the order of `all_modalities`; `UNCLAIMED` where none does."""
     for modality in all_modalities().values():
         with skipped_if_broken(modality.package):
             if is_its_own(modality):

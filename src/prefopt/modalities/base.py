@@ -48,7 +48,8 @@ class Modality:
         noun: as in "an image model".
         traits: what its models and samples have; methods and keys of the configuration ask for these.
         model: what a model of it is, for errors.
-        claims: whether a folder or hub id holds such a model. The modality with more traits is asked first.
+        claims: whether a folder or hub id holds such a model.
+        asked_before: names of modalities that would claim its models, too, since they look less closely.
         package: `__name__` of the folder's `__init__.py`.
         key: a key of the configuration that makes a model of another modality one of this, where there is one.
     """
@@ -60,6 +61,7 @@ class Modality:
     claims: Callable[[str], bool]
     package: str
     key: str | None = None
+    asked_before: frozenset[str] = frozenset()
 
     def part(self, name: str) -> Any:
         """One of the folder's modules.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefopt.config import TrainConfig
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.models.loading import LoraSettings
 from prefopt.worlds import world_of
 
@@ -40,3 +40,14 @@ def model_folder(source: str, accelerator: Any) -> str:
         return str(Path(source).expanduser()) if Path(source).expanduser().is_dir() else source
     with accelerator.main_process_first():
         return str(world.model_dir(progress=accelerator.is_main_process))
+
+
+def check_denoiser_settings(config: TrainConfig) -> None:
+    """Raise ConfigError for settings that no denoiser is trained with, before anything is read."""
+    if config.dtype == "float16" and not config.use_peft:
+        raise ConfigError(
+            "dtype=float16 is not possible when all weights are trained: small gradients and Adam's epsilon round to 0, "
+            "and the network diverges. Leave dtype out (float32, whatever the files hold), or set use_peft=true"
+        )
+    if config.gradient_checkpointing == "auto":
+        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")

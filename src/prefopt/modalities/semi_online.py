@@ -16,9 +16,11 @@ from prefopt.modalities.base import Context
 from prefopt.modalities.splits import PreparedData
 from prefopt.objectives.base import Objective
 from prefopt.references import Reference
+from prefopt.sources.drawer import Drawer
 from prefopt.sources.feeds import Feed
 from prefopt.sources.schedule import Schedule
-from prefopt.sources.semi_online import CALIBRATION, CandidateJudge, Collector, Drawer, SemiOnlineFeed
+from prefopt.sources.semi_online import CALIBRATION, CandidateJudge, Collector
+from prefopt.sources.semi_online_feed import SemiOnlineFeed
 
 
 def check_course(config: TrainConfig, objective: Objective) -> None:

@@ -11,6 +11,7 @@ For motions this room is what diffusers and transformers are for images and text
 | `converting.py` | released weights of MDM and of that judge, as folders of ours |
 | `codec.py` | features a frame from positions of joints, and back; codecs by name |
 | `humanml3d.py` | the codecs of HumanML3D and KIT-ML |
+| `stick.py` | a stick figure of 11 joints and its codec |
 | `rotations.py` | quaternions, matrices, 6-D, Euler angles, the shortest arc |
 | `kinematics.py` | positions from turns, bones from positions, figures with other bones, other rates |
 | `mirror.py` | left and right exchanged, in motions and in captions |
@@ -20,6 +21,7 @@ For motions this room is what diffusers and transformers are for images and text
 | `arrays.py`, `bvh.py`, `amass.py` | what such files hold: arrays, BVH, poses of the SMPL family |
 | `retarget.py` | other figures' joints brought to HumanML3D's, by name |
 | `bvh_writing.py` | positions written as BVH |
+| `drawing.py`, `camera.py` | stick figures as GIF, WebP, PNG and SVG; what is seen of them |
 
 Features that leave a file or a model are in physical units (metres, radians a frame). Only a model itself, by the mean and
 standard deviation that it was trained with (`stats.py`), makes z-scores of them, so that none is normalised twice or

@@ -1,9 +1,8 @@
 """Stick figures of motions: animated GIF and WebP, strips of stills as PNG and SVG.
 
-The camera stands before the figure (of heading 0), to its left and above it, and goes with its root, so that the floor moves: lines half a metre
-apart. Left limbs are blue and right ones orange, the figure's own left and right.
+Left limbs are blue and right ones orange, the figure's own left and right; where it is seen from says `camera.py`.
 
-Legend: F frames, J joints, S figures side by side.
+Legend: F frames, J joints.
 """
 
 from __future__ import annotations
@@ -12,23 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from prefopt.motion.camera import Array, View, checked, figure, floor_lines, trail, view_of
 from prefopt.motion.skeleton import Skeleton
 
-Array = NDArray[np.float64]
-
-YAW, PITCH = 0.6, 0.22
-"""Of the camera, radians; the player of the report has the same."""
-DISTANCE = 4.2
-"""Of the camera from the figure, in radii of what it reaches."""
-FILLED = 0.42
-"""Share of the square's side that reach takes; the rest is for the head and the camera's perspective."""
-SPACING = 0.5
-"""Metres between lines of the floor."""
 STILLS = 5
 NARROW = 0.7
 """Width of a pose among others, by its height."""
@@ -48,13 +38,6 @@ class Palette:
     floor: str = "#d9d5cd"
     ink: str = "#69707b"
     paper: str = "#ffffff"
-
-
-class View(NamedTuple):
-    """What a camera has to show: how far joints are from the root's upright line, and half the figure's height."""
-
-    reach: float
-    middle: float
 
 
 # -- pictures ------------------------------------------------------------------------------------------------
@@ -146,15 +129,35 @@ def strip(
         text = strip_svg(positions, skeleton, fps, stills=stills, size=size, palette=palette)
         path.write_text(text + "\n", "utf-8")
         return path
+    strip_picture(positions, skeleton, fps, stills=stills, size=size, palette=palette).save(
+        path, optimize=True
+    )
+    return path
+
+
+def strip_picture(
+    positions: ArrayLike,
+    skeleton: Skeleton,
+    fps: float,
+    *,
+    stills: int = STILLS,
+    size: int = 160,
+    palette: Palette | None = None,
+) -> Any:
+    """The same as a picture of Pillow; arguments as of `strip`."""
+    from PIL import Image, ImageDraw
+
     motion = checked(positions, skeleton)
     _check_call(fps, (), 1, size)
-    view, palette = view_of([motion]), palette or Palette()
-    panels = [
-        _panel(motion, n, skeleton, view, size, palette, f"{n / fps:.1f} s")
-        for n in moments(len(motion), stills)
-    ]
-    _beside(panels).save(path, optimize=True)
-    return path
+    palette, view = palette or Palette(), view_of([motion])
+    shown, across, fine = moments(len(motion), stills), round(NARROW * size), size * OVERSAMPLING
+    picture = Image.new("RGB", (across * len(shown) * OVERSAMPLING, fine), palette.paper)
+    draw = ImageDraw.Draw(picture)
+    for k, n in enumerate(shown):
+        left = OVERSAMPLING * (k * across - (size - across) / 2)
+        _draw(draw, motion[n], skeleton, view, fine, palette, left, NARROW)
+    picture = picture.resize((across * len(shown), size), Image.Resampling.LANCZOS)
+    return _captioned(picture, [f"{n / fps:.1f} s" for n in shown], size, palette)
 
 
 def strip_svg(
@@ -214,115 +217,7 @@ def moments(frames: int, stills: int) -> list[int]:
     return sorted({round(k * (frames - 1) / (stills - 1)) for k in range(stills)})
 
 
-# -- geometry ------------------------------------------------------------------------------------------------
-
-
-class Stroke(NamedTuple):
-    """A bone, or where `radius` is not 0 the head."""
-
-    side: str
-    start: tuple[float, float]
-    end: tuple[float, float]
-    width: float
-    radius: float
-    depth: float
-
-
-def view_of(motions: Sequence[Array]) -> View:
-    """A view in which all of these motions fit, at one scale."""
-    top = max(float(motion[..., 1].max()) for motion in motions)
-    middle = max(top, 0.1) / 2
-    reach = 0.1
-    for motion in motions:
-        around = motion - np.stack(
-            [motion[:, :1, 0], np.full_like(motion[:, :1, 0], middle), motion[:, :1, 2]], -1
-        )
-        reach = max(reach, float(np.linalg.norm(around, axis=-1).max()))
-    return View(reach, middle)
-
-
-def project(points_N3: Array, centre_3: Array, view: View, size: float) -> Array:
-    """(N, 3) pixels from the left, pixels from the top, and depth (metres towards the camera) of points in metres."""
-    x, y, z = (points_N3 - centre_3).T
-    x, z = math.cos(YAW) * x - math.sin(YAW) * z, math.sin(YAW) * x + math.cos(YAW) * z
-    y, z = math.cos(PITCH) * y - math.sin(PITCH) * z, math.cos(PITCH) * z + math.sin(PITCH) * y
-    away = DISTANCE * view.reach
-    scale = FILLED * size / view.reach * away / np.maximum(away - z, 0.05 * away)
-    return np.stack([size / 2 + scale * x, size / 2 - scale * y, z], -1)
-
-
-def centre_of(pose_J3: Array, view: View) -> Array:
-    """What the camera looks at: on the root's upright line."""
-    return np.array([pose_J3[0, 0], view.middle, pose_J3[0, 2]])
-
-
-def sides(skeleton: Skeleton) -> list[str]:
-    """left, right or middle of each joint, by its name."""
-    return [{"l_": "left", "r_": "right"}.get(name[:2], "middle") for name in skeleton.joints]
-
-
-def figure(pose_J3: Array, skeleton: Skeleton, view: View, size: float) -> list[Stroke]:
-    """What is drawn of a pose, the farthest first."""
-    seen_J3 = project(pose_J3, centre_of(pose_J3, view), view, size)
-    thick = 0.03 * size
-    strokes = []
-    for joint, (parent, side) in enumerate(zip(skeleton.parents, sides(skeleton), strict=True)):
-        if parent < 0:
-            continue
-        a, b = seen_J3[parent], seen_J3[joint]
-        strokes.append(Stroke(side, (a[0], a[1]), (b[0], b[1]), thick, 0.0, (a[2] + b[2]) / 2))
-    if "head" in skeleton.joints:
-        x, y, depth = seen_J3[skeleton.joints.index("head")]
-        strokes.append(Stroke("middle", (x, y), (x, y), thick, 0.05 * size, depth))
-    return sorted(strokes, key=lambda stroke: stroke.depth)
-
-
-def floor_lines(
-    pose_J3: Array, view: View, size: float, share: float = 1.0
-) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Lines of the floor around the root, which stay where they are in the world; of a `share` of the picture."""
-    half = share * view.reach
-    spacing = SPACING * max(1, math.ceil(half / (6 * SPACING)))
-    lines = []
-    for axis in (0, 2):
-        other = 2 - axis
-        at, across = pose_J3[0, axis], pose_J3[0, other]
-        for k in range(math.ceil((at - half) / spacing), math.floor((at + half) / spacing) + 1):
-            # a disc: what stands at its edge comes and goes without a jump
-            extent = math.sqrt(max(half**2 - (k * spacing - at) ** 2, 0.0))
-            ends = np.zeros((2, 3))
-            ends[:, axis] = k * spacing
-            ends[:, other] = (across - extent, across + extent)
-            a, b = project(ends, centre_of(pose_J3, view), view, size)
-            lines.append(((a[0], a[1]), (b[0], b[1])))
-    return lines
-
-
 # -- checks --------------------------------------------------------------------------------------------------
-
-
-def checked(positions: ArrayLike, skeleton: Skeleton) -> Array:
-    """The positions as an array, if they can be drawn.
-
-    Raises:
-        ValueError: another shape, no frames, numbers that are not finite.
-    """
-    detached: Any = positions
-    if hasattr(detached, "detach"):
-        detached = detached.detach().cpu()
-    array = np.asarray(detached, dtype=np.float64)
-    if array.ndim != 3 or array.shape[1:] != (len(skeleton), 3) or not len(array):
-        raise ValueError(
-            f"positions of the shape {array.shape}; needed (frames, {len(skeleton)}, 3) of the skeleton {skeleton.name}, one frame or "
-            "more: features are turned into positions by their codec"
-        )
-    finite_F = np.isfinite(array).all((1, 2))
-    if not finite_F.all():
-        raise ValueError(
-            f"{int((~finite_F).sum())} of {len(array)} frames hold numbers that are not finite, the first is frame "
-            f"{int((~finite_F).argmax())}: there is nothing to draw there"
-        )
-    return array
 
 
 def _several(positions: Any, skeleton: Skeleton) -> list[Array]:
@@ -355,29 +250,54 @@ def _panel(
     motion: Array, n: int, skeleton: Skeleton, view: View, size: int, palette: Palette, label: str
 ) -> Any:
     """One figure in its square, with a line of text below or none."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     fine = size * OVERSAMPLING
     picture = Image.new("RGB", (fine, fine), palette.paper)
-    draw = ImageDraw.Draw(picture)
-    for a, b in floor_lines(motion[n], view, fine):
-        draw.line([a, b], fill=palette.floor, width=OVERSAMPLING)
-    for stroke in figure(motion[n], skeleton, view, fine):
-        colour, (x, y) = getattr(palette, stroke.side), stroke.start
+    way = trail(motion, n, view, fine)
+    _draw(ImageDraw.Draw(picture), motion[n], skeleton, view, fine, palette, way=way)
+    picture = picture.resize((size, size), Image.Resampling.LANCZOS)
+    return _captioned(picture, [label], size, palette) if label else picture
+
+
+def _draw(
+    draw: Any,
+    pose_J3: Array,
+    skeleton: Skeleton,
+    view: View,
+    size: int,
+    palette: Palette,
+    left: float = 0.0,
+    share: float = 1.0,
+    way: Sequence[tuple[float, float]] = (),
+) -> None:
+    """A figure in a square that begins at `left`, on a floor of a `share` of it with the way that it came."""
+    for (ax, ay), (bx, by) in floor_lines(pose_J3, view, size, share):
+        draw.line([(ax + left, ay), (bx + left, by)], fill=palette.floor, width=OVERSAMPLING)
+    if len(way) > 1:
+        draw.line(list(way), fill=palette.ink, width=OVERSAMPLING * 2)
+    for stroke in figure(pose_J3, skeleton, view, size):
+        colour = getattr(palette, stroke.side)
+        ends = [(x + left, y) for x, y in (stroke.start, stroke.end)]
         if not stroke.radius:
-            draw.line([stroke.start, stroke.end], fill=colour, width=max(1, round(stroke.width)))
-        ends = [(x, y)] if stroke.radius else [stroke.start, stroke.end]
+            draw.line(ends, fill=colour, width=max(1, round(stroke.width)))
         r = stroke.radius or stroke.width / 2
         for x, y in ends:
             draw.ellipse([x - r, y - r, x + r, y + r], fill=colour)
-    picture = picture.resize((size, size), Image.Resampling.LANCZOS)
-    if not label:
-        return picture
-    font = ImageFont.load_default(max(11, size // 20))
-    whole = Image.new("RGB", (size, size + 2 * round(font.size)), palette.paper)
+
+
+def _captioned(picture: Any, labels: Sequence[str], size: int, palette: Palette) -> Any:
+    """The picture over a line of labels, each in the middle of its share of the width."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    high = max(11, size // 20)
+    font = ImageFont.load_default(high)
+    whole = Image.new("RGB", (picture.width, picture.height + 2 * high), palette.paper)
     whole.paste(picture)
     draw = ImageDraw.Draw(whole)
-    draw.text((size // 2, size + font.size), label, fill=palette.ink, font=font, anchor="mm")
+    for k, label in enumerate(labels):
+        x = (k + 0.5) * picture.width / len(labels)
+        draw.text((x, picture.height + high), label, fill=palette.ink, font=font, anchor="mm")
     return whole
 
 

@@ -26,7 +26,11 @@ def embed_texts(encoder: Any, tokenizer: Any, texts: Sequence[str], max_tokens: 
         max_tokens: longer texts are cut, start and end tokens counted; also where the tokenizer knows of fewer.
     """
     found = tokenizer(
-        list(texts), padding=True, truncation=True, max_length=min(max_tokens, tokenizer.model_max_length), return_tensors="pt"
+        list(texts),
+        padding=True,
+        truncation=True,
+        max_length=min(max_tokens, tokenizer.model_max_length),
+        return_tensors="pt",
     ).to(encoder.device)
     return pooled(encoder, encoder(**found), found["attention_mask"])
 

@@ -110,6 +110,8 @@ class Account:
     """Whether the training loss is mostly noise, so that only held-out values tell anything."""
     margin_unit: ClassVar[str] = ""
     """Of reward margins; empty: as the run recorded it."""
+    pictures_told: ClassVar[str] = "Images of the same prompts from the same noise"
+    """What a card says of `pictures`."""
     records: ClassVar[Mapping[str, str]] = {}
     """Files record/NAME.json that only its runs have, and what they hold."""
     hyper_parameters: ClassVar[Sequence[str]] = ()

@@ -76,6 +76,7 @@ def model_card(run: Run, account: Account) -> str:
         loading=loading,
         paper_link=paper_link(paper) if isinstance(paper, Mapping) else ("", ""),
         pictures=account.pictures(run),
+        pictures_told=account.pictures_told,
         environment_rows=_environment_rows(run),
         version=run.of("manifest", "prefopt"),
     )

@@ -15,8 +15,7 @@ Legend: B examples, K candidates, N = K B, E width of an embedding, S reverse st
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -24,11 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from prefopt.comparisons import Comparison, Encoded
-from prefopt.likelihoods.denoising import DenoisingLikelihood
 from prefopt.likelihoods.latents import EncodedLatent
-from prefopt.likelihoods.process import counted_noise
-from prefopt.likelihoods.steps import GuidedNetwork, transition
-from prefopt.sources.schedule import Schedule
+from prefopt.sources.drawer import Drawer
 from prefopt.sources.selection import Selected, Similarity, min_similarity, quantile, select, separation
 
 Pairs = Literal["semi_online", "online", "offline", "offline_data", "naive"]
@@ -40,8 +36,6 @@ FEWEST_TO_TELL = 16
 """Different conditions without which nothing is said of whether a judge recognises the data."""
 RECOGNISED = 0.7
 """Area under the curve of matched against shuffled pairs, below which a judge does not recognise the data."""
-FULL = 0.85
-"""Share of a forward pass on a CPU that must not be padding."""
 KEPT_BYTES = 2**29
 """Of fixed samples in memory; what is beyond is drawn again at each visit, and comes out the same."""
 
@@ -61,107 +55,6 @@ class CandidateJudge(Protocol):
     def embed(self, items: Sequence[EncodedLatent], x_N: Tensor) -> Tensor | None:
         """(N, E) embeddings of latents alone; None where this judge has none."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawer:
-    """Draws whole samples with a model, all candidates of a batch in one go, those of very different extents by themselves.
-
-    Attributes:
-        likelihood: of the run: its network, process and conditions.
-        steps_S2: (S, 2) times and next times, descending; from `transition.inference_timesteps`.
-        eta: noise of a reverse step; 0 draws by the start's noise alone.
-        guidance_scale: of classifier-free guidance, both halves in one forward pass; 1: none.
-        at_once: samples of a forward pass at most; None: all.
-    """
-
-    likelihood: DenoisingLikelihood
-    steps_S2: Tensor
-    eta: float = 1.0
-    guidance_scale: float = 1.0
-    at_once: int | None = None
-
-    @torch.no_grad()
-    def draw(
-        self, model: nn.Module, items: Sequence[EncodedLatent], names: Sequence[str], round_: int
-    ) -> Tensor:
-        """(N, ...) latents on the CPU, float32, in the shape of the store; each depends on its name, round and condition alone.
-
-        Args:
-            model: the network, in eval mode.
-            items: whose conditions (and lengths) are used.
-            names: of the samples, from which their noise follows.
-            round_: of the noise.
-
-        Raises:
-            ValueError: samples that are no numbers.
-        """
-        on_cpu = next(model.parameters()).device.type == "cpu"
-        parts = self.together(items, FULL if on_cpu else 0.0)
-        drawn_N = torch.cat(
-            [self._some(model, [items[n] for n in part], [names[n] for n in part], round_) for part in parts]
-        )
-        order_N = torch.tensor([n for part in parts for n in part])
-        return drawn_N[order_N.argsort()]
-
-    def together(self, items: Sequence[EncodedLatent], full: float) -> list[list[int]]:
-        """Places of the samples of each forward pass: those of about one extent, the largest first.
-
-        Args:
-            items: to draw for.
-            full: share of a pass that must not be padding. On a CPU a pass costs what is in it; accelerators would rather have
-                all in one.
-        """
-        elements = [math.prod(self.likelihood.extent([item])) for item in items]
-        parts: list[list[int]] = []
-        for n in sorted(range(len(items)), key=lambda n: -elements[n]):
-            alike = bool(parts) and elements[n] >= full * elements[parts[-1][0]]
-            if alike and len(parts[-1]) < (self.at_once or len(items)):
-                parts[-1].append(n)
-            else:
-                parts.append([n])
-        return parts
-
-    def _some(
-        self, model: nn.Module, items: Sequence[EncodedLatent], names: Sequence[str], round_: int
-    ) -> Tensor:
-        likelihood = self.likelihood
-        device = next(model.parameters()).device
-        shape, extent = likelihood.store.shape, likelihood.extent(items)
-        part = tuple(slice(0, n) for n in extent)
-
-        def noise(place: str) -> Tensor:
-            # the beginning of a whole latent's, so that it does not depend on what else is in the batch
-            some = (extent[0], *shape[1:])
-            drawn = [
-                counted_noise(likelihood.seed, f"{place} of {name}", round_, some)[1][part] for name in names
-            ]
-            return torch.stack(drawn).to(device)
-
-        guided = GuidedNetwork(
-            process=likelihood.process,
-            network=likelihood.network,
-            conditions=lambda prompts: likelihood.conditions(
-                [*items] * (len(prompts) // len(items)), prompts
-            ),
-            scale=self.guidance_scale,
-        )
-        conditions = {k: v.to(device) for k, v in guided.prepare([item.prompt for item in items]).items()}
-        x_N = noise("start")
-        for s, (t, t_prev) in enumerate(self.steps_S2.tolist()):
-            t_N = torch.full((len(items),), t, dtype=self.steps_S2.dtype)
-            t_prev_N = torch.full((len(items),), t_prev, dtype=self.steps_S2.dtype)
-            output_N = guided(model, x_N, t_N, conditions)
-            step = transition(likelihood.process, output_N, x_N, t_N, t_prev_N, self.eta)
-            silent = not bool((step.std_B > 0).any())
-            x_N = step.mean_BCHW if silent else step.sample(noise(f"step {s}"))
-        x_N = x_N.float().cpu()
-        if not bool(x_N.isfinite().all()):
-            bad = names[int((~x_N.isfinite().flatten(1).all(1)).nonzero()[0])]
-            raise ValueError(f"the model's sample {bad} is not finite: it has diverged")
-        whole_N = x_N.new_zeros(len(items), *shape)
-        whole_N[(slice(None), *part)] = x_N
-        return whole_N
 
 
 @dataclass
@@ -433,115 +326,3 @@ def joined(parts: Sequence[Encoded[EncodedLatent]]) -> Encoded[EncodedLatent]:
         )
         items += part.items
     return Encoded(parts[0].id, items, edges)
-
-
-@dataclass
-class SemiOnlineFeed:
-    """A step is a round of sampling and as many updates on it as are asked for; each with noise and timesteps of its own.
-
-    Attributes:
-        collector: draws and compares.
-        model: the policy, unwrapped.
-        start: opens the model that the run began with.
-        examples: the data, encoded.
-        schedule: which examples make up which step.
-        reuse: updates on one round's candidates.
-        accelerator: shares examples out and gathers comparisons.
-        opening_examples: comparisons of the calibration.
-    """
-
-    collector: Collector
-    model: nn.Module
-    start: Any
-    examples: Sequence[Encoded[EncodedLatent]]
-    schedule: Schedule
-    reuse: int
-    accelerator: Any
-    opening_examples: Sequence[Encoded[EncodedLatent]] = ()
-    tally: Tally = field(default_factory=Tally)
-
-    @property
-    def likelihood(self) -> DenoisingLikelihood:
-        """Of the run."""
-        return self.collector.drawer.likelihood
-
-    @property
-    def steps(self) -> int:
-        """Rounds of the run."""
-        return self.schedule.steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Rounds in a pass over the data."""
-        return self.schedule.steps_per_epoch
-
-    @property
-    def step_size(self) -> int:
-        """Examples of a round, and of an update."""
-        return self.schedule.step_size
-
-    def updates(self, step: int) -> Iterator[list[Encoded[Any]]]:
-        """Sample with the present weights; then one update after the other on what came of it."""
-        epoch = step // self.steps_per_epoch
-        chosen = [self.likelihood.shown(self.examples[i], epoch) for i in self.schedule.examples(step)]
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        tally = Tally()
-        mine = chosen[rank::processes]
-        self.model.eval()
-        with self.accelerator.autocast():
-            found = self.collector.collect(self.model, self.start, mine, step, tally) if mine else []
-        self.model.train()
-        if processes > 1:
-            from accelerate.utils import gather_object
-
-            found = gather_object(found)
-            totals = torch.tensor(
-                list(vars(tally).values()), device=self.accelerator.device, dtype=torch.float64
-            )
-            tally = Tally(*self.accelerator.reduce(totals, "sum").tolist())
-        for name, value in vars(tally).items():
-            setattr(self.tally, name, getattr(self.tally, name) + value)
-        order = {e.id: n for n, e in enumerate(chosen)}
-        found.sort(key=lambda e: order[e.id])
-        for part in range(self.reuse):
-            yield [self.likelihood.renoised(e, step * self.reuse + part) for e in found]
-
-    def updated(self) -> None:
-        """Nothing is averaged."""
-
-    def measures(self) -> dict[str, float]:
-        """Means of the collections since the last call."""
-        found = self.tally.measures()
-        self.tally = Tally()
-        return found
-
-    def rehearsal(self, size: int) -> list[Encoded[Any]]:
-        """The widest examples, each against itself."""
-        likelihood = self.likelihood
-        shown = [likelihood.shown(e, 0) for e in self.examples]
-        winners = [(e.id, e.items[winner_of(e)]) for e in shown]
-        winners.sort(key=lambda named: -likelihood.width(named[1]))
-        made = [
-            Encoded(
-                i,
-                (item, replace(item, latent=f"{item.latent} again", drawn=likelihood.latents([item])[0])),
-                (EVEN,),
-            )
-            for i, item in winners[:size]
-        ]
-        return [likelihood.renoised(e, 0) for e in made]
-
-    def opening(self, size: int) -> list[Encoded[Any]]:
-        """Comparisons of the calibration."""
-        return [self.likelihood.renoised(e, 0) for e in self.opening_examples[:size]]
-
-    def state(self) -> dict[str, Tensor]:
-        """Nothing: rounds follow from step and weights."""
-        return {}
-
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Nothing to take back."""
-
-
-EVEN = Comparison(0, 1, columns={"min_similarity": 0.0, "rejected_reward": 0.0, "tau": float("inf")})
-"""A comparison with all columns, so that it can stand in a batch."""

@@ -81,7 +81,9 @@ def test_files_hold_the_same_motion(built: Path) -> None:
 
 def test_rows_are_read_as_they_are(built: Path) -> None:
     found = load_motion_comparisons(built / "motions.jsonl", codec="stick")
-    assert [e.items[0].condition["prompt"] for e in found.examples] == [row["prompt"] for row in rows_of(built)]
+    assert [e.items[0].condition["prompt"] for e in found.examples] == [
+        row["prompt"] for row in rows_of(built)
+    ]
     assert {e.items[0].sample.frames for e in found.examples} == {16}
     assert not found.dropped
 
@@ -121,6 +123,7 @@ def test_what_is_there_is_not_written_over_unless_asked(model: Path, tmp_path: P
         (("--text", "a", "--format", ","), "nothing is not known"),
         (("--text", "a", "--seconds", "9"), "72 frames at 8 a second; the model draws 0.5 to 4 seconds"),
         (("--text", "a", "--seconds", "0.1"), "the model draws 0.5 to 4 seconds"),
+        (("--text", "a", "--num-inference-steps", "11"), "the model was trained with 10 steps"),
         (("--texts", "nowhere.txt"), "nowhere.txt"),
     ],
 )

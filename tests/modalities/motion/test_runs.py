@@ -13,6 +13,7 @@ import torch
 import prefopt
 import tiny_motions
 from prefopt.config import ConfigError
+from processes import distributed, words
 
 QUIET: dict[str, Any] = {
     "eval_size": 0, "sample_prompts": 2, "logging_steps": 1, "eval_steps": 50, "lr_scheduler_type": "constant",
@@ -120,6 +121,19 @@ def test_reused_candidates_are_updates_of_one_step(model, rows, judge, tmp_path)
     assert column(found, "collect/network_calls") == column(once, "collect/network_calls")
 
 
+def test_two_processes_are_one(model, rows, judge, tmp_path):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = tmp_path / "rows.jsonl"
+    one = train(model, str(data), judge, tmp_path / "one", per_device_train_batch_size=4, max_steps=3)
+    options = QUIET | {"judge": judge, "max_steps": 3, "per_device_train_batch_size": 2}
+    options |= {"model": model, "data": data, "output_dir": tmp_path / "two"}
+    distributed("-m", "prefopt", "train", "sopo", *words(options))
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").read_text().splitlines()]
+    for name in ("loss", "collect/kept", "collect/rejected_reward", "sopo/weight"):
+        told = [line[name] for line in lines if name in line]
+        assert told == pytest.approx(column(one, name), rel=1e-3), name
+
+
 def test_adapters_are_the_policy_and_the_reference(model, rows, judge, tmp_path):
     found = train(model, rows, judge, tmp_path / "lora", use_peft=True, lora_r=4, lora_alpha=4)
     assert column(found, "loss")[0] == pytest.approx(np.log(2), abs=1e-5)
@@ -131,6 +145,8 @@ def test_adapters_are_the_policy_and_the_reference(model, rows, judge, tmp_path)
 
 def test_everything_vetoed_is_weighted_fine_tuning(model, rows, judge, tmp_path):
     found = train(model, rows, judge, tmp_path / "v", tau=-1.0)
+    calibration = json.loads((found.output_dir / "record" / "calibration.json").read_text())
+    assert (calibration["tau"], calibration.get("share")) == (-1.0, None)
     assert column(found, "sopo/kept") == [0.0] * 4
     assert all(value < 1.0 for value in column(found, "loss"))
 

@@ -118,6 +118,10 @@ def test_pools_have_no_program_twice():
         some = {programs[place]._replace(speed="") for place in places[start : start + 32]}
         assert len(some) == 32
     assert pools(programs[:31]) == []
+    stand, left, right = (Program(move) for move in ("stand", "left", "right"))
+    assert pools([stand, stand, left, right, left], 2) == [0, 2, 1, 3]
+    slow = Program("forward", speed="slowly")
+    assert pools([slow, slow._replace(speed=""), stand], 2) == [0, 2]
 
 
 def test_a_model_is_measured_against_the_truth_of_its_captions(world, pipeline):

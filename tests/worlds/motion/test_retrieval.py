@@ -19,7 +19,9 @@ def test_reward_and_evaluator_are_made_apart(world):
         assert model.encode_texts(truth.captions).shape == (20, 32)
         assert model.encode_motions(truth.features_BFD, truth.lengths_B).shape == (20, 32)
     assert not torch.equal(reward.encode_texts(truth.captions), evaluator.encode_texts(truth.captions))
-    # they learned from other motions, too
+    # nor did they begin alike, or learn from the same motions
+    words = [model.text_encoder.get_input_embeddings().weight for model in (reward, evaluator)]
+    assert (words[0] - words[1]).abs().mean() > 0.5
     assert not torch.equal(reward.stats.mean_D, evaluator.stats.mean_D)
     unknown = reward.tokenizer.unk_token_id
     assert all(

@@ -71,6 +71,9 @@ def test_splits_share_programs_but_no_caption():
     for captions in found.values():
         assert {parse_caption(caption) for caption in captions} == set(task.EVERY)
     assert len(set(found["test"])) == len(task.EVERY)
+    for subject in task.SUBJECTS:  # no word is in one split alone
+        assert len({c for c in found["test"] if c.startswith(subject)}) >= 30
+    assert {word for caption in found["test"] for word in caption.split()} == set(task.WORDS)
     assert len(set(found["train"])) == 5 * len(task.EVERY)
 
 

@@ -41,7 +41,6 @@ class Keys(BaseModel):
 
 TEXT = Needs(("text",), "text models")
 IMAGE = Needs(("image",), "image models")
-MOTION = Needs(("motion",), "motion models")
 DRAWN = Needs(("image", "motion"), "image and motion models")
 VISION = Needs(("vision",), "vision-language models")
 CONTROL = Needs(("control",), "control models")

@@ -20,4 +20,5 @@ MODALITY = Modality(
     claims=claims,
     package=__name__,
     key="controlnet",
+    asked_before=frozenset({"image"}),
 )

@@ -34,8 +34,7 @@ from prefopt.modalities.image.offline import (
     store_options,
 )
 from prefopt.modalities.image.probe import with_probe
-from prefopt.modalities.image.setup import check_settings
-from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
+from prefopt.modalities.models import check_denoiser_settings, lora_settings, model_folder, weight_dtype
 from prefopt.modalities.splits import PreparedData, Split
 from prefopt.objectives.base import Objective
 from prefopt.references import Reference
@@ -54,7 +53,7 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
     config, accelerator = context.config, context.accelerator
-    check_settings(config)
+    check_denoiser_settings(config)
     check_terms(config, context.objective)
     needs = context.objective.needs
     detector = find_detector(context)

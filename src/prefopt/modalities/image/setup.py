@@ -6,8 +6,8 @@ Which of three set-ups a run takes: images of a data set, images sampled while t
 from __future__ import annotations
 
 from prefopt import methods
-from prefopt.config import ConfigError, TrainConfig
 from prefopt.modalities.base import Context, Setup
+from prefopt.modalities.models import check_denoiser_settings
 
 
 def set_up(context: Context) -> Setup:
@@ -18,7 +18,7 @@ def set_up(context: Context) -> Setup:
     """
     config = context.config
     method = methods.find(config.method)
-    check_settings(config)
+    check_denoiser_settings(config)
     if method is not None and method.rows == "prompts":
         from prefopt.modalities.image.online import set_up as set_up_online
 
@@ -30,14 +30,3 @@ def set_up(context: Context) -> Setup:
     from prefopt.modalities.image.offline import set_up as set_up_offline
 
     return set_up_offline(context)
-
-
-def check_settings(config: TrainConfig) -> None:
-    """Raise ConfigError for settings that no diffusion model is trained with, before anything is read."""
-    if config.dtype == "float16" and not config.use_peft:
-        raise ConfigError(
-            "dtype=float16 is not possible when all weights are trained: small gradients and Adam's epsilon round to 0, "
-            "and the network diverges. Leave dtype out (float32, whatever the files hold), or set use_peft=true"
-        )
-    if config.gradient_checkpointing == "auto":
-        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")

@@ -19,4 +19,5 @@ MODALITY = Modality(
     model="the folder of a text-to-motion model (with model_index.json, see docs/motion.md)",
     claims=claims,
     package=__name__,
+    asked_before=frozenset({"image"}),
 )

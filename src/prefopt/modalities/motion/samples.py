@@ -21,6 +21,8 @@ Scorer = Callable[[Sequence[str], Tensor, Tensor], Tensor]
 """(prompts, features (B, F, D) in physical units, lengths (B,)) -> (B,) rewards."""
 SHOWN = 6
 """Motions kept for the page; rewards are of all samples."""
+PICTURE = 120
+"""Pixels of a pose's height."""
 DIGITS = 3
 """Of positions in metres: a millimetre."""
 
@@ -50,9 +52,10 @@ class MotionSamples:
         self.prompts = [str(c["prompt"]) for c in self.conditions]
         self.lengths = [int(c["length"]) for c in self.conditions]
         self._seeds = [config.seed * 100_003 + n for n in range(len(self.prompts))]
+        self._steps = min(config.num_inference_steps, loaded.pipe.scheduler.config.num_train_timesteps)
         codec = loaded.pipe.codec
         self.settings = {
-            "num_inference_steps": config.num_inference_steps,
+            "num_inference_steps": self._steps,
             "guidance_scale": config.guidance_scale,
             "seeds": self._seeds[:SHOWN],
             "fps": loaded.pipe.stats.fps,
@@ -70,11 +73,10 @@ class MotionSamples:
             ValueError: samples that are no numbers.
         """
         config = self._config
-        steps = min(config.num_inference_steps, self._loaded.pipe.scheduler.config.num_train_timesteps)
         drawn = self._loaded.pipe(
             self.prompts,
             self.lengths,
-            num_inference_steps=steps,
+            num_inference_steps=self._steps,
             guidance_scale=config.guidance_scale,
             seeds=self._seeds,
             batch_size=config.per_device_eval_batch_size,
@@ -111,10 +113,16 @@ class MotionSamples:
         return list(self._scorer(self.prompts, features_BFD, length_B).tolist())
 
     def entries(self, drawn: list[Tensor], step: int) -> list[dict[str, Any]]:
-        """Positions of joints of the first motions."""
-        return [
-            {"motion": rounded(self._loaded.pipe.codec.positions(x)), "length": len(x)} for x in drawn[:SHOWN]
-        ]
+        """Positions of joints of the first motions, and poses along time as a picture, of the first and of the newest ones."""
+        from prefopt.motion.drawing import strip_picture
+
+        codec, found = self._loaded.pipe.codec, []
+        for n, features_FD in enumerate(drawn[:SHOWN]):
+            motion = codec.positions(features_FD)
+            poses = strip_picture(motion, codec.skeleton, self._loaded.pipe.stats.fps, size=PICTURE)
+            path = self._record.picture_file(f"motion-{n}-{'newest' if step else 'first'}", poses)
+            found.append({"motion": rounded(motion), "length": len(features_FD), "poses": path})
+        return found
 
     def _read_first(self) -> list[Tensor] | None:
         """Positions of the samples before the first step, as the record has them; None where it has not."""

@@ -17,7 +17,7 @@ from prefopt.likelihoods.latents import EncodedLatent
 from prefopt.likelihoods.process import Process
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Setup
-from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
+from prefopt.modalities.models import check_denoiser_settings, lora_settings, model_folder, weight_dtype
 from prefopt.modalities.motion.likelihood import EncodedMotion, MotionLikelihood, length_of, shown_part
 from prefopt.modalities.motion.models import (
     denoise_motion,
@@ -52,7 +52,7 @@ def set_up(context: Context) -> Setup:
         ConfigError, ValueError, OSError: bad data, found before the model is loaded; a model that cannot be used.
     """
     config, accelerator = context.config, context.accelerator
-    check_settings(config)
+    check_denoiser_settings(config)
     method = methods.find(config.method)
     drawn = method is not None and method.draws_losers
     if drawn:
@@ -78,6 +78,13 @@ def set_up(context: Context) -> Setup:
     seen = split.train.examples[0]
     context.announce(data, partial(first_pair, context, seen, facts["codec"]))
 
+    if context.bf16:
+        told = (
+            "errors are computed under bf16, and log-ratios are small differences of them: bf16=false costs little on models of "
+            "this size"
+        )
+        context.record.check("precision", "warn", told)
+        context.console.say(f"precision: {told}")
     loaded = load_motion_model(source, dtype=weight_dtype(config), lora=lora_settings(config))
     loaded.pipe.to(accelerator.device)
     if config.gradient_checkpointing:
@@ -137,17 +144,6 @@ def set_up(context: Context) -> Setup:
         save=lambda folder, state: write_trained(folder, loaded, state),
         feed=feed,
     )
-
-
-def check_settings(config: TrainConfig) -> None:
-    """Raise ConfigError for settings that no motion model is trained with, before anything is read."""
-    if config.dtype == "float16" and not config.use_peft:
-        raise ConfigError(
-            "dtype=float16 is not possible when all weights are trained: small gradients round to 0. Leave dtype out, or set "
-            "use_peft=true"
-        )
-    if config.gradient_checkpointing == "auto":
-        raise ConfigError("gradient_checkpointing=auto is for text models: set true or false")
 
 
 def encoded(examples: Sequence[Example]) -> list[Encoded[Any]]:

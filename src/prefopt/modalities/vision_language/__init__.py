@@ -35,4 +35,5 @@ MODALITY = Modality(
     model="the folder or hub id of a vision-language model of transformers (AutoModelForImageTextToText)",
     claims=claims,
     package=__name__,
+    asked_before=frozenset({"text"}),
 )

@@ -130,9 +130,8 @@ def clean(programs: Sequence[Program], style: Style) -> Tensor:
     outward_S3 = torch.tensor(((1.0, 0.0, -0.3), (-1.0, 0.0, -0.3)))
     knees_BFS3 = _bent(root_BF13, feet_BFS3, BONE, ahead_S3)
     elbows_BFS3 = _bent(neck_BF13, hands_BFS3, ARM, outward_S3)
-    legs_BFJ3 = torch.stack((knees_BFS3, feet_BFS3), 3).flatten(
-        2, 3
-    )  # left knee, left foot, right knee, right foot
+    # left knee, left foot, right knee, right foot
+    legs_BFJ3 = torch.stack((knees_BFS3, feet_BFS3), 3).flatten(2, 3)
     arms_BFJ3 = torch.stack((elbows_BFS3, hands_BFS3), 3).flatten(2, 3)
     joints_BFJ3 = torch.cat((neck_BF13, head_BF13, legs_BFJ3, arms_BFJ3), 2)
     ways = [x[:, None].expand(-1, FRAMES) for x in (turn_B, forward_B, left_B)]

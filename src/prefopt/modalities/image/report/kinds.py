@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from prefopt.modalities.image import LORA_FILE
 from prefopt.report.load import Run
+from prefopt.report.loading import read_json
 
 
 def is_judge(run: Run) -> bool:
@@ -16,6 +17,6 @@ def is_judge(run: Run) -> bool:
 def looks_like_images(run: Run) -> bool:
     """True where a folder without a manifest looks like a run on images."""
     model = run.folder / "model"
-    return isinstance(run.data.get("images"), Mapping) or any(
-        (model / name).is_file() for name in ("model_index.json", LORA_FILE)
-    )
+    drawn_by = read_json(model / "model_index.json").get("_class_name", "")
+    draws = (model / "model_index.json").is_file() and drawn_by != "MotionPipeline"
+    return isinstance(run.data.get("images"), Mapping) or draws or (model / LORA_FILE).is_file()

@@ -83,6 +83,7 @@ def run(output: Path, given: dict[str, Any]) -> list[dict[str, Any]]:
         )
     pipe = load(given["model"])
     frames = frames_of(given["seconds"], pipe)
+    check_steps(given["num_inference_steps"], pipe)
     wanted = [
         Wanted(prompt, name_of(n * given["samples"] + k, prompt), seed_of(given["seed"], prompt, k))
         for n, prompt in enumerate(texts)
@@ -242,6 +243,15 @@ def frames_of(seconds: float | None, pipe: Any) -> int:
             f"{pipe.max_frames / fps:.3g} seconds"
         )
     return frames
+
+
+def check_steps(steps: int | None, pipe: Any) -> None:
+    """Raise ValueError for more reverse steps than the model has."""
+    most = int(pipe.scheduler.config.num_train_timesteps)
+    if steps is not None and steps > most:
+        raise ValueError(
+            f"--num_inference_steps {steps}; the model was trained with {most} steps: give as many or fewer"
+        )
 
 
 def name_of(number: int, prompt: str) -> str:

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from prefopt.modalities.image.report.prepared import OF_SEQUENCES, as_errors
 from prefopt.modalities.motion.report import samples, summary
 from prefopt.modalities.motion.report.curves import MARGIN_UNIT, groups
 from prefopt.modalities.motion.report.findings import quality
 from prefopt.modalities.motion.report.loading import INDEX, is_lora, loading
 from prefopt.motion.lora import LORA_FILE
 from prefopt.report import semi_online
-from prefopt.report.account import Account, CardFront, DataFacts, Loading, Measure
+from prefopt.report.account import Account, CardFront, DataFacts, Drawn, Loading, Measure
 from prefopt.report.curves import Groups
+from prefopt.report.denoising import OF_SEQUENCES, as_errors
 from prefopt.report.facts import Figure, Finding
 from prefopt.report.format import number
 from prefopt.report.load import Run
@@ -34,6 +34,9 @@ class MotionAccount(Account):
     giveaway: ClassVar[str] = "smoothness or where the motions come from"
     noisy_loss: ClassVar[bool] = True  # noise levels drawn anew hide it
     margin_unit: ClassVar[str] = MARGIN_UNIT
+    pictures_told: ClassVar[str] = (
+        "Poses along time, of motions for the same prompts from the same noise (the figure's left limbs are blue)"
+    )
     records: ClassVar[Mapping[str, str]] = {"calibration": "how well the judge knows the data, and tau"}
     hyper_parameters: ClassVar[Sequence[str]] = (
         "prompt_dropout", "timestep_density", "error_weight", "error_scale", "judge", "variant", "pairs", "C", "tau", "tau_quantile",
@@ -115,6 +118,10 @@ class MotionAccount(Account):
     def measures(self, run: Run, split: str, place: str) -> list[Measure]:
         """See `summary.py`."""
         return summary.measures(run, split, place)
+
+    def pictures(self, run: Run) -> list[Drawn]:
+        """Poses along time."""
+        return samples.pictures(run)
 
 
 ACCOUNT = MotionAccount()

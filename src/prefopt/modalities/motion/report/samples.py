@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from markupsafe import Markup
 
 from prefopt.modalities.motion.report.takes import Player, player, shape_of
-from prefopt.report.account import DataFacts
+from prefopt.report.account import DataFacts, Drawn
 from prefopt.report.changes import score_changes
 from prefopt.report.format import finite, items
 from prefopt.report.load import Run
@@ -17,6 +18,7 @@ from prefopt.report.verdict import verdict
 
 BYTE_BUDGET = 1_500_000  # of all samples of a page
 SHOWN_PLAYERS = 4  # further ones are folded away
+SHOWN_PICTURES = 4  # prompts of a card
 LONGEST_PROMPT = 2_000  # characters
 TOLD_SETTINGS = ("num_inference_steps", "guidance_scale")
 
@@ -73,6 +75,23 @@ def drawn(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         finite(g.get("step")) or 0.0: g for g in items(entry.get("generations")) if isinstance(g, Mapping)
     }
     return [by_step[step] for step in sorted(by_step)]
+
+
+def pictures(run: Run) -> list[Drawn]:
+    """Poses of the first and of the newest motions, of files that are there."""
+    found = []
+    for entry in items(run.of("samples", "prompts")):
+        ends = drawn(entry) if isinstance(entry, Mapping) else []
+        paths = [path for g in (ends[:1] + ends[1:][-1:]) if (path := _there(run, g.get("poses")))]
+        if len(paths) == 2:
+            found.append(Drawn(str(entry.get("prompt", "")), *paths))
+    return found[:SHOWN_PICTURES]
+
+
+def _there(run: Run, path: Any) -> str:
+    """The path if it is that of one of the run's pictures, else nothing."""
+    plain = re.fullmatch(r"record/images/[\w.-]+", str(path)) and (run.folder / str(path)).is_file()
+    return str(path) if plain else ""
 
 
 def name_of(generation: Mapping[str, Any], place: int, of: int) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from prefopt.motion.drawing import Array, Palette, View, checked, sides, strip_svg, view_of
+from prefopt.motion.camera import Array, View, checked, sides, view_of
+from prefopt.motion.drawing import Palette, strip_svg
 from prefopt.motion.skeleton import SKELETONS, Skeleton
 from prefopt.report.account import EMPTY
 from prefopt.report.format import finite, items

@@ -3,7 +3,7 @@
 // Without this script, and on paper, the stills that are on the page already stay.
 (() => {
   "use strict";
-  const YAW = 0.6, PITCH = 0.22, DISTANCE = 4.2, FILLED = 0.42, SPACING = 0.5;  // as in prefopt.motion.drawing
+  const YAW = 0.6, PITCH = 0.22, DISTANCE = 4.2, FILLED = 0.42, SPACING = 0.5;  // as in prefopt.motion.camera
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const players = [];
