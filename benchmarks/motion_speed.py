@@ -282,6 +282,61 @@ def ours(folder: Path, size: Size, guidance: float, way: str) -> dict[str, float
     return found | {"sampling": sum(sampled[-size.steps :]) / (reuse * size.steps)}
 
 
+# -- operations ----------------------------------------------------------------------------------------------
+
+
+def counts(batch: int = 32, sampling_steps: int = 50) -> list[str]:
+    """Operations of an update at MDM's size, the judge aside, as speeds against 'plain': what arithmetic alone allows.
+
+    Two operations a multiplication with addition, of matrix products and attention; a backward pass is two forward ones.
+    """
+    import numpy as np
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    from prefopt.motion.denoiser import MotionDenoiser
+    from prefopt.sources.drawer import FULL
+
+    def count(work: Callable[[], Any]) -> float:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            work()
+        return float(counter.get_total_flops())
+
+    with torch.device("meta"):
+        network = MotionDenoiser()
+        clip = CLIPTextModelWithProjection(
+            CLIPTextConfig(hidden_size=512, num_hidden_layers=12, projection_dim=512)
+        ).eval()
+        reading = count(lambda: clip(torch.zeros(1, TOKENS, dtype=torch.int64)))
+        one = torch.zeros(1, dtype=torch.int64)
+        passing = [
+            count(lambda f=f: network(torch.zeros(1, f, 263), one, torch.zeros(1, 512)))
+            for f in range(4, 200, 4)
+        ]
+    rng = np.random.default_rng(0)
+    longest, drawn = passing[-1], 0.0
+    for _ in range(200):
+        first = 0
+        for length in sorted((int(x) // 4 for x in rng.triangular(40, 196, 196, batch)), reverse=True):
+            first = length if length < FULL * first or not first else first
+            drawn += passing[first - 1] / batch / 200
+    lines = ["| guidance | texts | plain | batched | reuse 4 |", "|---|---|---|---|---|"]
+    for passes in (1, 2):
+        total = K * sampling_steps * passes
+        plain_ = (total + 8) * longest + reading
+        found = {
+            "texts": plain_ + (total + 3) * reading,
+            "plain": plain_,
+            "batched": total * drawn + 8 * longest,
+            "reuse 4": total * drawn / 4 + 8 * longest,
+        }
+        speeds = " | ".join(f"{plain_ / operations:.2f}" for operations in found.values())
+        lines.append(f"| {'no' if passes == 1 else 'yes'} | {speeds} |")
+    share = f"a text costs {reading / longest:.2f} passes of the longest motion, a candidate's {drawn / longest:.2f}"
+    return [*lines, share]
+
+
 def table(runs: dict[str, list[Measured]], base: str) -> list[str]:
     """A line a way: seconds of an update, and the base's over them; the share of sampling."""
     lines = []
@@ -306,6 +361,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="timed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of each process")
+    parser.add_argument("--counts", action="store_true", help="count operations instead; measures nothing")
     parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -319,6 +375,9 @@ def main() -> None:
         found = run(given.folder, sized(given.size[0]), given.guidance[0], given.way)
         sys.stdout.flush()
         print(json.dumps(found | {"peak_gb": peak()}))
+        return
+    if given.counts:
+        print("\n".join(counts()))
         return
     print(machine())
     for name in given.size or SIZES:
