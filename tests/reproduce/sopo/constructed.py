@@ -14,6 +14,7 @@ from prefopt.reproduce.sopo.motions import (
     ONLINE,
     REUSED,
     SFT,
+    SFT_LONGER,
     SOPO,
     USOPO,
     Start,
@@ -28,6 +29,7 @@ SEEDS = 3
 TRUE: dict[str, tuple[float, ...]] = {
     BASE: (0.35, 0.94, 0.14, 0.12, 0.75, 0.40, 0.75, 0, 0, 0),
     SFT: (0.40, 0.84, 0.15, 0.17, 0.94, 0.46, 0.88, 0, 4, 0),
+    SFT_LONGER: (0.41, 0.83, 0.17, 0.18, 0.96, 0.50, 0.89, 0, 16, 0),
     OFFLINE: (0.28, 1.02, 0.30, 0.05, 0.70, 0.35, 0.70, 1, 15, 6),
     OFFLINE_DATA: (0.09, 1.27, 0.85, 0.02, 0.60, 0.30, 0.60, 1, 15, 6),
     ONLINE: (0.36, 0.93, 0.16, 0.12, 0.76, 0.41, 0.76, 1, 20, 14),

@@ -16,6 +16,7 @@ from prefopt.reproduce.sopo.motions import (
     ONLINE,
     REUSED,
     SFT,
+    SFT_LONGER,
     SOPO,
     USOPO,
 )
@@ -39,7 +40,7 @@ def failed(arm=None, more=(), **changed):
 
 def test_all_hold_where_all_is_so():
     assert failed() == []
-    assert len(of_methods(runs_of())) == 17
+    assert len(of_methods(runs_of())) == 19
     assert len(of_parts(runs_of())) == 8
     assert len(of_sides(runs_of())) == 6
     assert len(of_cost(runs_of())) == 4
@@ -63,6 +64,8 @@ def test_all_hold_where_all_is_so():
         (SFT, {"mm_dist": 0.81}, ["control in MM-Dist"]),
         (SFT, {"fid": 0.1}, ["control in FID"]),
         (SFT, {"passed": 0.2}, ["than of its control"]),
+        (SFT_LONGER, {"mm_dist": 0.81}, ["cheaper control in MM-Dist"]),
+        (SFT_LONGER, {"fid": 0.11}, ["cheaper control in FID"]),
         (SOPO, {"kept": 0.7}, ["veto is active"]),
         (USOPO, {"r_1": 0.37}, ["USoPo is better than DSoPo"]),
         (USOPO, {"r_1": 0.43}, ["a veto, in R@1"]),

@@ -19,6 +19,7 @@ from prefopt.reproduce.sopo.motions import (
     QUICK,
     REUSED,
     SFT,
+    SFT_LONGER,
     SOPO,
     Size,
     jobs,
@@ -39,8 +40,8 @@ def test_arms_differ_in_what_they_say_alone():
     first = settings(SOPO)
     for name, arm in ARMS.items():
         other = settings(name)
-        if name == SFT:
-            assert other["max_steps"] == first["max_steps"]
+        if name in (SFT, SFT_LONGER):
+            assert other["max_steps"] == first["max_steps"] * (4 if name == SFT_LONGER else 1)
             assert other["learning_rate"] == first["learning_rate"]
             continue
         different = {key: other[key] for key in other if other[key] != first.get(key)}

@@ -23,6 +23,7 @@ from prefopt.worlds.motion.world import MotionWorld
 
 BASE = "base"
 SFT = "SFT (control)"
+SFT_LONGER = "SFT, 4 times the updates"
 OFFLINE = "offline DPO"
 OFFLINE_DATA = "offline DPO, winners from data"
 ONLINE = "online DPO"
@@ -82,6 +83,7 @@ DRAWN: dict[str, Any] = {
 PLAIN = {"variant": "dsopo"}
 METHODS: dict[str, dict[str, Any]] = {
     SFT: {"method": "sft"},
+    SFT_LONGER: {"method": "sft"},
     OFFLINE: {"pairs": "offline", **PLAIN},
     OFFLINE_DATA: {"pairs": "offline_data", **PLAIN},
     ONLINE: {"pairs": "online", **PLAIN},
@@ -92,7 +94,7 @@ METHODS: dict[str, dict[str, Any]] = {
     SOPO: {},
 }
 """What each arm of the main table does otherwise, by its name."""
-REUSE = 4
+REUSE, LONGER = 4, 4
 SWEEPS: dict[str, dict[str, Any]] = {
     **{at_quantile(q): {"tau_quantile": q} for q in QUANTILES if q != DRAWN["tau_quantile"]},
     **{with_candidates(k): {"candidates": k} for k in CANDIDATES if k != DRAWN["candidates"]},
@@ -181,7 +183,8 @@ def options_of(name: str, size: Size) -> dict[str, Any]:
     """The configuration of an arm, but for model, data, judge and seed."""
     own = ARMS[name]
     options = SHARED | ({} if "method" in own else DRAWN) | own
-    steps = max(1, size.updates // options.get("reuse_candidates", 1))
+    updates = size.updates * (LONGER if name == SFT_LONGER else 1)
+    steps = max(1, updates // options.get("reuse_candidates", 1))
     return options | {"max_steps": steps, "per_device_train_batch_size": size.batch}
 
 
@@ -248,6 +251,6 @@ class Stopwatch:
 def jobs(seeds: Sequence[int], size: Size) -> list[tuple[str, int, Size]]:
     """What is run by itself, the longest first."""
     costly = [with_candidates(max(CANDIDATES)), NAIVE]
-    cheap = [BASE, SFT, REUSED]
+    cheap = [BASE, SFT, SFT_LONGER, REUSED]
     names = [*costly, *(name for name in ARMS if name not in (*costly, *cheap)), *cheap]
     return [(name, seed, size) for name in names for seed in seeds]
