@@ -63,7 +63,7 @@ class Size(NamedTuple):
 SIZES = {
     "mdm": Size(
         {"features": 263, "max_frames": 196, "width": 512, "layers": 8, "heads": 4, "feedforward": 1024}, (512, 12), "humanml3d",
-        4, 5, 1,
+        2, 4, 1,
     ),
     "world": Size(
         {"features": 36, "max_frames": 32, "width": 64, "layers": 3, "heads": 4, "feedforward": 128}, (64, 1), "stick", 32, 10, 4,
@@ -121,7 +121,7 @@ def build(folder: Path, size: Size) -> None:
     ).save_pretrained(folder / "judge")  # fmt: skip
     rng = np.random.default_rng(0)
     rows = []
-    for n in range(ROWS * (size.batch // 4)):
+    for n in range(ROWS * max(1, size.batch // 4)):
         length = int(rng.triangular(40, 196, 196) / 196 * frames) // 4 * 4
         motion = rng.normal(size=(max(length, 4), features)).astype(np.float32)
         np.save(folder / f"{n}.npy", motion)
