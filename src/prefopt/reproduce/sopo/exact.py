@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from prefopt.reproduce import plots
@@ -83,6 +84,11 @@ def claims(found: Sequence[Outcome]) -> list[Claim]:
     ]  # fmt: skip
 
 
+def shown(number: float) -> str | float:
+    """A number of the table; what was not measured as a dash."""
+    return "-" if math.isnan(number) else round(number, 4)
+
+
 def experiment(found: Sequence[Outcome], steps: int) -> Part:
     """Claims, numbers and the picture of the first seed."""
 
@@ -91,7 +97,7 @@ def experiment(found: Sequence[Outcome], steps: int) -> Part:
         return [
             name,
             f"{beta:g}" if beta else "-",
-            *(plots.centre(values(found, field, name, beta))[0] for field in Measured._fields),
+            *(shown(plots.centre(values(found, field, name, beta))[0]) for field in Measured._fields),
         ]
 
     columns = [
@@ -138,7 +144,7 @@ def picture(outcome: Outcome) -> Plot:
     figure, axes = plots.panels(len(shown), width=2.7, height=3.1)
     for ax, (method, colour) in zip(axes, shown, strict=True):
         x, y = zip(*outcome.samples[method], strict=True)
-        ax.plot(x, y, ".", color=colour, markersize=3, alpha=0.5)
+        ax.plot(x, y, ".", color=colour, markersize=3, alpha=0.5, zorder=3)
         ax.plot(*zip(*CENTRES, strict=True), "+", color=plots.INK, markersize=11, markeredgewidth=2)
         ax.plot(*OFF, "x", color=plots.INK, markersize=8, markeredgewidth=2)
         ax.set_title(method)
