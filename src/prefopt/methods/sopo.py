@@ -71,7 +71,8 @@ METHOD = Method(
     summary="Winners from the data, losers sampled now and vetoed where they are good.",
     use_when=(
         "You have a pretrained diffusion model, the data that it was trained on (or cleaner ones), a judge that reads texts, and "
-        "no pairs. Compare with `sft` on the same rows: in the motion world it gained as much alignment for a fifth of the cost."
+        "no pairs. Compare with `sft` on the same rows: in the motion world it aligned as well in as many updates, at a seventh of the "
+        "cost, and better in four times as many; SoPo's samples were more like the data (FID) in as many."
     ),
     failure_signs=(
         "The run stops because the judge does not recognise the data: its units or normalisation differ from what it was trained "
