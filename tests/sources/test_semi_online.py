@@ -208,6 +208,16 @@ def test_rows_that_were_lost_are_turned_round():
     assert all(e.comparisons[0].outcome == (1.0, 0.0, 0.0) for e in found)
 
 
+@pytest.mark.parametrize("pairs", ["semi_online", "online"])
+def test_rows_keep_their_weights_and_columns(pairs):
+    rows = [
+        replace(e, comparisons=(Comparison(0, 1, weight=2.5, columns={"own": 7.0}),)) for e in examples(2)
+    ]
+    found, *_ = collected(Network(), rows, pairs=pairs)
+    assert [e.comparisons[0].weight for e in found] == [2.5, 2.5]
+    assert [e.comparisons[0].columns["own"] for e in found] == [7.0, 7.0]
+
+
 def test_samples_against_samples():
     network = Network()
     found, *_ = collected(network, examples(3), candidates=4, pairs="online")

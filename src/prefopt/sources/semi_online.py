@@ -124,27 +124,20 @@ class Collector:
             round_: of the noise.
             tally: counted into.
         """
-        winners = [e.items[winner_of(e)] for e in examples]
-        ids = [e.id for e in examples]
-        found: list[list[Encoded[EncodedLatent]]] = [[] for _ in examples]
+        winners, ids = [e.items[winner_of(e)] for e in examples], [e.id for e in examples]
+        courses: list[
+            tuple[tuple[Tensor, Tensor], int, bool]
+        ] = []  # candidates, their round, whether data win
         if self.pairs in ("semi_online", "online", "naive"):
-            drawn = self.drawn(policy, winners, ids, round_)
+            courses.append((self.drawn(policy, winners, ids, round_), round_, self.pairs == "semi_online"))
             tally.network_calls += len(winners) * self.candidates * len(self.drawer.steps_S2)
-            data = self.pairs == "semi_online"
-            made = self.compared(
-                winners, ids, *drawn, round_, tally, data, 0.5 if self.pairs == "naive" else 1.0
-            )
-            for parts, example in zip(found, made, strict=True):
-                parts.append(example)
         if self.pairs in ("offline", "offline_data", "naive"):
-            drawn = self.fixed(start, winners, ids)
-            data = self.pairs == "offline_data"
-            made = self.compared(
-                winners, ids, *drawn, START, tally, data, 0.5 if self.pairs == "naive" else 1.0
-            )
-            for parts, example in zip(found, made, strict=True):
-                parts.append(example)
-        return [joined(parts) for parts in found]
+            courses.append((self.fixed(start, winners, ids), START, self.pairs == "offline_data"))
+        made = [
+            self.compared(examples, *drawn, of_round, tally, data_wins, share=1 / len(courses))
+            for drawn, of_round, data_wins in courses
+        ]
+        return [joined(parts) for parts in zip(*made, strict=True)]
 
     def drawn(
         self, model: nn.Module, winners: Sequence[EncodedLatent], ids: Sequence[str], round_: int
@@ -179,31 +172,43 @@ class Collector:
 
     def compared(
         self,
-        winners: Sequence[EncodedLatent],
-        ids: Sequence[str],
+        examples: Sequence[Encoded[EncodedLatent]],
         x_KB: Tensor,
         reward_KB: Tensor,
         round_: int,
         tally: Tally,
         data_wins: bool,
-        weight: float,
+        share: float = 1.0,
     ) -> list[Encoded[EncodedLatent]]:
-        """The worst candidate against the winner of the data, or against the best candidate."""
+        """The worst candidate against the winner of the data, or against the best candidate.
+
+        Args:
+            examples: whose rows' weights and columns stay.
+            x_KB, reward_KB: candidates and their rewards.
+            round_: of the candidates.
+            tally: counted into.
+            data_wins: against which.
+            share: of a row's weight.
+        """
         selected = select(reward_KB)
-        similarity_B = self.similarities(winners, x_KB) if data_wins else torch.zeros(len(ids))
+        winners = [e.items[winner_of(e)] for e in examples]
+        similarity_B = self.similarities(winners, x_KB) if data_wins else torch.zeros(len(examples))
         columns = self.columns(selected, similarity_B, data_wins)
         found = []
-        for b, (item, i) in enumerate(zip(winners, ids, strict=True)):
+        for b, (item, example) in enumerate(zip(winners, examples, strict=True)):
+            row = example.comparisons[0]
             ends = {"worst": int(selected.worst_B[b]), "best": int(selected.best_B[b])}
             made = {
                 # a sample is named by its place: two of one example may be equal in all but their noise
-                name: replace(item, latent=f"{i} candidate {k} of round {round_}", drawn=x_KB[k, b])
+                name: replace(item, latent=f"{example.id} candidate {k} of round {round_}", drawn=x_KB[k, b])
                 for name, k in ends.items()
             }
             pair = (item if data_wins else made["best"], made["worst"])
-            edge = Comparison(0, 1, weight=weight, columns={name: float(c[b]) for name, c in columns.items()})
-            found.append(Encoded(i, pair, (edge,)))
-        tally.examples += len(ids)
+            told = {**row.columns, **{name: float(c[b]) for name, c in columns.items()}}
+            found.append(
+                Encoded(example.id, pair, (Comparison(0, 1, weight=row.weight * share, columns=told),))
+            )
+        tally.examples += len(examples)
         tally.kept += float((selected.worst_reward_B < self.threshold).sum())
         tally.worst += float(selected.worst_reward_B.sum())
         tally.best += float(selected.best_reward_B.sum())
@@ -277,7 +282,7 @@ class Collector:
         if share is not None:
             self.tau = quantile(worst_B, share)
             found |= {"tau": self.tau, "share": share}
-        made = self.compared(winners, ids, x_KB, reward_KB, START - 1, Tally(), True, 1.0)
+        made = self.compared(examples, x_KB, reward_KB, START - 1, Tally(), data_wins=True)
         return made, found
 
     def recognised(self, winners: Sequence[EncodedLatent]) -> dict[str, float]:
