@@ -8,6 +8,7 @@ import torch
 
 from prefopt import objectives
 from prefopt.objectives.semi_online import plackett_luce, soft_plackett_luce
+from prefopt.sources.selection import select
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "sopo.json").read_text())
 
@@ -78,6 +79,40 @@ def test_soft_plackett_luce(inputs, expected):
     loss.backward()
     torch.testing.assert_close(loss.detach(), double(expected["loss"]), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(h.grad, double(expected["grad_h"]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("inputs", "expected"), of_kind("online_dpo"))
+def test_the_best_against_the_worst(inputs, expected):
+    selected = select(double(inputs["rewards"])[:, None])
+    assert (int(selected.best_B), int(selected.worst_B)) == (
+        expected["chosen_index"],
+        expected["rejected_index"],
+    )
+    h = double(inputs["h"]).requires_grad_()
+    objective = objectives.get("sopo", variant="dsopo", beta=inputs["beta"])
+    loss = objective(h[selected.best_B], h[selected.worst_B]).sum()
+    loss.backward()
+    torch.testing.assert_close(loss.detach(), double(expected["loss"]), rtol=1e-10, atol=1e-12)
+    found = [float(h.grad[selected.best_B]), float(h.grad[selected.worst_B])]
+    assert found == pytest.approx([expected["grad_chosen"], expected["grad_rejected"]], abs=1e-10)
+
+
+def test_every_case_is_of_a_kind_that_some_test_reads():
+    here = {"sopo_logratio", "sopo_diffusion", "pl_dpo", "online_soft_pl", "online_dpo"}
+    sources = {"selection", "selection_ties", "tau_quantile"}
+    likelihood = {"masked_error", "x0_to_eps_error", "cosine_schedule"}
+    motion = {"root_recovery", "infonce"}
+    metrics = {
+        "retrieval", "fid", "diversity", "diversity_expectation", "multimodality", "multimodality_expectation", "ci95",
+        "relative_change",
+    }  # fmt: skip
+    assert {c["inputs"]["kind"] for c in CASES} == here | sources | likelihood | motion | metrics
+    elsewhere = [
+        path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py") if path != Path(__file__)
+    ]
+    assert [
+        k for k in sources | likelihood | motion | metrics if not any(k in text for text in elsewhere)
+    ] == []
 
 
 def test_a_ranking_of_two_is_dpo():
