@@ -41,8 +41,8 @@ def test_one_method_with_its_keys_and_paper(name: str) -> None:
 
 
 def test_keys_of_some_models_stand_apart() -> None:
-    everywhere, _, rest = run("dpo").output.partition("Configuration keys for control and image models")
-    images, _, rest = rest.partition("Configuration keys for control, motion and image models")
+    everywhere, _, rest = run("dpo").output.partition("Configuration keys for image and control models")
+    images, _, rest = rest.partition("Configuration keys for image, control and motion models")
     drawn, _, texts = rest.partition("Configuration keys for text and vision-language models")
     for part, key in (
         (everywhere, "seed"),

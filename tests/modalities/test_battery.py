@@ -110,7 +110,7 @@ def test_page_card_and_record_are_drawn(tried, straight, monkeypatch):
         monkeypatch.chdir(folder.parent)
         loaded: dict[str, Any] = {}
         exec(told, loaded)
-        assert loaded["model"] is not None
+        assert (loaded.get("model") or loaded.get("pipe")) is not None
     assert straight.load_model() is not None
 
 

@@ -67,6 +67,12 @@ def weights(result: prefopt.TrainResult) -> dict[str, Tensor]:
     return result.load_model().unet.state_dict()
 
 
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
 def test_losers_are_the_darkest_samples_and_the_model_learns(sd, rows, tmp_path, judged):
     found = train(sd, rows, tmp_path / "run")
     assert column(found, "loss")[0] == pytest.approx(np.log(2), abs=1e-5)
@@ -85,8 +91,7 @@ def test_it_resumes_to_the_same_bits(sd, rows, tmp_path, judged):
     train(sd, rows, tmp_path / "r", save_steps=2, save_total_limit=5)
     shutil.rmtree(tmp_path / "r" / "checkpoints" / "step-00000004")
     again = train(sd, rows, tmp_path / "r", save_steps=2, resume=True)
-    for name, value in weights(straight).items():
-        assert torch.equal(weights(again)[name], value), name
+    assert_same(weights(again), weights(straight))
 
 
 def test_adapters_and_samples_against_samples(sd, rows, tmp_path, judged):

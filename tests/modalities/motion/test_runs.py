@@ -63,6 +63,12 @@ def weights(result: prefopt.TrainResult) -> dict[str, torch.Tensor]:
     return result.load_model().denoiser.state_dict()
 
 
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
 @pytest.fixture(scope="module")
 def straight(model, rows, judge, tmp_path_factory):
     return train(model, rows, judge, tmp_path_factory.mktemp("runs") / "straight")
@@ -89,15 +95,13 @@ def test_a_killed_run_resumes_to_the_same_bits(straight, model, rows, judge, tmp
     options = QUIET | {"judge": judge, "save_steps": 2, "resume": True}
     del options["overwrite"]
     again = prefopt.train("sopo", model=str(model), data=rows, output_dir=str(folder), **options)
-    for name, value in weights(straight).items():
-        assert torch.equal(weights(again)[name], value), name
+    assert_same(weights(again), weights(straight))
 
 
 def test_single_motions_will_do(straight, model, rows, judge, tmp_path):
     singles = [{"id": r["id"], "prompt": r["prompt"], "motion": r["chosen_motion"]} for r in rows]
     alone = train(model, singles, judge, tmp_path / "s")
-    for name, value in weights(straight).items():
-        assert torch.equal(weights(alone)[name], value), name
+    assert_same(weights(alone), weights(straight))
 
 
 @pytest.mark.parametrize("pairs", ["online", "offline", "offline_data", "naive"])
