@@ -159,3 +159,18 @@ class ShardCache:
         if lost := [k for k in wanted if k not in self]:
             raise RuntimeError(f"{len(lost)} values are missing from {self.folder} after computing them")
         return len(mine)
+
+
+def chunks(size: int) -> Callable[[list[Any]], Iterator[list[Any]]]:
+    """A function that cuts lists into pieces of `size`."""
+
+    def cut(items: list[Any]) -> Iterator[list[Any]]:
+        for start in range(0, len(items), size):
+            yield items[start : start + size]
+
+    return cut
+
+
+def text_key(text: str) -> str:
+    """Content key of a prompt."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -250,3 +250,14 @@ def with_nan(*rows: int) -> torch.Tensor:
 def test_what_has_no_number_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_area_under_the_curve():
+    from scipy.stats import mannwhitneyu
+
+    from prefopt.metrics.retrieval import area_under_curve
+
+    a, b = torch.randn(40) + 0.5, torch.randn(60).round(decimals=1)
+    a[:5] = b[:5]
+    expected = mannwhitneyu(a.numpy(), b.numpy()).statistic / (40 * 60)
+    assert area_under_curve(a, b) == pytest.approx(expected, abs=1e-12)

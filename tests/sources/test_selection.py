@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prefopt.sources.selection import cosine, min_similarity, quantile, select, separation
+from prefopt.sources.selection import cosine, min_similarity, quantile, select
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "sopo.json").read_text())
 
@@ -73,12 +73,3 @@ def test_rewards_that_are_no_numbers_are_not_the_least():
         min_similarity(torch.ones(1, 2), torch.full((1, 1, 2), float("inf")))
     with pytest.raises(ValueError, match=r"lies in \[0, 1\]"):
         quantile(torch.zeros(3), 1.5)
-
-
-def test_separation_is_the_area_under_the_curve():
-    from scipy.stats import mannwhitneyu
-
-    a, b = torch.randn(40) + 0.5, torch.randn(60).round(decimals=1)
-    a[:5] = b[:5]
-    expected = mannwhitneyu(a.numpy(), b.numpy()).statistic / (40 * 60)
-    assert separation(a, b) == pytest.approx(expected, abs=1e-12)

@@ -108,6 +108,20 @@ def matching_score(text_NE: Tensor, motion_NE: Tensor) -> float:
 # -- variety -------------------------------------------------------------------------------------------------
 
 
+def area_under_curve(matched_N: Tensor, shuffled_N: Tensor) -> float:
+    """Share of pairs (one of each) in which the matched score is higher, equal ones counting one half: the area under the ROC curve.
+
+    Example:
+        >>> area_under_curve(torch.tensor([0.9, 0.8]), torch.tensor([0.1, 0.8]))
+        0.875
+    """
+    order_N = shuffled_N.double().sort().values
+    below_N, not_above_N = (
+        torch.searchsorted(order_N, matched_N.double(), side=side) for side in ("left", "right")
+    )
+    return float((below_N + not_above_N).double().mean() / (2 * len(order_N)))
+
+
 def draw_pairs(count: int, pairs: int, seed: int) -> tuple[Tensor, Tensor]:
     """Two sets of `pairs` indices below `count`, each without replacement, independent of each other: a pair may coincide.
 

@@ -8,10 +8,8 @@ Legend: B motions, F frames, D features, E width of a text's embedding.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +20,6 @@ from prefopt.motion.codec import Codec, find_codec
 from prefopt.motion.denoiser import MotionDenoiser
 from prefopt.motion.stats import MotionStats
 from prefopt.motion.texts import embed_texts
-
-CLASS = "MotionPipeline"
 
 
 @dataclass(frozen=True)
@@ -198,12 +194,3 @@ class MotionPipeline(DiffusionPipeline):
                 out = without + guidance_scale * (given - without)
             x_BFD = scheduler.step(out, t, x_BFD, generator=generators).prev_sample
         return x_BFD
-
-
-def is_motion_pipeline(source: str) -> bool:
-    """Whether a folder or hub id holds a `MotionPipeline`."""
-    file = Path(source).expanduser() / "model_index.json"
-    try:
-        return bool(json.loads(file.read_text("utf-8")).get("_class_name") == CLASS)
-    except (OSError, ValueError, AttributeError):
-        return False

@@ -18,6 +18,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from prefopt.metrics.retrieval import area_under_curve
 from prefopt.motion.denoiser import Block, sinusoids
 from prefopt.motion.stats import MotionStats
 from prefopt.motion.texts import embed_texts
@@ -294,7 +295,4 @@ def separation(
         )
     if not bool(matched_B.isfinite().all() and other_N.isfinite().all()):
         raise ValueError("the scorer gives numbers that are not finite: look for what made them")
-    sorted_N = other_N.double().sort().values
-    matched_B = matched_B.double()
-    below, not_above = (torch.searchsorted(sorted_N, matched_B, side=side) for side in ("left", "right"))
-    return float((below + not_above).double().mean() / (2 * len(sorted_N)))
+    return area_under_curve(matched_B, other_N)

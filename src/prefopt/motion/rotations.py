@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-AXES = "XYZ"
-
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
     """(..., 4) quaternion of turning by `b` first and by `a` then."""

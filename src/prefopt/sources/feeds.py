@@ -60,28 +60,34 @@ class Feed(Protocol):
         ...
 
 
+class Scheduled:
+    """A feed whose length is its schedule's."""
+
+    schedule: Schedule
+
+    @property
+    def steps(self) -> int:
+        """Steps of the run: updates, or rounds of collecting."""
+        return self.schedule.steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in a pass over the data or prompts."""
+        return self.schedule.steps_per_epoch
+
+    @property
+    def step_size(self) -> int:
+        """Examples or prompts of a step."""
+        return self.schedule.step_size
+
+
 @dataclass(frozen=True)
-class OfflineFeed:
+class OfflineFeed(Scheduled):
     """A fixed set of examples in a counted order; a step is one update."""
 
     examples: Sequence[Encoded[Any]]
     schedule: Schedule
     likelihood: Likelihood
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the run."""
-        return self.schedule.steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps in a pass over the data."""
-        return self.schedule.steps_per_epoch
-
-    @property
-    def step_size(self) -> int:
-        """The effective batch size."""
-        return self.schedule.step_size
 
     def updates(self, step: int) -> list[list[Encoded[Any]]]:
         """One update, with the noise of the step's epoch."""

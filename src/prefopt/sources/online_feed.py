@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from prefopt.comparisons import Encoded
 from prefopt.models.ema import EMA
+from prefopt.sources.feeds import Scheduled
 from prefopt.sources.online import GapMemory, StepSampler, Tally, TrajectorySampler
 from prefopt.sources.schedule import Schedule
 
@@ -25,7 +26,7 @@ EMPTY_ROUNDS = 10
 
 
 @dataclass
-class OnlineFeed:
+class OnlineFeed(Scheduled):
     """Rounds of sampling.
 
     Attributes:
@@ -52,21 +53,6 @@ class OnlineFeed:
     tally: Tally = field(default_factory=Tally)
     _lean: int = 0
     _updates: int = 0
-
-    @property
-    def steps(self) -> int:
-        """Rounds of the run."""
-        return self.schedule.steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Rounds in a pass over the prompts."""
-        return self.schedule.steps_per_epoch
-
-    @property
-    def step_size(self) -> int:
-        """Prompts of a round."""
-        return self.schedule.step_size
 
     def updates(self, step: int) -> Iterator[list[Encoded[Any]]]:
         """Collect with the present weights, shuffle, and hand out in updates; the remainder makes a smaller one."""

@@ -85,17 +85,6 @@ def quantile(reward_N: Tensor, q: float) -> float:
     return float(reward_N.quantile(q))
 
 
-def separation(matched_N: Tensor, shuffled_N: Tensor) -> float:
-    """Share of pairs (one of each) in which the matched score is higher, equal ones counting one half: the area under the ROC curve.
-
-    Example:
-        >>> separation(torch.tensor([0.9, 0.8]), torch.tensor([0.1, 0.8]))
-        0.875
-    """
-    gap = matched_N.double()[:, None] - shuffled_N.double()[None]
-    return float(((gap > 0).double() + 0.5 * (gap == 0).double()).mean())
-
-
 def check_finite(what: str, value: Tensor) -> None:
     """Raise ValueError where something is no number, saying where."""
     finite = value.isfinite()

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from prefopt.comparisons import Comparison, Encoded
 from prefopt.likelihoods.latents import EncodedLatent
+from prefopt.metrics.retrieval import area_under_curve
 from prefopt.sources.drawer import Drawer
-from prefopt.sources.selection import Selected, Similarity, min_similarity, quantile, select, separation
+from prefopt.sources.selection import Selected, Similarity, min_similarity, quantile, select
 
 Pairs = Literal["semi_online", "online", "offline", "offline_data", "naive"]
 START = -1
@@ -296,7 +297,7 @@ class Collector:
         # under another's text; its length stays
         moved = [replace(winners[n], prompt=others[n].prompt) for n in strange]
         shuffled_B = self.judge.score(moved, x_B[strange]).float().cpu()
-        area = separation(matched_B, shuffled_B)
+        area = area_under_curve(matched_B, shuffled_B)
         if area < RECOGNISED:
             raise ValueError(
                 f"the judge hardly tells the data's samples from those of other prompts (AUC {area:.2f}, needed "

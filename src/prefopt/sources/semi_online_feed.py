@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from prefopt.comparisons import Comparison, Encoded
 from prefopt.likelihoods.denoising import DenoisingLikelihood
 from prefopt.likelihoods.latents import EncodedLatent
+from prefopt.sources.feeds import Scheduled
 from prefopt.sources.schedule import Schedule
 from prefopt.sources.semi_online import Collector, Tally, winner_of
 
 
 @dataclass
-class SemiOnlineFeed:
+class SemiOnlineFeed(Scheduled):
     """A step is a round of sampling and as many updates on it as are asked for; each with noise and timesteps of its own.
 
     Attributes:
@@ -48,21 +49,6 @@ class SemiOnlineFeed:
     def likelihood(self) -> DenoisingLikelihood:
         """Of the run."""
         return self.collector.drawer.likelihood
-
-    @property
-    def steps(self) -> int:
-        """Rounds of the run."""
-        return self.schedule.steps
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Rounds in a pass over the data."""
-        return self.schedule.steps_per_epoch
-
-    @property
-    def step_size(self) -> int:
-        """Examples of a round, and of an update."""
-        return self.schedule.step_size
 
     def updates(self, step: int) -> Iterator[list[Encoded[Any]]]:
         """Sample with the present weights; then one update after the other on what came of it."""

@@ -9,8 +9,7 @@ Legend: N items, C channels, H W latent height and width.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +20,7 @@ from prefopt.comparisons import UnusableItem
 from prefopt.modalities.image.models.denoiser import Conditions
 from prefopt.modalities.image.models.pipelines import LoadedPipeline, borrowed, text_identity, vae_identity
 from prefopt.modalities.image.models.tensors import encode_images, encode_prompts, encode_unconditional
-from prefopt.shards import ShardCache
+from prefopt.shards import ShardCache, chunks, text_key
 from prefopt.sources.pictures import Crop, ImageRef, decode, problem, to_pixels
 
 T = TypeVar("T")
@@ -190,18 +189,3 @@ class CachedImages:
     def unconditional(self) -> Conditions:
         """One row, of no prompt."""
         return self._empty
-
-
-def chunks(size: int) -> Callable[[list[Any]], Iterator[list[Any]]]:
-    """A function that cuts lists into pieces of `size`."""
-
-    def cut(items: list[Any]) -> Iterator[list[Any]]:
-        for start in range(0, len(items), size):
-            yield items[start : start + size]
-
-    return cut
-
-
-def text_key(text: str) -> str:
-    """Content key of a prompt."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

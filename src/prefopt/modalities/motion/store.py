@@ -5,10 +5,11 @@ Legend: N items, F frames, D features, E width of a text's embedding.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from prefopt.modalities.motion.models import LoadedMotion
 from prefopt.modalities.motion.refs import MotionRef
 from prefopt.models.identity import fingerprint
-from prefopt.shards import ShardCache
+from prefopt.shards import ShardCache, chunks, text_key
 
 TEXT_BATCH = 64
 SHARD_ITEMS = 4096
@@ -44,6 +45,7 @@ class MotionStore:
         text = {"text": text_identity(pipe), "version": 1}
         self.identity: Mapping[str, Any] = {"stats": stats, "prompts": text}
         self._prompts = ShardCache("motion-prompts", text, dtype=np.float32)
+        self._stats = copy.deepcopy(pipe.stats).cpu()  # the pipeline's own move with it
         self._refs: dict[str, MotionRef] = {}
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
@@ -60,12 +62,13 @@ class MotionStore:
 
         wanted = {text_key(prompt): prompt for prompt in prompts if prompt}
 
-        def chunks(items: list[str]) -> Iterator[list[str]]:
-            for start in range(0, len(items), TEXT_BATCH):
-                yield items[start : start + TEXT_BATCH]
-
         return self._prompts.fill(
-            wanted, compute, chunks, shard_items=SHARD_ITEMS, label="Text embeddings", **self.options
+            wanted,
+            compute,
+            chunks(TEXT_BATCH),
+            shard_items=SHARD_ITEMS,
+            label="Text embeddings",
+            **self.options,
         )
 
     def embeddings(self, prompts: Sequence[str]) -> Tensor:
@@ -88,13 +91,11 @@ class MotionStore:
 
     def normalize(self, features: Tensor) -> Tensor:
         """Z-scores, on the CPU."""
-        stats = self.loaded.pipe.stats
-        return (features - stats.mean_D.cpu()) / stats.std_D.cpu()
+        return self._stats.normalize(features)
 
     def denormalize(self, z: Tensor) -> Tensor:
         """Physical units, on the CPU."""
-        stats = self.loaded.pipe.stats
-        return z.float().cpu() * stats.std_D.cpu() + stats.mean_D.cpu()
+        return self._stats.denormalize(z.float().cpu())
 
     def latents(self, keys: Sequence[str]) -> tuple[Tensor, None]:
         """(N, F, D) z-scores of whole motions, zeros behind their ends; what is longer than the model's motions is cut."""
@@ -119,8 +120,3 @@ def text_identity(pipe: Any) -> str:
     return hashlib.blake2b(
         json.dumps(known, sort_keys=True, default=str).encode(), digest_size=16
     ).hexdigest()
-
-
-def text_key(text: str) -> str:
-    """Content key of a text."""
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
