@@ -128,8 +128,8 @@ def train(
     }
     given = {k: v for k, v in named.items() if v is not None} | options
     with contextlib.ExitStack() as stack:
-        objects.take_models(given, tokenizer, processor)
         objects.take_peft_config(given, peft_config)
+        objects.take_models(given, tokenizer, processor)
         for key in ("data", "eval_data"):
             if key in given:
                 given[key] = objects.rows_under_a_name(key, given[key], stack)
