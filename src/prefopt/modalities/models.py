@@ -139,14 +139,7 @@ def quantization(config: TrainConfig) -> Quantization | None:
     idle = [name for name in names if getattr(config, name) != schema[name].default]
     if idle and not config.load_in_4bit:
         raise ConfigError(f"{', '.join(idle)}: for weights of 4 bits. Set load_in_4bit=true, or leave it out")
-    if not (config.load_in_4bit or config.load_in_8bit):
-        return None
-    return Quantization(
-        bits=4 if config.load_in_4bit else 8,
-        quant_type=config.bnb_4bit_quant_type,
-        double=config.bnb_4bit_use_double_quant,
-        compute_dtype=config.bnb_4bit_compute_dtype,
-    )
+    return Quantization.of(config.model_dump())
 
 
 def weight_dtype(config: TrainConfig) -> str:

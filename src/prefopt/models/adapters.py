@@ -96,10 +96,10 @@ def check_found(model: Any, lora: LoraSettings) -> None:
 
 
 @torch.no_grad()
-def some_logits(model: Any) -> Tensor | None:
-    """Logits of a few tokens; None of a model that cannot be asked with tokens alone."""
-    rows = model.get_input_embeddings().weight.shape[0]
-    ids_BT = torch.arange(3, 11)[None] % rows
+def some_logits(model: Any, ids_BT: Tensor | None = None) -> Tensor | None:
+    """(B, T, V) logits of some tokens, or a few; None of a model that cannot be asked with tokens alone."""
+    if ids_BT is None:
+        ids_BT = torch.arange(3, 11)[None] % model.get_input_embeddings().weight.shape[0]
     training = model.training
     model.eval()
     try:

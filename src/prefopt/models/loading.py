@@ -7,6 +7,7 @@ too; continuing from an adapter keeps a second, frozen copy of it as the referen
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,7 @@ def load_model(
     dtype: str = "auto",
     lora: LoraSettings | None = None,
     quantization: Quantization | None = None,
+    dequantize: bool = False,
     attn_implementation: str | None = None,
     trainable: bool = True,
     loader: str = CAUSAL,
@@ -119,6 +121,7 @@ def load_model(
         dtype: "auto" for the checkpoint's, or a dtype's name.
         lora: train new adapters instead of the weights.
         quantization: of the base weights (QLoRA; needs the `qlora` extra).
+        dequantize: write quantized base weights out as the numbers that they stand for.
         attn_implementation: passed on to transformers.
         trainable: False freezes everything (references).
         loader: auto class of transformers, one of `sources.LOADERS`.
@@ -153,6 +156,10 @@ def load_model(
             f"the adapter {source} belongs to the model {base}, which could not be loaded: "
             f"{' '.join(str(error).split())[:200]}. Its place is base_model_name_or_path in adapter_config.json"
         ) from error
+    if dequantize and getattr(model, "hf_quantizer", None) is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = model.dequantize(dtype=model.dtype if dtype == "auto" else resolve_dtype(dtype))
     disable_dropout(model)  # before adapters are added: their own dropout is the user's choice
     plain_outputs(model)
     ready_for_adapters(model)

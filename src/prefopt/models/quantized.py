@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +25,18 @@ class Quantization:
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double: bool = True
     compute_dtype: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Quantization | None:
+        """As the keys of a configuration ask for it; None where they ask for none."""
+        if not (values.get("load_in_4bit") or values.get("load_in_8bit")):
+            return None
+        return cls(
+            bits=4 if values.get("load_in_4bit") else 8,
+            quant_type=values.get("bnb_4bit_quant_type", "nf4"),
+            double=values.get("bnb_4bit_use_double_quant", True),
+            compute_dtype=values.get("bnb_4bit_compute_dtype"),
+        )
 
     @property
     def key(self) -> str:

@@ -22,9 +22,12 @@ from prefopt.models.left_out import write_left_out
 from prefopt.models.loading import LoadedModel
 from prefopt.models.sources import config_values, file_of, whole_model
 
-CHANGED = ("dtype", "torch_dtype", "architectures", "transformers_version", "tie_word_embeddings", "auto_map")
+CHANGED = (
+    "dtype", "torch_dtype", "architectures", "transformers_version", "tie_word_embeddings", "auto_map", "vocab_size",
+)  # fmt: skip
 """Keys of config.json that may differ from the checkpoint's: the dtype of the saved weights, the class and the version that
-saved them, a head that has weights of its own now, and code of the checkpoint's own, which is neither run nor copied."""
+saved them, a head that has weights of its own now, code of the checkpoint's own, which is neither run nor copied, and tokens
+that an adapter brought."""
 
 
 def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[str, Tensor] | None) -> None:
@@ -106,7 +109,12 @@ def restore_configuration(folder: Path, source: str, model: Any) -> None:
             values[old] = written["dtype"]
     text = values.get("text_config")
     if isinstance(text, dict):
-        values["text_config"] = text | {k: written["dtype"] for k in ("torch_dtype", "dtype") if k in text}
+        inner = {k: written["dtype"] for k in ("torch_dtype", "dtype") if k in text}
+        if "vocab_size" in text and "vocab_size" in written.get("text_config", {}):
+            inner["vocab_size"] = written["text_config"]["vocab_size"]
+        values["text_config"] = text | inner
+    if "vocab_size" in written and "vocab_size" in values:
+        values["vocab_size"] = written["vocab_size"]  # an adapter may have brought embeddings of more tokens
     if "transformers_version" in written:
         values["transformers_version"] = written["transformers_version"]
     if _untied(source, model):
