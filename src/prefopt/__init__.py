@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from prefopt import objectives
     from prefopt.api import TrainResult, train
     from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+    from prefopt.modalities.merging import merge
 
-__all__ = ["LatentRewardModel", "TrainResult", "__version__", "objectives", "train"]
+__all__ = ["LatentRewardModel", "TrainResult", "__version__", "merge", "objectives", "train"]
 ELSEWHERE = {
     "train": "prefopt.api",
     "TrainResult": "prefopt.api",
+    "merge": "prefopt.modalities.merging",
     "LatentRewardModel": "prefopt.modalities.image.models.latent_reward",
 }
 

@@ -42,6 +42,7 @@ class Reference:
         same_as_policy: whether the policy, as passed, has the reference's weights; False for another model.
         device: where to score.
         precision: name of the autocast precision in use, part of the cache's key.
+        switches: whether the policy's adapters, where it has some, can be switched off to give what training began from.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Reference:
         same_as_policy: bool,
         device: torch.device,
         precision: str = "no",
+        switches: bool = True,
     ) -> None:
         self.kind = kind
         self.likelihood = likelihood
@@ -64,7 +66,7 @@ class Reference:
         self._policy = policy
         self._policy_is_reference = same_as_policy
         # switching adapters gives the reference, unless another model was named as reference
-        self._adapters_suffice = same_as_policy
+        self._adapters_suffice = same_as_policy and switches
         self._resident: nn.Module | None = None
         self._cache: ShardCache | None = None
         if kind == "adapter_off" and policy.adapter is None:
@@ -87,7 +89,7 @@ class Reference:
         elif self.kind != "live" and policy.adapter is not None and self._adapters_suffice:
             with policy.as_reference():
                 yield policy.model
-        elif self._policy_is_reference:
+        elif self._policy_is_reference and policy.adapter is None:
             yield policy.model
         else:
             model = self._load().to(self.device).eval()

@@ -6,6 +6,7 @@ from typing import get_args
 
 from pydantic import ConfigDict
 
+from prefopt.config.keys.adapters import AdapterKeys, QuantizationKeys
 from prefopt.config.keys.control import ControlKeys
 from prefopt.config.keys.course import CourseKeys
 from prefopt.config.keys.data import DataKeys
@@ -46,6 +47,7 @@ ALIASES = {
     "torch_dtype": "dtype",
     "evaluation_strategy": "eval_strategy",
     "revision": "model_revision",
+    "use_bnb_nested_quant": "bnb_4bit_use_double_quant",
     "lambda": "lambda_",
     "num_frames": "video_frames",
     "fps": "video_fps",
@@ -57,6 +59,8 @@ class TrainConfig(
     OptimizationKeys,
     ObjectiveKeys,
     ReferenceKeys,
+    AdapterKeys,
+    QuantizationKeys,
     ModelKeys,
     DataKeys,
     WhatKeys,

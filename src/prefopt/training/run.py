@@ -393,6 +393,13 @@ def make_reference(context: Context, setup: Setup) -> Reference:
     other = config.reference_model is not None
     if other and kind == "adapter_off":
         raise ConfigError("reference=adapter_off and reference_model exclude each other")
+    if setup.not_off is not None and kind == "adapter_off":
+        raise ConfigError(
+            f"reference=adapter_off is not possible: {setup.not_off}. Set reference=cached or live"
+        )
+    if setup.not_off is not None and kind != "none" and not other:
+        told = f"the reference is loaded from the files of {config.model}: {setup.not_off}"
+        context.record.check("reference", "note", told)
     return Reference(
         kind,
         policy=setup.policy,
@@ -401,4 +408,5 @@ def make_reference(context: Context, setup: Setup) -> Reference:
         same_as_policy=not other,
         device=accelerator.device,
         precision=context.precision,
+        switches=setup.not_off is None,
     )

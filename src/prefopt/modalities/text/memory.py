@@ -56,8 +56,9 @@ class TextMemory:
         held_out: Examples,
         bf16: bool,
         needs_reference: bool,
+        switches: bool = False,
     ) -> TextMemory:
-        """Measure the data once."""
+        """Measure the data once; `switches`: whether the reference is the model with its adapters off."""
         items = [item for e in (*train, *held_out) for item in (*e.items, *e.aside)]
         return cls(
             config,
@@ -68,7 +69,7 @@ class TextMemory:
             len(items),
             bf16,
             needs_reference and config.reference in ("auto", "cached"),
-            needs_reference and not (adapted(model) and config.reference_model is None),
+            needs_reference and not (switches and config.reference_model is None),
         )
 
     def forecast(self, examples: int, checkpointing: bool, resident: bool) -> list[dict[str, Any]]:
@@ -99,13 +100,6 @@ class TextMemory:
         """How many of the longest examples `tokens` hold, at least one."""
         sums = accumulate(sum(map(self.likelihood.width, e.items)) for e in self.train)
         return max(1, sum(1 for _ in takewhile(lambda total: total <= tokens, sums)))
-
-
-def adapted(model: nn.Module) -> bool:
-    """Whether the reference is the model with its adapters switched off."""
-    from peft import PeftModel
-
-    return isinstance(model, PeftModel)
 
 
 @dataclass(frozen=True)
