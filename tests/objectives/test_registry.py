@@ -23,6 +23,8 @@ TRL = {
     "discopop": "discopop",
     "sft": "sft",
     "kto": "kto",
+    "apo_zero_unpaired": "apo_zero_unpaired",
+    "alphapo": "alpha_po",
     "simpo": "simpo",
     "orpo": "orpo",
 }
@@ -139,6 +141,9 @@ def test_simpo_target_by_either_name() -> None:
         ("slic", {"delta": -1.0}),
         ("orpo", {"lambda_": -1.0}),
         ("contrastive_po", {"alpha": -1.0}),
+        ("contrastive_po", {"label_smoothing": 0.5}),
+        ("alpha_po", {"label_smoothing": 0.6}),
+        ("apo_zero_unpaired", {"undesirable_weight": 0.0}),
         ("kto", {"desirable_weight": 0.0}),
         ("beta_dpo", {"drop": 1.0}),
         ("beta_dpo", {"seed": 0.5}),

@@ -44,6 +44,14 @@ class AverageMargin(Margin):
         return sides.rho_w / length_w - sides.rho_l / length_l
 
 
+def shaped(rho: Tensor, alpha: float) -> Tensor:
+    """(E,) (1 - e^(-alpha rho)) / alpha, and its limit rho at alpha = 0; the exponent is capped at `MAX_EXPONENT`.
+
+    Of a log-ratio it is the alpha-divergence's f', of a log-probability a token AlphaPO's reward.
+    """
+    return rho if alpha == 0 else -torch.expm1((-alpha * rho).clamp(max=MAX_EXPONENT)) / alpha
+
+
 @dataclass(frozen=True, kw_only=True)
 class FDivergenceMargin(Margin):
     """m = f'(e^rho_w) - f'(e^rho_l): DPO under another f-divergence (f-DPO, arXiv 2309.16240, Theorem 1).
@@ -74,7 +82,7 @@ class FDivergenceMargin(Margin):
             case "js":
                 return torch.nn.functional.logsigmoid(rho)
             case "alpha":
-                return -torch.expm1((-self.alpha * rho).clamp(max=MAX_EXPONENT)) / self.alpha
+                return shaped(rho, self.alpha)
             case "chi2":
                 return torch.exp(rho.clamp(max=MAX_EXPONENT)) + rho
 

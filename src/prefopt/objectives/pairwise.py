@@ -68,6 +68,16 @@ def smoothed_logistic(u: Tensor, e: float) -> Tensor:
     return softplus(-u) if e == 0 else (1 - e) * softplus(-u) + e * softplus(u)
 
 
+def hinge(u: Tensor) -> Tensor:
+    """(E,) max(0, 1 - u)."""
+    return torch.relu(1 - u)
+
+
+def from_target(m: Tensor, tau: float) -> Tensor:
+    """(E,) (m - 1/(2 tau))^2."""
+    return (m - 1 / (2 * tau)) ** 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class DPO(Pairwise):
     """Direct preference optimization: -log sigma(u) (arXiv 2305.18290, eq. 7).
@@ -86,14 +96,15 @@ class DPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_smoothing(self.label_smoothing)
+        check_smoothing(self.label_smoothing)
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) smoothed logistic loss."""
         return smoothed_logistic(u, self.label_smoothing)
 
 
-def _check_smoothing(e: float) -> None:
+def check_smoothing(e: float) -> None:
+    """Raise ValueError unless e is the rate of a minority."""
     require(0 <= e < 0.5, f"label_smoothing must lie in [0, 0.5); given {e}")
 
 
@@ -119,7 +130,7 @@ class RobustDPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_smoothing(self.label_smoothing)
+        check_smoothing(self.label_smoothing)
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) unbiased logistic loss."""
@@ -164,7 +175,7 @@ class IPO(Pairwise):
 
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) squared distances from the target."""
-        return (self.margin(sides) - 1 / (2 * self.beta)) ** 2
+        return from_target(self.margin(sides), self.beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +184,7 @@ class Hinge(Pairwise):
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) hinge losses."""
-        return torch.relu(1 - u)
+        return hinge(u)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +253,7 @@ class FPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_smoothing(self.label_smoothing)
+        check_smoothing(self.label_smoothing)
         require(
             self.f != "alpha" or 0 < self.alpha < 1,
             f"alpha must lie strictly between 0 and 1; given {self.alpha}",
@@ -371,4 +382,8 @@ __all__ = [
     "Hinge",
     "Pairwise",
     "RobustDPO",
+    "check_smoothing",
+    "from_target",
+    "hinge",
+    "smoothed_logistic",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
 from prefopt.objectives.base import Objective
-from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
+from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, APOZeroUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
@@ -33,17 +33,19 @@ from prefopt.objectives.pairwise import (
     RobustDPO,
 )
 from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOPair
-from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
+from prefopt.objectives.reference_free import ORPO, SFT, AlphaPO, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
 from prefopt.objectives.semi_online import SoPo
 from prefopt.objectives.ties import Davidson, RaoKupper
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "alpha_po": AlphaPO,
     "aot": AOT,
     "aot_unpaired": AOTUnpaired,
     "apo_down": APODown,
     "apo_zero": APOZero,
+    "apo_zero_unpaired": APOZeroUnpaired,
     "bco": BCO,
     "bco_pair": BCOPair,
     "beta_dpo": BetaDPO,
@@ -96,6 +98,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 # other names (TRL's, the papers'), each an objective and what it fixes
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "alphapo": ("alpha_po", {}),
     "davidson": ("dpo_d", {}),
     "exo_pair": ("exo", {}),
     "nca_pair": ("nca", {}),
