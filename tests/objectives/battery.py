@@ -185,6 +185,15 @@ ROWS = [
     Row("spa"),
     Row("dpo+0.2*bco_pair+sft"),
     Row("ssapo+0.5*spa"),
+    # rho enters through the tokens, which the check moves only here
+    *(
+        Row(name, {"ld_alpha": 0.3, **({} if name == "dpo+bco_pair" else {"rpo_alpha": 0.5})}, smooth=False)
+        for name in ("ipo", "nca", "sppo", "dpo+bco_pair")
+    ),
+    Row("hinge", {"use_weighting": True, "ld_alpha": 0.0}, smooth=False),
+    Row("dpo_rk", {"use_weighting": True}, smooth=False),
+    Row("simpo", {"use_weighting": True, "rpo_alpha": 0.2, "average": "batch"}, smooth=False),
+    Row("aot", {"ld_alpha": 0.5}, smooth=False, soft_votes=False),
     Row("dpo_rk+dpo_d"),
     Row("kto+0.5*bco", smooth=False),
 ]
@@ -214,6 +223,8 @@ def sides(rho_w: Tensor, rho_l: Tensor, *, seed: int = 0, equal_lengths: bool = 
         logp_l=logp[1],
         rho_tokens_w=tokens(rho[0], lengths[0]),
         rho_tokens_l=tokens(rho[1], lengths[1]),
+        logp_tokens_w=tokens(logp[0], lengths[0]),
+        logp_tokens_l=tokens(logp[1], lengths[1]),
         log_p2_w=1.2 * reference[0],
         log_p2_l=1.2 * reference[1],
         entropy_w=0.8 * lengths[0],

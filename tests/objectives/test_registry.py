@@ -96,7 +96,9 @@ def test_sums_by_expression_and_by_list() -> None:
     assert [w for w, _ in summed.terms] == [1.0, 0.2, 1.0]
     assert summed.terms[1][1] == BCOPair(beta=0.3)
     assert summed == objectives.get(["dpo", "bco_pair", "sft"], weights=[1, 0.2, 1], beta=0.3)
-    assert objectives.hyperparameter_names("dpo+sft") == ["beta", "margin", "label_smoothing", "average"]
+    own = ["beta", "margin", "label_smoothing", "average"]
+    assert list(objectives.hyperparameters("dpo+sft")) == own
+    assert objectives.hyperparameter_names("dpo+sft") == [*own, "ld_alpha", "use_weighting"]
 
 
 @pytest.mark.parametrize("name", ["dpo+", "+dpo", "dpo*0.2", "0.2*", "dpo++sft"])

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from prefopt import methods
 from prefopt.config.applying import Kind
-from prefopt.config.checking import check_keys, objective_keys, refusal
+from prefopt.config.checking import check_keys, objective_keys, refusal, refused_terms
 from prefopt.config.conventions import conventional
 from prefopt.config.errors import ConfigError
 from prefopt.config.schema import ALIASES, FIELD_NAMES, FLAGS, TrainConfig
@@ -49,17 +49,18 @@ def resolve(
     merged = {**canonical(methods.defaults(method), "method defaults"), **merged}
     training = {k: v for k, v in merged.items() if k in FIELD_NAMES}
     rest = {k: v for k, v in merged.items() if k not in FIELD_NAMES}
-    unknown = [key for key in rest if key not in own]
+    refused = refused_terms(method, rest)
+    unknown = [key for key in rest if key not in own and key not in refused]
     try:
         config = validated(training)
     except ConfigError:
-        if unknown:  # what is wrong with the others may come of these
-            raise refusal(method, own, unknown, {}) from None
+        if unknown or refused:  # what is wrong with the others may come of these
+            raise refusal(method, own, unknown, refused) from None
         raise
     if kind_of is not None:
-        check_keys(config, kind_of(config), unknown)
-    elif unknown:
-        raise refusal(method, own, unknown, {})
+        check_keys(config, kind_of(config), unknown, rest)
+    elif unknown or refused:
+        raise refusal(method, own, unknown, refused)
     return config, rest
 
 

@@ -200,6 +200,7 @@ class AOT(Objective):
     """
 
     batch_coupled: ClassVar[bool] = True
+    compares_logp: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     beta: float = 0.01
     label_smoothing: float = 0.0
@@ -240,6 +241,7 @@ class AOTUnpaired(AOT):
     that holds the winner.
     """
 
+    compares_logp: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def quantities(self, sides: Sides) -> tuple[Tensor, Tensor]:

@@ -91,6 +91,24 @@ class FDivergenceMargin(Margin):
         return self.score(sides.rho_w) - self.score(sides.rho_l)
 
 
+def desensitized(sides: Sides, name: str, a: float) -> tuple[Tensor, Tensor]:
+    """(E,) sums of winner and loser in which tokens beyond the shorter side's length count `a` times.
+
+    Args:
+        sides: with lengths.
+        name: what is summed: "rho_tokens" or "logp_tokens".
+        a: LD-DPO's alpha, in [0, 1].
+    """
+    shorter_E = torch.minimum(*sides.both("length"))
+
+    def decayed(token_ET: Tensor) -> Tensor:
+        within_ET = torch.arange(token_ET.shape[1], device=token_ET.device) < shorter_E[:, None]
+        return torch.where(within_ET, token_ET, a * token_ET).sum(-1)
+
+    winner_ET, loser_ET = sides.both(name)
+    return decayed(winner_ET), decayed(loser_ET)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LengthDesensitizedMargin(Margin):
     """Tokens beyond the shorter side's length count `a` times (LD-DPO, arXiv 2409.06411, eq. 10).
@@ -107,14 +125,7 @@ class LengthDesensitizedMargin(Margin):
 
     def __call__(self, sides: Sides) -> Tensor:
         """(E,) margins."""
-        shorter_E = torch.minimum(*sides.both("length"))
-        rho_tokens_w, rho_tokens_l = sides.both("rho_tokens")
-
-        def decayed(rho_ET: Tensor) -> Tensor:
-            within_ET = torch.arange(rho_ET.shape[1], device=rho_ET.device) < shorter_E[:, None]
-            return (rho_ET * torch.where(within_ET, 1.0, self.a)).sum(-1)
-
-        return decayed(rho_tokens_w) - decayed(rho_tokens_l)
+        return torch.sub(*desensitized(sides, "rho_tokens", self.a))
 
 
 @dataclass(frozen=True, kw_only=True)

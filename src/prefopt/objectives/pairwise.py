@@ -297,7 +297,7 @@ class RDPO(Pairwise):
 class LDDPO(Pairwise):
     """Length-desensitized DPO: tokens beyond the shorter side count `a` times (arXiv 2409.06411, eq. 10).
 
-    TRL's `ld_alpha`.
+    The hyper-parameter `ld_alpha` does the same to other losses.
 
     Attributes:
         a: weight in [0, 1] of the tokens beyond min(|y_w|, |y_l|); 1 is DPO.
@@ -315,33 +315,38 @@ class LDDPO(Pairwise):
         return softplus(-u)
 
 
+ON_POLICY = frozenset({"logp", "log_p2", "length"})
+"""What `on_policy_weight` reads."""
+
+
+def on_policy_weight(sides: Sides) -> Tensor:
+    """(E,) w(y_w) w(y_l), detached; w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2]) (WPO)."""
+    logs = zip(sides.both("logp"), sides.both("log_p2"), sides.both("length"), strict=True)
+    mean_w, mean_l = ((logp - log_p2) / length for logp, log_p2, length in logs)
+    return torch.exp(mean_w + mean_l).detach()
+
+
 @dataclass(frozen=True, kw_only=True)
 class WPO(Pairwise):
     """Weighted preference optimization: sg[w(y_w) w(y_l)] (-log sigma(u)) (arXiv 2406.11827, eq. 2).
 
-    w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2]), about 1 for text the policy would write itself
-    and small for off-policy text. Weights are not normalised, so losses shrink with off-policy data. TRL's
-    `use_weighting` on "sigmoid".
+    w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2]) is about 1 for text the policy would write itself
+    and small for off-policy text. Weights are not normalised, so losses shrink with off-policy data. `use_weighting`
+    puts the same weights before other losses.
     """
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The margin's needs and what the weights read."""
-        return self.margin.needs | {"logp", "log_p2", "length"}
-
-    def weight(self, sides: Sides) -> Tensor:
-        """(E,) detached weights."""
-        logs = zip(sides.both("logp"), sides.both("log_p2"), sides.both("length"), strict=True)
-        mean_w, mean_l = ((logp - log_p2) / length for logp, log_p2, length in logs)
-        return torch.exp(mean_w + mean_l).detach()
+        return self.margin.needs | ON_POLICY
 
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        return self.weight(sides) * softplus(-self.u(sides))
+        return on_policy_weight(sides) * softplus(-self.u(sides))
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
         """The weights."""
-        return {"wpo/weight": self.weight(sides)}
+        return {"wpo/weight": on_policy_weight(sides)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -376,6 +381,7 @@ __all__ = [
     "FPO",
     "IPO",
     "LDDPO",
+    "ON_POLICY",
     "RDPO",
     "WPO",
     "DiscoPOP",
@@ -385,5 +391,6 @@ __all__ = [
     "check_smoothing",
     "from_target",
     "hinge",
+    "on_policy_weight",
     "smoothed_logistic",
 ]
