@@ -16,6 +16,21 @@ STAGES = {
     "oracle": "the second one alone",
 }
 """What a run of one stage is."""
+BESIDE = {
+    "reference_mixup_alpha": (
+        "sync_reference",
+        "for a reference that moves, which sync_reference=true makes it do",
+    ),
+    "reference_sync_steps": (
+        "sync_reference",
+        "for a reference that moves, which sync_reference=true makes it do",
+    ),
+}
+"""Keys that mean nothing unless another one is set, and the reason."""
+OF_ONE_RUN = {
+    "sync_reference": "for a single run, and {method} is several: between its rounds, train_reference says what the reference is",
+}
+"""Keys that a method of several runs would use in each of them, where they would not mean what they say."""
 NEAR = 0.7
 """How close a name must be to a key that exists, and so is spelt as it was meant."""
 
@@ -38,6 +53,14 @@ def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> 
         key: reason(config, kind, need)
         for key, field in TrainConfig.model_fields.items()
         if getattr(config, key) != field.default and (need := unmet(key, there)) is not None
+    }
+    given = {
+        key for key in (*BESIDE, *OF_ONE_RUN) if getattr(config, key) != TrainConfig.model_fields[key].default
+    }
+    if "stages" in there and config.stage == "all":
+        foreign |= {key: why.format(method=config.method) for key, why in OF_ONE_RUN.items() if key in given}
+    foreign |= {
+        key: why for key, (switch, why) in BESIDE.items() if key in given and not getattr(config, switch)
     }
     if config.stage == "oracle" and "oracle" not in there and "stage" not in foreign:
         foreign["stage"] = f"stage=oracle belongs to compo, and {config.method} has no such stage"

@@ -45,6 +45,9 @@ ALIASES = {
     "attn": "attn_implementation",
     "lambda": "lambda_",
     "num_frames": "video_frames",
+    "sync_ref_model": "sync_reference",
+    "ref_model_mixup_alpha": "reference_mixup_alpha",
+    "ref_model_sync_steps": "reference_sync_steps",
     "fps": "video_fps",
 }
 

@@ -114,6 +114,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mfpo": ("mdpo", {}),
     "online_dpo": ("dpo", {}),
     "spo": ("step_dpo", {"beta": 10.0}),
+    "tr_dpo": ("dpo", {}),
 }
 
 

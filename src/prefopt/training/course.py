@@ -131,6 +131,8 @@ class Course:
         loop.updates = state.get("updates", loop.step)  # older checkpoints do not say
         loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
         loop.feed.load_state(feed_state)
+        if loop.scorer.reference.sync is not None:
+            loop.scorer.reference.load_state(checkpoint.reference_of(source))
         # its functions of the step are rebuilt from the configuration, never stored
         functions = [None] * len(loop.scheduler.lr_lambdas)
         loop.scheduler.load_state_dict(state["scheduler"] | {"lr_lambdas": functions})
@@ -209,6 +211,7 @@ class Course:
             },
             main=loop.accelerator.is_main_process,
             keep=self.config.save_total_limit,
+            reference=loop.scorer.reference.state(),
         )
 
     def save_model(self, folder: Path) -> None:

@@ -102,6 +102,7 @@ class Loop:
             with nullcontext() if self.part and self.rule.by_gradient else without_order_warning():
                 self.scheduler.step()
             self.step += 1
+            self.scorer.reference.stepped(self.step)
             after_step()
         if not self.updates:
             raise StopRun(
