@@ -23,6 +23,21 @@ COMBINED = {
     "rpo_alpha": Needs(("usual_scores",), "sums of losses", "and {method} has scores of its own"),
 }
 """What losses are combined with by a key, and where (`prefopt.objectives.combining`)."""
+BESIDE = {
+    "reference_mixup_alpha": (
+        "sync_reference",
+        "for a reference that moves, which sync_reference=true makes it do",
+    ),
+    "reference_sync_steps": (
+        "sync_reference",
+        "for a reference that moves, which sync_reference=true makes it do",
+    ),
+}
+"""Keys that mean nothing unless another one is set, and the reason."""
+OF_ONE_RUN = {
+    "sync_reference": "for a single run, and {method} is several: between its rounds, train_reference says what the reference is",
+}
+"""Keys that a method of several runs would use in each of them, where they would not mean what they say."""
 NEAR = 0.7
 """How close a name must be to a key that exists, and so is spelt as it was meant."""
 
@@ -55,6 +70,14 @@ def check_keys(
         for key, need in COMBINED.items()
         if key in (given or {}) and key not in foreign and not {*need.traits} & there
     }
+    set_to = {
+        key for key in (*BESIDE, *OF_ONE_RUN) if getattr(config, key) != TrainConfig.model_fields[key].default
+    }
+    if "stages" in there and config.stage == "all":
+        foreign |= {key: why.format(method=config.method) for key, why in OF_ONE_RUN.items() if key in set_to}
+    foreign |= {
+        key: why for key, (switch, why) in BESIDE.items() if key in set_to and not getattr(config, switch)
+    }
     if config.stage == "oracle" and "oracle" not in there and "stage" not in foreign:
         foreign["stage"] = f"stage=oracle belongs to compo, and {config.method} has no such stage"
     if unknown or foreign:
@@ -66,7 +89,9 @@ def refused_terms(method: str, given: Mapping[str, Any]) -> dict[str, str]:
     """Keys that would be combined with a loss that has no place for them, each with the reason."""
     from prefopt.objectives import registry
 
-    return {key: why for key in COMBINED if key in given and (why := registry.refused(method, key)) is not None}
+    return {
+        key: why for key in COMBINED if key in given and (why := registry.refused(method, key)) is not None
+    }
 
 
 def reason(config: TrainConfig, kind: Kind, need: Needs) -> str:
@@ -112,10 +137,13 @@ def refusal(
         for key in unknown:
             return ConfigError(f"unknown key {key!r}{nearest(key, known)} ({takes})")
         for key, why in foreign.items():
-            return ConfigError(f"{key}: {why}. Leave it out{'' if key in COMBINED else nearest(key, known, NEAR)}")
+            return ConfigError(
+                f"{key}: {why}. Leave it out{'' if key in COMBINED else nearest(key, known, NEAR)}"
+            )
     lines = [f"  {key}: unknown{nearest(key, known)}" for key in unknown]
     lines += [
-        f"  {key}: {why}{'' if key in COMBINED else nearest(key, known, NEAR)}" for key, why in foreign.items()
+        f"  {key}: {why}{'' if key in COMBINED else nearest(key, known, NEAR)}"
+        for key, why in foreign.items()
     ]
     end = [takes] if unknown else []
     return ConfigError(

@@ -50,6 +50,9 @@ ALIASES = {
     "use_bnb_nested_quant": "bnb_4bit_use_double_quant",
     "lambda": "lambda_",
     "num_frames": "video_frames",
+    "sync_ref_model": "sync_reference",
+    "ref_model_mixup_alpha": "reference_mixup_alpha",
+    "ref_model_sync_steps": "reference_sync_steps",
     "fps": "video_fps",
 }
 

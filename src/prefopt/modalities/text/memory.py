@@ -68,7 +68,7 @@ class TextMemory:
             max(len(item.ids) for item in items),
             len(items),
             bf16,
-            needs_reference and config.reference in ("auto", "cached"),
+            needs_reference and config.reference in ("auto", "cached") and not config.sync_reference,
             needs_reference and not (switches and config.reference_model is None),
         )
 
@@ -89,7 +89,9 @@ class TextMemory:
             scored=len(plan.target_K),
             forward_tokens=min(max(REFERENCE_BATCH * self.cached, evaluation), self.items * self.longest),
             own_head=self.likelihood.ability.own_head,
-            samples_reference=self.copies and self.config.sample_prompts > 0 and not resident,
+            samples_reference=self.copies
+            and self.config.sample_prompts > 0
+            and (self.config.sync_reference or not resident),
         )
 
     def tokens_of(self, examples: int) -> int:
@@ -100,6 +102,11 @@ class TextMemory:
         """How many of the longest examples `tokens` hold, at least one."""
         sums = accumulate(sum(map(self.likelihood.width, e.items)) for e in self.train)
         return max(1, sum(1 for _ in takewhile(lambda total: total <= tokens, sums)))
+
+
+def resident(config: TrainConfig) -> bool:
+    """Whether a copy of the reference is asked for that stays in memory."""
+    return config.reference == "live" or config.sync_reference
 
 
 @dataclass(frozen=True)

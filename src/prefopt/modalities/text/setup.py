@@ -29,7 +29,7 @@ from prefopt.modalities.splits import (
 )
 from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
-from prefopt.modalities.text.memory import TextMemory, settle
+from prefopt.modalities.text.memory import TextMemory, resident, settle
 from prefopt.modalities.text.mismatched import with_mismatched
 from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text.rows import load_comparisons
@@ -251,7 +251,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
         objective.needs_reference,
         policy.adapter is not None and policy.not_off is None,
     )
-    fit = settle(need, memory.available(accelerator.device), config.reference == "live")
+    fit = settle(need, memory.available(accelerator.device), resident(config))
     if fit.chosen:
         context.record.check("memory choices", "note", fit.chosen)
         context.console.say(fit.chosen)
