@@ -12,6 +12,7 @@ from prefopt.config.applying import Kind
 from prefopt.config.checking import check_keys, objective_keys, refusal
 from prefopt.config.conventions import conventional
 from prefopt.config.errors import ConfigError
+from prefopt.config.foreign import migration_hint
 from prefopt.config.schema import ALIASES, FIELD_NAMES, FLAGS, TrainConfig
 from prefopt.config.values import briefly
 
@@ -38,8 +39,10 @@ def resolve(
     for layer in layers:
         merged |= canonical(layer, "configuration")
     if "method" not in merged:
+        hint = migration_hint(key for layer in layers for key in layer)
         raise ConfigError(
             "no method is given: write `method: dpo_rk` in the file, or `prefopt train dpo_rk ...`"
+            + (f". {hint}" if hint else "")
         )
     merged["method"] = method = str(merged["method"])
     try:
