@@ -150,13 +150,16 @@ _SAID: tuple[tuple[str, str], ...] = (
     (
         MEASURE,
         "eval_table_size eval_max_new_tokens eval_table_max_new_tokens do_bench_eval bench_dataset bench_split do_causal_lm_eval "
-        "eval_causal_lm_metrics eval_on_each_dataset do_predict do_eval do_train",
+        "eval_causal_lm_metrics eval_on_each_dataset ",
     ),
     (RESTORE, "ignore_data_skip restore_callback_states_from_checkpoint auto_resume_from_checkpoints"),
 )  # fmt: skip
 
 FOREIGN: Mapping[str, str] = {
     **{name: sentence for sentence, names in _SAID for name in names.split()},
+    "do_train": "training is `prefopt train`",
+    "do_eval": "every run evaluates along the way, on what is held out",
+    "do_predict": "answers of a model are judged by `prefopt evaluate`",
     "data_seed": "the order of the data follows from `seed`, like everything else that is random",
     "overwrite_output_dir": "a folder that holds a run is only replaced with `overwrite: true`, which you have to say yourself",
     "eval_delay": "evaluations come at even distances from the first step on (eval_steps)",
