@@ -23,6 +23,8 @@ each key. Keys of prefopt can be given as key=value, and win: model and data, wh
     prefopt migrate llama3_lora_dpo.yaml --output dpo.yaml data=pairs.json
     prefopt migrate args.json --from trl --trainer kto model=DIR data=rows.jsonl
 """
+SHOWN = 20
+"""Keys that are named where there may be a hundred."""
 STYLES = {
     "carried over": "green", "renamed": "green", "value changed": "cyan", "default made explicit": "blue", "left out": "dim",
     "to check": "bold yellow",
@@ -47,11 +49,13 @@ def command(
     overwrite: bool,
 ) -> None:
     """See HELP."""
+    import yaml
     from rich.console import Console
 
-    from prefopt.config import ConfigError, parse_overrides, read_yaml, resolve
+    from prefopt.config import ConfigError, parse_overrides, resolve
     from prefopt.files import writing
     from prefopt.migration import migrate, read, written
+    from prefopt.training.run import build_objective
 
     target = output or file.with_suffix(".prefopt.yaml")
     try:
@@ -60,12 +64,10 @@ def command(
         if target.exists() and not overwrite:
             raise ConfigError(f"{target} exists: give another --output, or --overwrite")
         text = written(found.config, found.lines, found.tool, file.name, tuple(given))
+        # what is written is what `prefopt train` will read
+        build_objective(*resolve(yaml.safe_load(text)))
         with writing("the configuration", target):
             target.write_text(text, encoding="utf-8")
-        # what was written is what `prefopt train` will read
-        from prefopt.training.run import build_objective
-
-        build_objective(*resolve(read_yaml(target)))
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     console = Console(highlight=False)
@@ -99,8 +101,8 @@ def table(console: Console, found: Migration) -> None:
     console.print(shown)
     if found.same:
         console.print(
-            f"{len(found.same)} keys say what prefopt does by itself, or nothing: {', '.join(found.same[:8])}"
-            f"{', ...' if len(found.same) > 8 else ''}",
+            f"{len(found.same)} keys say what prefopt does by itself, or nothing: {', '.join(found.same[:SHOWN])}"
+            f"{', ...' if len(found.same) > SHOWN else ''}",
             markup=False, soft_wrap=True,
         )  # fmt: skip
 

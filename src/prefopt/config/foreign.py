@@ -12,6 +12,10 @@ LAUNCH = "processes, sharding and offloading are Accelerate's: describe them wit
 REMOTE = "code out of a model's or data set's repository is never run; models whose classes are part of transformers need none"
 LAYOUT = "prefopt shares prompts and packs rows by itself, in whatever way the model is found to score rightly (batch_layout)"
 KERNELS = "another way of computing the same numbers, which prefopt does not use; it projects completion tokens alone, in pieces"
+CLASSES = "classes of models and tokenizers are told by their own files"
+PRECISION = (
+    "what is computed in which type follows from dtype, bf16 and fp16 alone, in training and evaluation alike"
+)
 WORKERS = "rows are read and tokenized by one process, once; nothing to set"
 TRACKER = (
     "trackers are named by report_to; projects, entities and keys are set by their own environment variables"
@@ -62,11 +66,13 @@ _SAID: tuple[tuple[str, str], ...] = (
         "unsloth_lora_mlp unsloth_lora_qkv unsloth_lora_o unsloth_rms_norm unsloth_rope unsloth_cross_entropy_loss lora_mlp_kernel "
         "lora_qkv_kernel lora_o_kernel flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_qkv flash_attn_fuse_mlp "
         "flash_optimum xformers_attention s2_attention shift_attn use_v1_kernels cut_cross_entropy chunked_cross_entropy "
-        "use_kernels tf32 torch_compile_backend torch_compile_mode flex_attn_compile_kwargs torch_empty_cache_steps gc_steps "
-        "activation_offloading torchdynamo jit_mode_eval use_ipex half_precision_backend fp16_backend fp16_opt_level "
-        "bf16_full_eval fp16_full_eval upcast_layernorm upcast_lmhead_output embeddings_skip_upcast pure_bf16 use_cache "
+        "use_kernels torch_compile_backend torch_compile_mode flex_attn_compile_kwargs torch_empty_cache_steps gc_steps "
+        "activation_offloading torchdynamo jit_mode_eval use_ipex "
+        "use_cache "
         "use_kv_cache use_reentrant_gc",
     ),
+    (CLASSES, "use_fast_tokenizer tokenizer_use_fast tokenizer_legacy tokenizer_type model_type is_llama_derived_model is_mistral_derived_model is_falcon_derived_model is_qwen_derived_model is_encoder_decoder"),
+    (PRECISION, "tf32 half_precision_backend fp16_backend fp16_opt_level bf16_full_eval fp16_full_eval upcast_layernorm upcast_lmhead_output embeddings_skip_upcast pure_bf16"),
     (
         WORKERS,
         "dataset_num_proc dataset_processes dataset_batch_size preprocessing_num_workers preprocessing_batch_size "
@@ -74,8 +80,8 @@ _SAID: tuple[tuple[str, str], ...] = (
         "dataloader_drop_last dataloader_multiprocessing_context dataloader_in_order remove_unused_columns label_names "
         "dataset_kwargs dataset_keep_in_memory dataset_shard_num dataset_shard_idx data_shared_file_system "
         "average_tokens_across_devices eval_accumulation_steps eval_do_concat_batches eval_use_gather_object batch_eval_metrics "
-        "use_fast_tokenizer tokenizer_use_fast tokenizer_legacy tokenizer_type model_type is_llama_derived_model "
-        "is_mistral_derived_model is_falcon_derived_model is_qwen_derived_model ignore_pad_token_for_loss is_encoder_decoder "
+        ""
+        "ignore_pad_token_for_loss "
         "label_pad_token_id padding_value precompute_ref_batch_size shuffle_merged_datasets strict dataset_exact_deduplication",
     ),
     (
@@ -84,7 +90,7 @@ _SAID: tuple[tuple[str, str], ...] = (
         "mlflow_experiment_name mlflow_run_name hf_mlflow_log_artifacts comet_workspace comet_project_name comet_experiment_key "
         "comet_mode comet_online trackio_space_id trackio_bucket_id trackio_static_space_id trackio_project_name project "
         "swanlab_project swanlab_workspace swanlab_run_name swanlab_mode swanlab_logdir swanlab_lark_webhook_url use_swanlab "
-        "logging_dir gradio_title plot_loss",
+        "logging_dir gradio_title",
     ),
     (SECRET, "hub_token hf_hub_token ms_hub_token om_hub_token swanlab_api_key swanlab_lark_secret hf_use_auth_token env"),
     (
@@ -157,6 +163,7 @@ _SAID: tuple[tuple[str, str], ...] = (
 
 FOREIGN: Mapping[str, str] = {
     **{name: sentence for sentence, names in _SAID for name in names.split()},
+    "plot_loss": "every run's report has its curves",
     "do_train": "training is `prefopt train`",
     "do_eval": "every run evaluates along the way, on what is held out",
     "do_predict": "answers of a model are judged by `prefopt evaluate`",
@@ -202,6 +209,37 @@ FOREIGN: Mapping[str, str] = {
     "quantization_bit": "write `load_in_4bit: true` (or load_in_8bit)",
     "model_init_kwargs": "write what is in it as keys: dtype, attn_implementation, model_revision",
     "adapter_name_or_path": "an adapter to go on from is `model`: give its folder",
+    "flash_attention": "write `attn_implementation: flash_attention_2`",
+    "sdp_attention": "write `attn_implementation: sdpa`",
+    "flex_attention": "write `attn_implementation: flex_attention`",
+    "eager_attention": "write `attn_implementation: eager`",
+    "flash_attn": "LLaMA-Factory's name of `attn_implementation`; fa2: flash_attention_2",
+    "optimizer": "Axolotl's name of `optim`",
+    "evals_per_epoch": "write eval_steps: steps, or a share of the run",
+    "saves_per_epoch": "write save_steps: steps, or a share of the run",
+    "wandb_name": "Axolotl's name of `run_name`",
+    "use_wandb": "write `report_to: wandb`",
+    "use_tensorboard": "write `report_to: tensorboard`",
+    "use_mlflow": "write `report_to: mlflow`",
+    "use_comet": "write `report_to: comet_ml`",
+    "kto_desirable_weight": "Axolotl's name of `desirable_weight`",
+    "kto_undesirable_weight": "Axolotl's name of `undesirable_weight`",
+    "quantization_method": "bases are quantized by bitsandbytes: `load_in_4bit: true`",
+    "quantization_type": "LLaMA-Factory's name of `bnb_4bit_quant_type`",
+    "double_quantization": "LLaMA-Factory's name of `bnb_4bit_use_double_quant`",
+    "bnb_config_kwargs": "write bnb_4bit_quant_type, bnb_4bit_use_double_quant and bnb_4bit_compute_dtype",
+    "additional_target": "LLaMA-Factory's name of `lora_modules_to_save`",
+    "disable_gradient_checkpointing": "write `gradient_checkpointing: false`, which is the default",
+    "activation_checkpointing": "write `gradient_checkpointing`",
+    "activation_checkpointing_kwargs": "write `gradient_checkpointing_kwargs`",
+    "precompute_ref_log_probs": "a reference that stands still is scored once and cached anyway: `reference: cached` insists on it",
+    "moe_aux_loss_coef": "LLaMA-Factory's name of `router_aux_loss_coef`",
+    "dpo_label_smoothing": "write `label_smoothing`",
+    "dpo_use_weighting": "weights by the policy's probability are `method: wpo`",
+    "dpo_norm_loss": "averages a token are `margin: average` of dpo",
+    "dpo_loss_type": "Axolotl's name of `method`",
+    "dpo_loss_weights": "Axolotl's name of `loss_weights`",
+    "dpo_beta": "an older name of `beta` in Axolotl",
     "lora_model_dir": "an adapter to go on from is `model`: give its folder",
     "ref_model": "write `reference_model`",
     "peft_use_dora": "Axolotl's name of `use_dora`",
@@ -213,17 +251,56 @@ FOREIGN: Mapping[str, str] = {
 
 TOOLS: Mapping[str, frozenset[str]] = {
     "llamafactory": frozenset(
-        "finetuning_type pref_loss pref_beta pref_ftx lora_rank lora_target cutoff_len template dataset_dir "
-        "quantization_bit preprocessing_num_workers kto_chosen_weight kto_rejected_weight".split()
+        [
+            "finetuning_type",
+            "pref_loss",
+            "pref_beta",
+            "pref_ftx",
+            "lora_rank",
+            "lora_target",
+            "cutoff_len",
+            "template",
+            "dataset_dir",
+            "quantization_bit",
+            "preprocessing_num_workers",
+            "kto_chosen_weight",
+            "kto_rejected_weight",
+        ]
     ),
     "axolotl": frozenset(
-        "base_model rl micro_batch_size sequence_len val_set_size adapter num_epochs sample_packing lora_target_linear "
-        "dataset_prepared_path saves_per_epoch evals_per_epoch rl_beta orpo_alpha".split()
+        [
+            "base_model",
+            "rl",
+            "micro_batch_size",
+            "sequence_len",
+            "val_set_size",
+            "adapter",
+            "num_epochs",
+            "sample_packing",
+            "lora_target_linear",
+            "dataset_prepared_path",
+            "saves_per_epoch",
+            "evals_per_epoch",
+            "rl_beta",
+            "orpo_alpha",
+        ]
     ),
     "trl": frozenset(
-        "model_name_or_path dataset_name loss_type dataset_train_split dataset_test_split model_init_kwargs disable_dropout "
-        "dataset_num_proc precompute_ref_log_probs ref_model_mixup_alpha f_divergence_type cpo_alpha "
-        "logging_nan_inf_filter".split()
+        [
+            "model_name_or_path",
+            "dataset_name",
+            "loss_type",
+            "dataset_train_split",
+            "dataset_test_split",
+            "model_init_kwargs",
+            "disable_dropout",
+            "dataset_num_proc",
+            "precompute_ref_log_probs",
+            "ref_model_mixup_alpha",
+            "f_divergence_type",
+            "cpo_alpha",
+            "logging_nan_inf_filter",
+        ]
     ),
 }
 """Keys by which a file of another tool is known."""

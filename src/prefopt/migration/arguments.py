@@ -88,15 +88,17 @@ def training_arguments(draft: Draft, defaults: Mapping[str, Any]) -> None:
     _saving(draft, known)
     for key in CARRIED_IF_GIVEN:
         if_given(draft, key)
+    _best(draft)
     _trackers(draft)
     _resume(draft)
 
 
 def if_given(draft: Draft, key: str) -> None:
+    """Write a key that is spelt alike, where the file gives it and it switches something on."""
     value = draft.take(key, ABSENT)
     if value is ABSENT:
         return
-    if value in (False, "main", {}, "") or value == draft.usual(key):
+    if value in (False, "main", {}, "", {"use_reentrant": False}) or value == draft.usual(key):
         draft.same.append(draft.name(key))
     else:
         draft.put(key, value, key)
@@ -176,11 +178,11 @@ def _checkpointing(draft: Draft, default: bool) -> None:
 
 
 def _saving(draft: Draft, known: Mapping[str, Any]) -> None:
-    strategy = draft.take("save_strategy", known["save_strategy"])
+    strategy = draft.take("save_strategy", known["save_strategy"]) or "no"
     steps = draft.take("save_steps", known["save_steps"])
     origin = [key for key in ("save_strategy", "save_steps") if draft.has(key)]
     if strategy == "no":
-        draft.put("save_checkpoints", False, "save_strategy", why="the final model is always saved")
+        draft.put("save_strategy", "no", "save_strategy")
     elif strategy == "epoch":
         draft.same += [draft.name(key) for key in origin]  # prefopt saves at the end of every epoch
     elif strategy == "steps":
@@ -201,7 +203,7 @@ def _saving(draft: Draft, known: Mapping[str, Any]) -> None:
             "save_total_limit",
         )
     steps = draft.take("logging_steps")
-    if steps is not None and steps != draft.usual("logging_steps"):
+    if steps is not None and steps != (draft.usual("logging_steps") or 10):
         draft.put("logging_steps", steps, "logging_steps")
     elif steps is not None:
         draft.same.append(draft.name("logging_steps"))
@@ -210,6 +212,14 @@ def _saving(draft: Draft, known: Mapping[str, Any]) -> None:
         draft.same.append(draft.name("logging_strategy"))
     elif strategy is not None:
         draft.put("logging_strategy", strategy, "logging_strategy")
+
+
+def _best(draft: Draft) -> None:
+    """`metric_for_best_model`, to which transformers adds the `eval_` that it may lack."""
+    metric = draft.take("metric_for_best_model")
+    if metric is not None:
+        name = metric if str(metric).startswith("eval_") else f"eval_{metric}"
+        draft.put("metric_for_best_model", name, "metric_for_best_model")
 
 
 def _trackers(draft: Draft) -> None:
@@ -230,7 +240,11 @@ def _resume(draft: Draft) -> None:
 
 
 def evaluation(
-    draft: Draft, held_out: Mapping[str, Any], origin: Mapping[str, tuple[str, ...]], why: str = ""
+    draft: Draft,
+    held_out: Mapping[str, Any],
+    origin: Mapping[str, tuple[str, ...]],
+    why: str = "",
+    every: tuple[float, str] | None = None,
 ) -> None:
     """How often is evaluated, and on what.
 
@@ -239,10 +253,8 @@ def evaluation(
         held_out: prefopt's keys that say what is held out; empty if nothing is.
         origin: the tool's arguments that each of them comes from.
         why: what to say about what nobody gave.
+        every: steps or share of them, and the argument, where that alone says how often.
     """
-    older = "evaluation_strategy" if draft.has("evaluation_strategy") else "eval_strategy"
-    strategy = draft.take(older, "no")
-    steps = draft.take("eval_steps")
     for key, value in held_out.items():
         if value == draft.usual(key):
             draft.same += [draft.name(name) for name in origin.get(key, ()) if draft.has(name)]
@@ -252,9 +264,19 @@ def evaluation(
         draft.default(
             "eval_size", 0, why or f"{draft.tool} holds nothing out of its own accord; prefopt's share is 0.1"
         )
-    if strategy == "no":
+    older = "evaluation_strategy" if draft.has("evaluation_strategy") else "eval_strategy"
+    strategy = draft.take(older, "no") or "no"  # YAML reads a bare no as false
+    steps = draft.take("eval_steps")
+    if every is not None:
+        draft.put("eval_steps", every[0], every[1], why="a share of all steps" if every[0] < 1 else "")
+        draft.same += [draft.name(older)] * draft.has(older)
+    elif strategy == "no":
         if draft.has(older):
-            draft.same.append(draft.name(older))
+            draft.put("eval_strategy", "no", older)
+        else:
+            draft.default(
+                "eval_strategy", "no", f"{draft.tool}'s default; prefopt's is ten evaluations a run"
+            )
         if steps is not None:
             draft.leave("nothing is evaluated along the way there", "eval_steps")
     elif strategy == "steps":

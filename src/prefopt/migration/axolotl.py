@@ -149,27 +149,19 @@ def _held_out(draft: Draft, trained: Mapping[str, Any]) -> None:
                 "test_datasets",
             )
         held = {"eval_data": other.get("data"), "eval_split": other.get("split", "train")}
-        origin = {key: ("test_datasets",) for key in held}
+        origin = dict.fromkeys(held, ("test_datasets",))
     elif draft.take("val_set_size", 0):
         held, origin = {"eval_size": draft.take("val_set_size")}, {"eval_size": ("val_set_size",)}
+    every: tuple[float, str] | None = None
     if per := draft.take("evals_per_epoch"):
         if held:
-            draft.put("eval_steps", _share(draft, per), "evals_per_epoch", why="a share of all steps")
+            every = (_share(draft, per), "evals_per_epoch")
         else:
             draft.leave("nothing is held out", "evals_per_epoch")
-    elif draft.has("evals_per_epoch"):
-        draft.same.append("evals_per_epoch")
-    if draft.has("eval_steps") and not draft.has("eval_strategy"):
-        draft.put("eval_steps", draft.take("eval_steps"), "eval_steps")
-        evaluation(_without_steps(draft), held, origin)
-        return
-    evaluation(draft, held, origin)
-
-
-def _without_steps(draft: Draft) -> Draft:
-    """The same draft, of a file without `eval_steps`, which alone says how often there."""
-    draft.given = {key: value for key, value in draft.given.items() if key != "eval_steps"}
-    return draft
+    elif draft.has("eval_steps") and held:
+        every = (draft.take("eval_steps"), "eval_steps")
+    draft.same += ["evals_per_epoch"] * (draft.given.get("evals_per_epoch") == 0)
+    evaluation(draft, held, origin, every=every)
 
 
 def _share(draft: Draft, times: float) -> float:
@@ -227,12 +219,8 @@ def _adapters(draft: Draft) -> None:
         if named:
             draft.leave("lora_target_linear names all of them", "lora_target_modules")
         draft.put("lora_target_modules", "all-linear", "lora_target_linear")
-    for key in PEFT:
-        if draft.has(key):
-            draft.check(
-                f"write it as `peft: {{peft_type: LORA, {key.removeprefix('peft_')}: ...}}`; nothing was made of it",
-                key,
-            )
+    if given := [key for key in PEFT if draft.has(key)]:
+        draft.put("peft", {key.removeprefix("peft_"): draft.take(key) for key in given}, *given)
     if draft.has("lora_model_dir"):
         draft.put("model", draft.take("lora_model_dir"), "lora_model_dir")
         draft.put(

@@ -15,7 +15,7 @@ JOIN = (
 )
 PLAIN = (
     "its rows are plain texts, which {tool} puts into the chat template as the user's and the assistant's turns; prefopt takes texts as "
-    "they are. To train as before, write prompt, chosen and rejected as messages (docs/data.md)"
+    "they are. To train as before, write prompts and answers as messages (docs/data.md)"
 )
 PROMPTS = ("prompt", "instruction", "question", "conversations", "messages")
 """Columns that prefopt takes prompts from by itself."""

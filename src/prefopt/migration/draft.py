@@ -11,13 +11,12 @@ from typing import Any, Literal
 from prefopt import methods
 from prefopt.config import FIELD_NAMES, ConfigError, TrainConfig
 from prefopt.config.checking import objective_keys
-from prefopt.config.foreign import FOREIGN
+from prefopt.config.foreign import FOREIGN, SECRET
 
 Fate = Literal["carried over", "renamed", "value changed", "default made explicit", "left out", "to check"]
 FATES: tuple[Fate, ...] = (
     "carried over", "renamed", "value changed", "default made explicit", "left out", "to check",
 )  # fmt: skip
-SECRET = ("token", "api_key", "secret", "webhook_url")
 ABSENT = object()
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
@@ -170,10 +169,13 @@ class Draft:
         Args:
             defaults: of the tool, for arguments that have no counterpart: as its own dumps hold them.
         """
+        told_of = {name for line in self.lines for name in line.origin.split(", ")} | set(self.same)
         for name, value in self.given.items():
-            if name in self._read:
+            if name in told_of:
                 continue
-            if is_off(value) or (name in defaults and number(value) == defaults[name]):
+            if name in self._read:  # a translator looked at it, and it changes nothing
+                self.same.append(name)
+            elif is_off(value) or (name in defaults and number(value) == defaults[name]):
                 self.same.append(name)
             elif name in FOREIGN:
                 self.leave(FOREIGN[name], name)
@@ -226,7 +228,7 @@ def number(value: Any) -> Any:
 
 def said(name: str, value: Any) -> str:
     """A value for a table; secrets are not shown."""
-    if any(word in name for word in SECRET) and isinstance(value, str) and value:
+    if value and FOREIGN.get(name) == SECRET:
         return "(not shown)"
     if value is ABSENT:
         return "none"

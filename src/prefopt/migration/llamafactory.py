@@ -72,7 +72,12 @@ def translate(draft: Draft, place: Path) -> None:
     lora = kind == "lora"
     _model(draft, lora)
     images = _data(draft, place)
-    draft.carry("max_length", "cutoff_len", 2048)
+    draft.carry(
+        "max_length",
+        "cutoff_len",
+        2048,
+        "prompts and answers are cut in proportion there; here an answer's end is",
+    )
     draft.carry("max_examples", "max_samples")
     training_arguments(draft, {"gradient_checkpointing": True, "bf16": False})
     if draft.take("disable_gradient_checkpointing", False):
@@ -208,7 +213,7 @@ def _data(draft: Draft, place: Path) -> bool:
                 "eval_dataset",
             )
         held = {"eval_data": other.get("data")} | ({"eval_split": other["split"]} if "split" in other else {})
-        origin = {key: ("eval_dataset",) for key in held}
+        origin = dict.fromkeys(held, ("eval_dataset",))
     elif draft.take("val_size", 0.0):
         held, origin = {"eval_size": draft.take("val_size")}, {"eval_size": ("val_size",)}
     evaluation(draft, held, origin)

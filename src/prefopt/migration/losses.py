@@ -36,6 +36,7 @@ DIVERGENCES: Mapping[str, str] = {
     "forward_kl": "forward_kl",
     "alpha_divergence": "alpha",
 }
+BATCH = "TRL averages likelihood terms over all tokens of a batch"
 REWRITTEN: Mapping[str, str] = {"f_divergence_type": "f_dpo", "ld_alpha": "ld_dpo", "use_weighting": "wpo"}
 """Arguments that make another method of the sigmoid loss."""
 
@@ -78,7 +79,7 @@ def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
     elif draft.has("loss_weights"):
         draft.same.append(draft.name("loss_weights"))
     if "sft" in terms:
-        draft.put("average", "batch", why="TRL averages likelihood terms over all tokens of a batch")
+        draft.put("average", "batch", why=BATCH)
     if terms != ["sft"]:
         _beta(draft)
     if "discopop" in terms:
@@ -232,18 +233,26 @@ def cpo(draft: Draft, kind: str | None = None) -> None:
             draft.refuse(f"alpha with loss_type {kind}: prefopt has AlphaPO of the simpo loss alone")
             return
         method = "alpha_po"
-    terms = [method, "sft"] if nll else [method]
+    # TRL's own average, where prefopt's method has it; else the likelihood term is a summand
+    inside = method == "contrastive_po" and draft.takes(method, "average")
+    terms = [method, "sft"] if nll and not inside else [method]
     draft.put("method", "+".join(terms), *origin)
-    if nll:
+    if inside:
+        _explicit(draft, "alpha", "cpo_alpha", 1.0)
+        draft.put("average", "batch", why=BATCH)
+    elif nll:
         draft.put("loss_weights", [1.0, nll], *(["cpo_alpha"] if draft.has("cpo_alpha") else []))
-        draft.put("average", "batch", why="TRL averages likelihood terms over all tokens of a batch")
+        draft.put("average", "batch", why=BATCH)
     elif draft.has("cpo_alpha"):
         draft.same.append(draft.name("cpo_alpha"))
     _beta(draft)
     if method == "contrastive_po":
-        draft.put(
-            "alpha", 0.0, why="its own likelihood term is a mean over each answer; TRL's is the summand sft"
-        )
+        if not inside:
+            draft.put(
+                "alpha",
+                0.0,
+                why="its own likelihood term is a mean over each answer; TRL's is the summand sft",
+            )
         _unread(draft, "simpo_gamma", 0.5)
         if kind != "sigmoid":
             draft.put("loss", kind, *origin)

@@ -176,11 +176,10 @@ def data(draft: Draft) -> None:
         draft.same += ["dataset_test_split"] * draft.has("dataset_test_split")
         evaluation(draft, {}, {}, "TRL evaluates only with an eval_strategy; prefopt's share is 0.1")
     else:
-        source = draft.out.get("data")
         origin = {"eval_split": ("dataset_test_split",)} if draft.has("dataset_test_split") else {}
         evaluation(
             draft,
-            {"eval_data": source, "eval_split": test},
+            {"eval_data": draft.out.get("data"), "eval_split": test},
             origin,
             "TRL evaluates on another split of the same data",
         )

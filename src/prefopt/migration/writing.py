@@ -22,9 +22,11 @@ def written(
     """
     origin = {line.key: line for line in lines if line.key}
     out = [f"# Written by `prefopt migrate` from {source}, a configuration of {tool}."]
-    for line in lines:
-        if line.fate == "to check":
-            out.append(f"# To check: {f'{line.origin}: ' if line.origin else ''}{line.why}")
+    out += [
+        f"# To check: {f'{line.origin}: ' if line.origin else ''}{line.why}"
+        for line in lines
+        if line.fate == "to check"
+    ]
     out.append("")
     for key, value in config.items():
         text = _yaml(key, value)
@@ -53,4 +55,5 @@ def _note(key: str, line: Line | None, tool: str, given: bool) -> str:
         return ""
     if line.fate == "default made explicit":
         return line.why or f"{tool}'s default"
-    return f"{tool}'s {line.origin}: {line.given}" + (f" ({line.why})" if line.why else "")
+    given = "" if line.given.startswith(("{", "[{")) else f": {line.given}"
+    return f"{tool}'s {line.origin}{given}" + (f" ({line.why})" if line.why else "")
