@@ -194,7 +194,9 @@ def test_what_was_written_trains(name, shape, adapted, template_model, rows_file
 
 
 def test_refusals_are_plain(tmp_path):
-    (tmp_path / "sft.yaml").write_text("base_model: m\nmicro_batch_size: 1\ndatasets: [{path: a}, {path: b}]\n")
+    (tmp_path / "sft.yaml").write_text(
+        "base_model: m\nmicro_batch_size: 1\ndatasets: [{path: a}, {path: b}]\n"
+    )
     assert_plain_error(
         command(tmp_path, "migrate", "sft.yaml"), "supervised fine-tuning is no training on comparisons"
     )
@@ -216,5 +218,7 @@ def test_train_names_every_foreign_key_and_the_command(tmp_path):
         "pad_to_sequence_len: prefopt shares prompts", "Is this a configuration of Axolotl?",
     )  # fmt: skip
     assert_plain_error(
-        command(tmp_path, "train", "axolotl.yaml"), "no method is given", "Is this a configuration of Axolotl?"
+        command(tmp_path, "train", "axolotl.yaml"),
+        "no method is given",
+        "Is this a configuration of Axolotl?",
     )

@@ -172,7 +172,7 @@ FOREIGN: Mapping[str, str] = {
     "eval_delay": "evaluations come at even distances from the first step on (eval_steps)",
     "eval_on_start": "every run is measured before its first step",
     "disable_dropout": "dropout of the model is always off, so that policy and reference agree at the start",
-    "reference_free": "methods without a reference are simpo, orpo, contrastive_po, ...",
+    "reference_free": "methods without a reference are simpo, orpo, contrastive_po and others",
     "force_use_ref_model": "a reference beside adapters is `reference_model`",
     "max_samples": "write max_examples: the first rows of the data",
     "rl": "Axolotl's name of the method: write `method`",

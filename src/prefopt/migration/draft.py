@@ -173,9 +173,8 @@ class Draft:
         for name, value in self.given.items():
             if name in told_of:
                 continue
-            if name in self._read:  # a translator looked at it, and it changes nothing
-                self.same.append(name)
-            elif is_off(value) or (name in defaults and number(value) == defaults[name]):
+            # a translator looked at it and it changes nothing, or nobody needs to
+            if name in self._read or is_off(value) or number(value) == defaults.get(name, ABSENT):
                 self.same.append(name)
             elif name in FOREIGN:
                 self.leave(FOREIGN[name], name)

@@ -55,5 +55,5 @@ def _note(key: str, line: Line | None, tool: str, given: bool) -> str:
         return ""
     if line.fate == "default made explicit":
         return line.why or f"{tool}'s default"
-    given = "" if line.given.startswith(("{", "[{")) else f": {line.given}"
-    return f"{tool}'s {line.origin}{given}" + (f" ({line.why})" if line.why else "")
+    shown = "" if line.given.startswith(("{", "[{")) else f": {line.given}"
+    return f"{tool}'s {line.origin}{shown}" + (f" ({line.why})" if line.why else "")
