@@ -9,6 +9,7 @@ from typing import Any
 from prefopt import methods
 from prefopt.config.applying import Kind, applying, traits_of, unmet
 from prefopt.config.errors import ConfigError
+from prefopt.config.foreign import FOREIGN, migration_hint
 from prefopt.config.keys.base import Needs
 from prefopt.config.schema import ALIASES, FIELD_NAMES, TrainConfig
 
@@ -133,19 +134,22 @@ def refusal(
     """
     known = {*usable, *own, *(alias for alias, key in ALIASES.items() if key in {*usable, *own})}
     takes = f"{method} takes {', '.join(sorted({*own})) or 'no hyper-parameters'}; `prefopt methods NAME` lists every key"
+    hint = migration_hint(unknown)
     if len(unknown) + len(foreign) == 1:
         for key in unknown:
+            if key in FOREIGN:
+                return ConfigError(f"{key} is no key here: {FOREIGN[key]}{'. ' if hint else ''}{hint}")
             return ConfigError(f"unknown key {key!r}{nearest(key, known)} ({takes})")
         for key, why in foreign.items():
             return ConfigError(
                 f"{key}: {why}. Leave it out{'' if key in COMBINED else nearest(key, known, NEAR)}"
             )
-    lines = [f"  {key}: unknown{nearest(key, known)}" for key in unknown]
+    lines = [f"  {key}: {FOREIGN.get(key) or f'unknown{nearest(key, known)}'}" for key in unknown]
     lines += [
         f"  {key}: {why}{'' if key in COMBINED else nearest(key, known, NEAR)}"
         for key, why in foreign.items()
     ]
-    end = [takes] if unknown else []
+    end = [*([takes] if unknown else []), *([hint] if hint else [])]
     return ConfigError(
         "\n".join(
             [f"{len(lines)} keys mean nothing in this run. Leave them out, or correct them:", *lines, *end]

@@ -12,6 +12,7 @@ from prefopt.config.applying import Kind
 from prefopt.config.checking import check_keys, objective_keys, refusal, refused_terms
 from prefopt.config.conventions import conventional
 from prefopt.config.errors import ConfigError
+from prefopt.config.foreign import migration_hint
 from prefopt.config.schema import ALIASES, FIELD_NAMES, FLAGS, TrainConfig
 from prefopt.config.values import briefly
 
@@ -41,8 +42,10 @@ def resolve(
     for layer in layers:
         merged |= canonical(layer, "configuration")
     if "method" not in merged:
+        hint = migration_hint(key for layer in layers for key in layer)
         raise ConfigError(
             "no method is given: write `method: dpo_rk` in the file, or `prefopt train dpo_rk ...`"
+            + (f". {hint}" if hint else "")
         )
     merged["method"] = method = str(merged["method"])
     try:
@@ -60,10 +63,11 @@ def resolve(
     try:
         config = validated(training)
     except ConfigError as error:
-        if unknown or refused:  # all that is wrong in one go, unless what is missing may come of a misspelt key
+        if (
+            unknown or refused
+        ):  # all that is wrong in one go, unless what is missing may come of a misspelt key
             told = [] if any(key not in training for key in REQUIRED) else [str(error)]
-            raise ConfigError("
-".join([str(refusal(method, own, unknown, refused)), *told])) from None
+            raise ConfigError("\n".join([str(refusal(method, own, unknown, refused)), *told])) from None
         raise
     if kind_of is not None:
         check_keys(config, kind_of(config), unknown, rest)

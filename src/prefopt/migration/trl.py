@@ -1,0 +1,200 @@
+"""TRL 1.16: the flat YAML of `trl dpo` and `trl kto`, and dumped arguments (`DPOConfig(...).to_dict()` as JSON).
+
+Unsloth's users give the same arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefopt.migration import arguments
+from prefopt.migration.adapters import adapters
+from prefopt.migration.arguments import evaluation, training_arguments
+from prefopt.migration.draft import ABSENT, Draft, Line, as_list
+from prefopt.migration.losses import cpo, dpo, kto, orpo
+
+TRAINERS = ("dpo", "kto", "cpo", "orpo")
+"""What `--trainer` may say; SimPO and AlphaPO are losses of cpo."""
+OTHERS: Mapping[str, str] = {
+    "num_generations": "GRPOConfig or RLOOConfig",
+    "completion_only_loss": "SFTConfig",
+    "assistant_only_loss": "SFTConfig",
+    "center_rewards_coefficient": "RewardConfig",
+    "reward_model_path": "OnlineDPOConfig (here: method online_dpo with a judge, see `prefopt methods online_dpo`)",
+}
+"""Arguments of trainers that learn from something else than comparisons in a file."""
+ARGUMENTS: Mapping[str, Any] = {
+    "learning_rate": 1e-6,
+    "gradient_checkpointing": True,
+    "bf16": True,
+}
+"""Defaults that TRL gives TrainingArguments."""
+LORA: Mapping[str, Any] = {
+    "lora_r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.05,
+    "bnb_4bit_quant_type": "nf4",
+    "use_bnb_nested_quant": False,
+}
+DEFAULTS: Mapping[str, Any] = {**arguments.DEFAULTS, "precompute_ref_batch_size": None}
+"""Of arguments that mean nothing here."""
+CARRIED = ("max_length", "truncation_mode", "router_aux_loss_coef", "attn_implementation")
+SYNC: Mapping[str, tuple[str, Any]] = {
+    "sync_reference": ("sync_ref_model", False),
+    "reference_mixup_alpha": ("ref_model_mixup_alpha", 0.6),
+    "reference_sync_steps": ("ref_model_sync_steps", 512),
+}
+
+
+def translate(draft: Draft, trainer: str | None = None) -> None:
+    """All of TRL's arguments as prefopt's keys.
+
+    Args:
+        draft: of the file.
+        trainer: of `TRAINERS`; None: what the losses tell, dpo else.
+    """
+    for key, name in OTHERS.items():
+        if key in draft.given:
+            draft.refuse(
+                f"{key} is an argument of {name}; prefopt reads configurations of {', '.join(TRAINERS)}"
+            )
+            return
+    kind = trainer or trainer_of(draft)
+    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo}[kind](draft)
+    _model(draft)
+    data(draft)
+    if "max_length" in draft.given and draft.given["max_length"] is None:
+        draft.put("max_length", None, "max_length")
+    for key in CARRIED:
+        draft.carry(key, key, {"max_length": 1024, "truncation_mode": "keep_start"}.get(key, ABSENT))
+    training_arguments(draft, ARGUMENTS)
+    on = bool(draft.take("use_peft", False))
+    adapters(draft, on, ("use_peft",), LORA, draft.take("disable_dropout", True) is not False)
+    if draft.take("lora_task_type", "CAUSAL_LM") != "CAUSAL_LM":
+        draft.refuse(f"lora_task_type: {draft.take('lora_task_type')}: policies are CAUSAL_LM")
+    _reference(draft)
+    if draft.take("disable_dropout", True) is False:
+        draft.check(
+            "dropout of the model is always off here, so that policy and reference agree at the start",
+            "disable_dropout",
+        )
+
+
+def trainer_of(draft: Draft) -> str:
+    """Which trainer a file is for. TRL's files do not say it themselves; some arguments tell."""
+    given = set(draft.given)
+    loss = [str(kind) for kind in as_list(draft.given.get("loss_type"))]
+    if {"desirable_weight", "undesirable_weight"} & given or loss in (["kto"], ["apo_zero_unpaired"]):
+        return "kto"
+    if {"cpo_alpha", "simpo_gamma"} & given or loss == ["simpo"]:
+        return "cpo"
+    if "loss_type" not in given:
+        # a dump of ORPOConfig has no loss; a file for people has a default
+        if {"beta", "padding_value", "generate_during_eval"} <= given:
+            return "orpo"
+        draft.lines.append(
+            Line(
+                "to check",
+                "",
+                "",
+                why="no loss_type is given: taken for DPO's. Another trainer's is read with --trainer kto, cpo or orpo",
+            )
+        )
+    return "dpo"
+
+
+def _model(draft: Draft) -> None:
+    inner = draft.take("model_init_kwargs", {})
+    inner = dict(inner) if isinstance(inner, Mapping) else {}
+    if draft.has("model_init_kwargs") and not inner:
+        draft.same.append("model_init_kwargs")
+    draft.carry("model", "model_name_or_path")
+    dtype_key = next((key for key in ("dtype", "torch_dtype") if draft.has(key)), None)
+    dtype = draft.take(dtype_key) if dtype_key else None
+    for key in ("dtype", "torch_dtype"):
+        if key in inner:
+            dtype, dtype_key = inner.pop(key), "model_init_kwargs"
+    if "revision" in inner:
+        draft.put("model_revision", inner.pop("revision"), "model_init_kwargs")
+    if "attn_implementation" in inner:
+        draft.put("attn_implementation", inner.pop("attn_implementation"), "model_init_kwargs")
+    if inner:
+        draft.leave(f"of it, {', '.join(inner)} have no counterpart", "model_init_kwargs")
+    dtype = None if dtype is None else str(dtype).rpartition(".")[-1]
+    if dtype in ("None", None):
+        dtype = "float32"
+    if dtype == "float32" and not draft.given.get("use_peft"):
+        draft.same += [dtype_key] if dtype_key else []  # auto: float32 where all weights are trained
+    elif dtype_key:
+        draft.put("dtype", dtype, dtype_key)
+    else:
+        draft.default(
+            "dtype",
+            dtype,
+            "TRL loads models in float32 unless told otherwise; prefopt's adapters, in their own type",
+        )
+    if draft.given.get("load_in_4bit"):
+        draft.default("bnb_4bit_compute_dtype", dtype, "TRL computes in the model's dtype")
+
+
+def data(draft: Draft) -> None:
+    """The data set, from `dataset_name` or the one entry of `datasets`; and what is evaluated on."""
+    sources = draft.take("datasets")
+    if sources:
+        if len(sources) > 1:
+            draft.refuse(
+                "datasets: prefopt trains on one source, and there are "
+                f"{len(sources)}. Join them (datasets.concatenate_datasets(...).to_parquet(...)) and give the file: data=FILE",
+            )
+            return
+        source = dict(sources[0])
+        draft.put("data", source.pop("path", None), "datasets")
+        if files := as_list(source.pop("data_files", None)):
+            if len(files) > 1:
+                draft.refuse(
+                    f"data_files: prefopt trains on one source; join the {len(files)} files, or give their folder"
+                )
+                return
+            draft.put("data", files[0], "datasets")
+        if source.get("name"):
+            draft.put("data_config", source.pop("name"), "datasets")
+        if (split := source.pop("split", "train")) != "train":
+            draft.put("split", split, "datasets")
+        if left := {key: value for key, value in source.items() if value is not None}:
+            draft.check(
+                f"of this source, {', '.join(left)} have no counterpart, and nothing was made of them",
+                "datasets",
+            )
+    else:
+        draft.carry("data", "dataset_name")
+    draft.carry("data_config", "dataset_config")
+    draft.carry("split", "dataset_train_split", "train")
+    strategy = draft.given.get("eval_strategy") or draft.given.get("evaluation_strategy") or "no"
+    test = draft.take("dataset_test_split", "test")
+    if strategy == "no":
+        draft.same += ["dataset_test_split"] * draft.has("dataset_test_split")
+        evaluation(draft, {}, {}, "TRL evaluates only with an eval_strategy; prefopt's share is 0.1")
+    else:
+        origin = {"eval_split": ("dataset_test_split",)} if draft.has("dataset_test_split") else {}
+        evaluation(
+            draft,
+            {"eval_data": draft.out.get("data"), "eval_split": test},
+            origin,
+            "TRL evaluates on another split of the same data",
+        )
+
+
+def _reference(draft: Draft) -> None:
+    if draft.take("precompute_ref_log_probs", False):
+        draft.put("reference", "cached", "precompute_ref_log_probs")
+    else:
+        draft.same += ["precompute_ref_log_probs"] * draft.has("precompute_ref_log_probs")
+    on = draft.take("sync_ref_model", False)
+    for ours, (theirs, default) in SYNC.items():
+        if on:
+            draft.carry(ours, theirs, default)
+        elif draft.take(theirs, default) == default:
+            draft.same += [theirs] * draft.has(theirs)
+        else:
+            draft.leave("read only with sync_ref_model", theirs)

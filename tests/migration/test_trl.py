@@ -1,0 +1,239 @@
+"""TRL's arguments: losses, trainers, what is told of each key."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prefopt.config import ConfigError
+from prefopt.config.foreign import tool_of
+from prefopt.migration import Migration, arguments, migrate
+from prefopt.migration import read as read_file
+
+FILES = Path(__file__).parents[1] / "data" / "migration"
+PLACE = {"model": "m", "data": "d"}
+
+
+def moved(trainer: str | None = None, **given: Any) -> Migration:
+    return migrate(given, "trl", trainer, PLACE)
+
+
+def hyper(found: Migration, *keys: str) -> dict[str, Any]:
+    return {key: found.config[key] for key in keys if key in found.config}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"loss_type": "sigmoid"}, {"method": "dpo", "beta": 0.1}),
+        ({"loss_type": ["ipo"], "beta": 0.01}, {"method": "ipo", "beta": 0.01}),
+        ({"loss_type": "sppo_hard"}, {"method": "sppo", "beta": 0.1}),
+        ({"loss_type": "sigmoid_norm", "beta": 5}, {"method": "dpo", "margin": "average", "beta": 5}),
+        ({"loss_type": "exo_pair", "label_smoothing": 1e-3}, {"method": "exo", "beta": 0.1, "label_smoothing": 1e-3}),
+        ({"loss_type": "robust"}, {"method": "robust", "beta": 0.1, "label_smoothing": 0.0}),
+        ({"loss_type": "discopop"}, {"method": "discopop", "beta": 0.1, "tau": 0.05}),
+        ({"loss_type": "sft"}, {"method": "sft", "average": "batch"}),
+        (
+            {"loss_type": ["sigmoid", "sft"], "loss_weights": [1, 0.5]},
+            {"method": "dpo+sft", "loss_weights": [1, 0.5], "average": "batch", "beta": 0.1},
+        ),
+        ({"loss_type": ["sigmoid", "sigmoid_norm"]}, {"method": "dpo+sigmoid_norm", "beta": 0.1}),
+        (
+            {"loss_type": "sigmoid", "f_divergence_type": "js_divergence"},
+            {"method": "f_dpo", "f": "js", "beta": 0.1},
+        ),
+        (
+            {"loss_type": "sigmoid", "f_divergence_type": "FDivergenceType.ALPHA_DIVERGENCE", "f_alpha_divergence_coef": 0.7},
+            {"method": "f_dpo", "f": "alpha", "alpha": 0.3, "beta": 0.1},
+        ),
+        ({"loss_type": "sigmoid", "ld_alpha": 0.5}, {"method": "ld_dpo", "a": 0.5, "beta": 0.1}),
+        ({"loss_type": "sigmoid", "use_weighting": True, "beta": 0.01}, {"method": "wpo", "beta": 0.01}),
+        (
+            {"loss_type": "sigmoid", "rpo_alpha": 0.2},
+            {"method": "dpo+sft", "loss_weights": [1.0, 0.2], "average": "batch", "beta": 0.1},
+        ),
+        ({"loss_type": "aot_pair"}, {"method": "aot", "beta": 0.1, "label_smoothing": 0.0}),
+        ({"loss_type": "kto"}, {"method": "kto", "beta": 0.1}),
+        ({"desirable_weight": 1.0, "undesirable_weight": 1.33}, {"method": "kto", "beta": 0.1, "undesirable_weight": 1.33}),
+        ({"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2}, {"method": "simpo", "beta": 2, "gamma": 0.5}),
+        (
+            {"loss_type": "simpo", "simpo_gamma": 1.0},
+            {"method": "simpo+sft", "loss_weights": [1.0, 1.0], "average": "batch", "beta": 0.1, "gamma": 1.0},
+        ),
+    ],
+)  # fmt: skip
+def test_losses(given, expected):
+    keys = (
+        "method", "beta", "loss_weights", "average", "margin", "label_smoothing", "f", "alpha", "a", "tau", "gamma",
+        "desirable_weight", "undesirable_weight", "lambda",
+    )  # fmt: skip
+    assert hyper(moved(**given), *keys) == expected
+
+
+def test_trainers_that_a_file_does_not_tell():
+    assert hyper(moved("orpo", beta=0.25), "method", "lambda", "beta") == {"method": "orpo", "lambda": 0.25}
+    assert moved("kto", beta=0.2).config["method"] == "kto"
+    found = moved("cpo", cpo_alpha=0.5)
+    assert found.config["method"].startswith("contrastive_po")
+    assert found.config["average"] == "batch"
+    assert any("--trainer" in line.why for line in moved(beta=0.2).of("to check"))
+    assert not any("--trainer" in line.why for line in moved(loss_type="ipo").of("to check"))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"loss_type": ["sigmoid", "kto_pair"]}, "kto_pair: prefopt knows no such loss"),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, "2 losses and 1 loss_weights"),
+        ({"loss_type": "hinge", "f_divergence_type": "js_divergence"}, "f_divergence_type with hinge"),
+        ({"loss_type": "sigmoid", "f_divergence_type": "js"}, "needed one of reverse_kl, js_divergence"),
+        (
+            {"loss_type": ["sigmoid", "robust"], "label_smoothing": 0.1},
+            "only robust reads it, here dpo would, too",
+        ),
+        ({"num_generations": 8}, "num_generations is an argument of GRPOConfig"),
+        (
+            {"loss_type": "sigmoid", "datasets": [{"path": "a"}, {"path": "b"}]},
+            "trains on one source, and there are 2",
+        ),
+        ({"loss_type": "sigmoid", "use_peft": True, "lora_task_type": "SEQ_CLS"}, "SEQ_CLS"),
+    ],
+)
+def test_what_would_mean_something_else_is_refused(given, words):
+    with pytest.raises(ConfigError, match=f"(?s)^this cannot be migrated: .*{words}"):
+        migrate(given, "trl", None, {"model": "m"} | ({} if "datasets" in given else {"data": "d"}))
+
+
+def test_all_reasons_at_once():
+    with pytest.raises(ConfigError) as error:
+        moved(loss_type=["sigmoid", "nope"], use_peft=True, lora_task_type="SEQ_CLS")
+    assert len(str(error.value).splitlines()) == 3
+
+
+def test_smoothing_that_sigmoid_does_not_read():
+    found = moved(loss_type="sigmoid", label_smoothing=0.1)
+    assert "label_smoothing" not in found.config
+    assert "conservative DPO" in found.of("to check")[0].why
+
+
+def test_adapters_dropout_is_off_there_too():
+    """`disable_dropout` reaches the adapters, whose dropout TRL's default would be."""
+    found = moved(loss_type="sigmoid", use_peft=True, lora_dropout=0.1)
+    assert "lora_dropout" not in found.config
+    assert [line.origin for line in found.of("left out")] == ["lora_dropout"]
+    found = moved(loss_type="sigmoid", use_peft=True, lora_dropout=0.1, disable_dropout=False)
+    assert found.config["lora_dropout"] == 0.1
+    assert [line.origin for line in found.of("to check")] == ["disable_dropout"]
+
+
+def test_dropout_is_off_there_indeed():
+    """What the sentence above rests on, by TRL and peft themselves."""
+    trl = pytest.importorskip("trl.trainer.utils", reason="TRL is no dependency of the tests")
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    model: Any = get_peft_model(
+        torch.nn.Sequential(torch.nn.Linear(2, 2)), LoraConfig(target_modules=["0"], lora_dropout=0.5)
+    )
+    assert any(isinstance(m, torch.nn.Dropout) and m.p == 0.5 for m in model.modules())
+    trl.disable_dropout_in_model(model)
+    assert not any(isinstance(m, torch.nn.Dropout) and m.p for m in model.modules())
+
+
+def test_what_the_model_is_loaded_with():
+    inner = {"torch_dtype": "bfloat16", "attn_implementation": "sdpa", "use_kernels": True}
+    found = moved(loss_type="sigmoid", model_init_kwargs=inner)
+    assert hyper(found, "dtype", "attn_implementation") == {
+        "dtype": "bfloat16",
+        "attn_implementation": "sdpa",
+    }
+    assert "use_kernels" in found.of("left out")[0].why
+    assert (
+        "dtype" not in moved(loss_type="sigmoid", dtype="float32").config
+    )  # prefopt's own where all is trained
+    assert moved(loss_type="sigmoid", use_peft=True).config["dtype"] == "float32"
+
+
+def test_a_source_among_datasets():
+    source = {"path": "owner/name", "name": "en", "split": "train_prefs", "columns": ["prompt"]}
+    found = migrate({"loss_type": "sigmoid", "datasets": [source]}, "trl", None, {"model": "m"})
+    assert hyper(found, "data", "data_config", "split") == {
+        "data": "owner/name",
+        "data_config": "en",
+        "split": "train_prefs",
+    }
+    assert "columns" in found.of("to check")[0].why
+
+
+def test_numbers_that_yaml_takes_for_text():
+    given = yaml.safe_load("loss_type: sigmoid\nlearning_rate: 5e-7\nweight_decay: 1e-2\n")
+    found = moved(**given)
+    assert hyper(found, "learning_rate", "weight_decay") == {"learning_rate": 5e-7, "weight_decay": 0.01}
+
+
+def test_arguments_that_nobody_knows_are_told_loudly():
+    found = moved(loss_type="sigmoid", betta=0.3, beta_schedule="linear")
+    assert {line.origin for line in found.of("to check")} == {"betta", "beta_schedule"}
+    assert "did you mean 'beta'?" in found.of("to check")[0].why
+
+
+def test_secrets_are_not_repeated():
+    found = moved(loss_type="sigmoid", hub_token="hf_abc", env={"WANDB_API_KEY": "abc"})
+    assert {line.given for line in found.of("left out")} == {"(not shown)"}
+
+
+@pytest.mark.parametrize("name", sorted(str(p.relative_to(FILES)) for p in FILES.rglob("*") if p.suffix in (".yaml", ".json") and p.name != "dataset_info.json"))  # fmt: skip
+def test_every_key_of_a_file_is_accounted_for(name):
+    values = read_file(FILES / name)
+    found = migrate(values, overrides=PLACE, place=(FILES / name).parent)
+    told = {key for line in found.lines for key in line.origin.split(", ")} | set(found.same)
+    assert set(values) <= told
+    twice = set(found.same) & {key for line in found.lines for key in line.origin.split(", ")}
+    assert not twice
+
+
+def test_a_dump_of_all_arguments_is_short():
+    """Of 150 arguments only those that differ from what both do by themselves are told one by one."""
+    values = json.loads((FILES / "trl_dump.json").read_text("utf-8"))
+    found = migrate(values, overrides=PLACE)
+    assert len(values) > 130
+    assert len(found.same) > 100
+    assert not [line for line in found.lines if "knows no such argument" in line.why]
+    assert {line.origin for line in found.of("left out")} == {"use_cpu", "save_total_limit"}
+
+
+def test_transformers_defaults_are_what_they_are():
+    """A default that has changed would be told as if a user had given it, or not be told where one has."""
+    from transformers import TrainingArguments
+
+    real = {
+        field.name: field.default
+        if field.default is not dataclasses.MISSING
+        else field.default_factory()
+        if field.default_factory is not dataclasses.MISSING
+        else None
+        for field in dataclasses.fields(TrainingArguments)
+    }
+    # of TRL, or as a dump has them
+    dumped = {"accelerator_config", "hub_token", "pad_token", "pad_to_multiple_of", "padding_free"}
+    for name, value in arguments.DEFAULTS.items():
+        if name in real and name not in dumped:
+            assert real[name] == value, name
+    found = migrate(real | {"loss_type": "sigmoid"}, "trl", None, PLACE)
+    assert not [line for line in found.lines if "knows no such argument" in line.why]
+    assert not found.of("left out") or [line.origin for line in found.of("left out")] == ["save_total_limit"]
+
+
+def test_whose_file_it_is():
+    assert tool_of(["model_name_or_path", "dataset_name", "beta"]) == "trl"
+    assert tool_of(["model_name_or_path", "finetuning_type", "template"]) == "llamafactory"
+    assert tool_of(["base_model", "micro_batch_size"]) == "axolotl"
+    with pytest.raises(ConfigError, match="say --from trl, llamafactory, axolotl"):
+        migrate({"seed": 1})
+    with pytest.raises(ConfigError, match="prefopt's already"):
+        migrate({"method": "dpo", "loss_type": "sigmoid"})
