@@ -53,7 +53,10 @@ def test_a_schedule_is_that_of_transformers(name, warmup):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"cycles": 2}}, "lr_scheduler_type=cosine.*cycles"),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"cycles": 2}},
+            "lr_scheduler_type=cosine.*cycles",
+        ),
         ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"a": 2}}, "constant takes no"),
         ({"lr_scheduler_type": "warmup_stable_decay"}, "num_decay_steps"),
         ({"lr_scheduler_type": "greedy", "warmup_steps": 3}, "greedy has no warm-up"),
@@ -65,9 +68,7 @@ def test_what_a_schedule_cannot_use_is_refused(given, words):
         make_learning_rate(config(**given), optimizer(), 20, False)
 
 
-def test_a_schedule_on_a_plateau_follows_evaluations_and_resumes(
-    tiny_model, rows_file, own_cache, tmp_path
-):
+def test_a_schedule_on_a_plateau_follows_evaluations_and_resumes(tiny_model, rows_file, own_cache, tmp_path):
     """Rewards on held-out rows are at a plateau by decree: no gain is as large as the threshold."""
     given: dict[str, Any] = {
         "model": tiny_model, "data": rows_file(ROWS), "max_steps": 6, "save_steps": 2, "save_total_limit": 3, "eval_size": 2,
@@ -109,7 +110,9 @@ def test_when_things_are_done(given, log, judge, save, keeps):
 
     resolved, _ = resolve({"method": "dpo", "model": "m", "data": "d", **given})
     calendar = Calendar.of(resolved, steps=20, per_epoch=5)
-    times = [{s for s in range(1, 21) if s in m} for m in (calendar.logging, calendar.evaluation, calendar.saving)]
+    times = [
+        {s for s in range(1, 21) if s in m} for m in (calendar.logging, calendar.evaluation, calendar.saving)
+    ]
     assert times == [log, judge, save]
     assert calendar.keeps_checkpoints is keeps
 

@@ -13,7 +13,15 @@ from torch import nn
 
 from prefopt.machine.allocator import LARGEST
 
-OPTIMIZER_STATES = {"ademamix": 3, "adamw": 2, "lion": 1, "rmsprop": 1, "adagrad": 1, "adafactor": 0, "sgd": 0}
+OPTIMIZER_STATES = {
+    "ademamix": 3,
+    "adamw": 2,
+    "lion": 1,
+    "rmsprop": 1,
+    "adagrad": 1,
+    "adafactor": 0,
+    "sgd": 0,
+}
 """Numbers that an optimizer keeps of each weight, by what its name contains; Adafactor's are rows and columns."""
 LOADED_LATER = 64 * 2**20  # optimizer, report and drawing of a CPU run, in bytes; measured
 
