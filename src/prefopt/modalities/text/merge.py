@@ -112,7 +112,9 @@ def merge_language(
     restore_configuration(folder, base, merged)
     del merged
     again = load_whole(getattr(transformers, loader), folder, dtype=kind, trust_remote_code=False).eval()
-    stored = difference(before, measure(again))
+    stored = difference(before, after := measure(again))
+    if kind == torch.float32:
+        check_same(before, after, f"{compared}, read back from the files,")
     name = str(kind).removeprefix("torch.")
     return Merged(folder, base, name, compared, worst, stored, tuple(notes))
 
