@@ -161,7 +161,11 @@ def test_adapters(tried):
     if not tried.row.adapters:
         pytest.skip("it takes no adapters, and refuses them: see the foreign keys")
     given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_checkpoints": False}
-    given |= {"use_rslora": True, "use_dora": True, "max_steps": 8}  # a scale, and a length of each row, that a file could lose
+    given |= {
+        "use_rslora": True,
+        "use_dora": True,
+        "max_steps": 8,
+    }  # a scale, and a length of each row, that a file could lose
     given["learning_rate"] = 10 * tried.row.options["learning_rate"]
     off = tried.train("adapters", reference="adapter_off", **given)
     live = tried.train("adapters-live", reference="live", **given)
