@@ -143,7 +143,9 @@ def test_a_run_ends_early_as_it_would_have_at_its_last_step(tiny_model, data, tm
     margins = json.loads((tmp_path / "run" / "record" / "margins.json").read_text())
     assert len(margins["after"]["wins"]) == 2
     assert (result.model_dir / "config.json").exists()
-    assert "that is enough" in result.report.read_text("utf-8")
+    page = result.report.read_text("utf-8")
+    assert "The run ended after step 3 of 6: that is enough." in page
+    assert "after 6 steps" not in page
     again = train(tiny_model, data, tmp_path / "run", resume=True)  # it has ended, and stays so
     assert manifest(tmp_path / "run")["stopped_early"]["step"] == 3
     assert [line["step"] for line in again.history] == [line["step"] for line in result.history]

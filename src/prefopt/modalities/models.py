@@ -121,7 +121,7 @@ def check_low_rank(config: TrainConfig) -> None:
 
 
 NETWORK_FIELDS = (
-    "use_rslora", "use_dora", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+    "use_rslora", "use_dora", "exclude_modules", "layers_to_transform", "layers_pattern", "alpha_pattern",
 )  # fmt: skip
 """What adapters on networks of diffusers can be told beside rank, scale and layers."""
 
