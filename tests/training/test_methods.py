@@ -3,6 +3,7 @@ reference is held. A new objective is a row here without any change."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,32 @@ def test_method(name, tiny_model, rows_file, own_cache, tmp_path):
     if objectives.get(name).needs_reference:
         live = train(name, tiny_model, data, tmp_path / "live", reference="live")
         assert column(live, "loss") == pytest.approx(losses, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "other", "same"),
+    [
+        ("aot", {"ld_alpha": 0.3}, "ld_dpo", {"a": 0.3}),  # of one row a batch, so that nothing is sorted
+        (
+            "hinge",
+            {"use_weighting": True, "beta": 1e-3},
+            "wpo",
+            {"beta": 1e-3},
+        ),  # steep alike, log 2 against 1
+        ("dpo", {"rpo_alpha": 0.2, "average": "batch"}, "dpo+0.2*sft", {"average": "batch"}),
+    ],
+)
+def test_keys_that_combine_with_a_loss(name, given, other, same, tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    alone = {"per_device_train_batch_size": 1, "max_steps": 4}
+    runs = [
+        train(method, tiny_model, data, tmp_path / method, **{"beta": 0.1, **alone, **keys})
+        for method, keys in ((name, given), (other, same))
+    ]
+    first, second = (column(run, "loss") for run in runs)
+    assert len(set(first)) > 1
+    if name == "hinge":
+        assert first[0] == pytest.approx(second[0] / math.log(2), rel=1e-4)
+        assert column(runs[0], "wpo/weight")[0] == pytest.approx(first[0], rel=1e-4)
+    else:
+        assert first == pytest.approx(second, rel=1e-6)

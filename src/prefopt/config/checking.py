@@ -66,7 +66,9 @@ def refused_terms(method: str, given: Mapping[str, Any]) -> dict[str, str]:
     """Keys that would be combined with a loss that has no place for them, each with the reason."""
     from prefopt.objectives import registry
 
-    return {key: why for key in COMBINED if key in given and (why := registry.refused(method, key)) is not None}
+    return {
+        key: why for key in COMBINED if key in given and (why := registry.refused(method, key)) is not None
+    }
 
 
 def reason(config: TrainConfig, kind: Kind, need: Needs) -> str:
@@ -112,10 +114,13 @@ def refusal(
         for key in unknown:
             return ConfigError(f"unknown key {key!r}{nearest(key, known)} ({takes})")
         for key, why in foreign.items():
-            return ConfigError(f"{key}: {why}. Leave it out{'' if key in COMBINED else nearest(key, known, NEAR)}")
+            return ConfigError(
+                f"{key}: {why}. Leave it out{'' if key in COMBINED else nearest(key, known, NEAR)}"
+            )
     lines = [f"  {key}: unknown{nearest(key, known)}" for key in unknown]
     lines += [
-        f"  {key}: {why}{'' if key in COMBINED else nearest(key, known, NEAR)}" for key, why in foreign.items()
+        f"  {key}: {why}{'' if key in COMBINED else nearest(key, known, NEAR)}"
+        for key, why in foreign.items()
     ]
     end = [takes] if unknown else []
     return ConfigError(

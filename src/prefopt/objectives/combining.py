@@ -47,9 +47,7 @@ def why_not(key: str, term: Objective) -> str | None:
     if key == "use_weighting":
         if isinstance(term, WPO):
             return "has these weights already"
-        return (
-            "compares rows with each other, which have no weight in common" if term.batch_coupled else None
-        )
+        return "compares rows with each other, which have no weight in common" if term.batch_coupled else None
     if "rho_tokens" in term.needs:
         return "weighs tokens itself"
     return None if term.needs_reference else "has no log-ratios of pairs to a reference"

@@ -354,7 +354,9 @@ def _build(name: str, hyper: Mapping[str, Any]) -> Objective:
 def _unknown_hyperparameter(key: str, known: Iterable[str], where: str) -> TypeError:
     takes = ", ".join(sorted(known)) or "no hyper-parameters"
     if key == "average":
-        return TypeError(f"average is how sft takes its mean, of which {where} has none: give rpo_alpha, or a sum with sft")
+        return TypeError(
+            f"average is how sft takes its mean, of which {where} has none: give rpo_alpha, or a sum with sft"
+        )
     return TypeError(f"{where} has no hyper-parameter {key!r}{_nearest(key, known)}; takes: {takes}")
 
 

@@ -86,7 +86,7 @@ def run(
     """
     objective = build_objective(config, hyper)
     modality = kind_for(config)
-    check_keys(config, modality)
+    check_keys(config, modality, given=hyper)
     check_trackers(config.report_to)
     folder = run_folder(config)
     lock = FolderLock(folder)
