@@ -16,8 +16,18 @@ from prefopt import methods, objectives
 from prefopt.objectives.sides import Score, Sides
 
 ROWS = [
-    {"prompt": "Sort: pear fig apple", "chosen": " apple fig pear", "rejected": " pear apple fig pear"},
-    {"prompt": "Count: red red blue", "chosen": " red two blue one", "rejected": " blue"},
+    {
+        "prompt": "Sort: pear fig apple",
+        "chosen": " apple fig pear",
+        "rejected": " pear apple fig pear",
+        "reference": " apple fig pear fig",
+    },
+    {
+        "prompt": "Count: red red blue",
+        "chosen": " red two blue one",
+        "rejected": " blue",
+        "reference": " blue red red",
+    },
 ]
 QUIET = {
     "eval_size": 0,
@@ -30,10 +40,10 @@ QUIET = {
     "warmup_ratio": 0.0,
 }
 # what must rise where it is not the margin
-RISES = {"sft": "train_rows_logps/chosen"}
+RISES = {"sft": "train_rows_logps/chosen", "tpo": "train_rows_tpo/nll"}
 # DiscoPOP's loss is not monotone: at tau = 0.05 its slope at zero margin is +0.78, towards the local minimum on the
-# negative side that its authors plot, so small margins fall while the loss falls
-FALLS = {"discopop"}
+# negative side that its authors plot, so small margins fall while the loss falls; TPO's likelihood outweighs its margin
+FALLS = {"discopop", "tpo"}
 
 
 def train(name: str, model: Path, data: Path, folder: Path, **options: Any) -> prefopt.TrainResult:
@@ -75,7 +85,12 @@ def sides_by_hand(model_dir: Path, objective: Any) -> Sides:
             f"changed_{side}": torch.zeros(2, 9),
             f"log_p2_{side}": torch.stack([p2 for _, p2 in scored]),
         }
-    return Sides(**values)
+    gold = [scores_by_hand(model_dir, row["prompt"] + row["reference"], row["prompt"])[0] for row in ROWS]
+    third = Score(
+        logp=torch.stack([tokens.sum() for tokens in gold]),
+        length=torch.tensor([float(len(tokens)) for tokens in gold]),
+    )
+    return Sides(**values, branches={"reference": third})
 
 
 def start_by_hand(model_dir: Path, name: str) -> float:
