@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefopt.config import FIELD_NAMES, ConfigError, TrainConfig, applying, check_keys, needs_of, staged_keys
+from prefopt.config import (
+    FIELD_NAMES,
+    ConfigError,
+    TrainConfig,
+    applying,
+    check_keys,
+    needs_of,
+    resolve,
+    staged_keys,
+)
 
 
 @dataclass(frozen=True)
@@ -270,3 +279,33 @@ def test_words_say_where_each_key_applies():
             assert need.traits
             assert re.match(r"(and|which) ", need.lacks)
             need.lacks.format(method="dpo", model="m", noun="a text model")
+
+
+@pytest.mark.parametrize(
+    ("run", "key", "reason"),
+    [
+        ("text", "ld_alpha", None),
+        ("text", "rpo_alpha", None),
+        ("images", "use_weighting", "for likelihoods by token"),
+        ("steps", "rpo_alpha", "for sums of losses, and lpo has scores of its own"),
+        ("ssapo", "use_weighting", "ssapo reads .* of every row"),
+    ],
+)
+def test_what_goes_with_a_loss_is_taken_or_refused_with_a_reason(run, key, reason):
+    config, kind = config_of(run)
+    if reason is None:
+        check_keys(config, kind, given={key: 0.5})
+        return
+    with pytest.raises(ConfigError, match=rf"^{key}: {reason}.*\. Leave it out$"):
+        check_keys(config, kind, given={key: 0.5})
+
+
+def test_a_loss_refuses_what_it_has_no_place_for_beside_other_wrong_keys():
+    place = {"model": "m", "data": "d"}
+    with pytest.raises(ConfigError, match=r"^ld_alpha: kto takes single labelled samples.*Leave it out$"):
+        resolve({"method": "kto", "ld_alpha": 0.5, **place})
+    with pytest.raises(
+        ConfigError, match=r"(?s)betta: unknown.*use_weighting: wpo has these weights already"
+    ):
+        resolve({"method": "wpo", "use_weighting": True, "betta": 0.5, **place})
+    assert resolve({"method": "ipo", "ld_alpha": 0.5, "rpo_alpha": 1, **place})[1]["ld_alpha"] == 0.5

@@ -160,7 +160,7 @@ def test_adapters(tried):
     """Switched off they are the reference; loaded by their own library and merged they score as they did."""
     if not tried.row.adapters:
         pytest.skip("it takes no adapters, and refuses them: see the foreign keys")
-    given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_checkpoints": False}
+    given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_strategy": "no"}
     given |= {
         "use_rslora": True,
         "use_dora": True,
@@ -178,7 +178,7 @@ def test_adapters(tried):
     assert tensors(merged.folder).keys() == tensors(tried.place / "merged").keys()
     for name, tensor in tensors(merged.folder).items():
         torch.testing.assert_close(tensor, tensors(tried.place / "merged")[name], rtol=0, atol=1e-5)
-    begun = tried.train("from-merged", model=merged.folder, max_steps=1, save_checkpoints=False)
+    begun = tried.train("from-merged", model=merged.folder, max_steps=1, save_strategy="no")
     for side in ("chosen", "rejected"):
         ended = column(off, f"train_rows_logps/{side}")[-1]
         assert column(begun, f"train_rows_logps/{side}")[0] == pytest.approx(ended, rel=1e-4)

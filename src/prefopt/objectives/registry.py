@@ -39,6 +39,7 @@ from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
 from prefopt.objectives.semi_online import SoPo
 from prefopt.objectives.ties import Davidson, RaoKupper
+from prefopt.objectives.triple import TPO
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "alpha_po": AlphaPO,
@@ -93,6 +94,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "step_dpo": StepDPO,
     "svco": SVCO,
     "symmpo": SymMPO,
+    "tpo": TPO,
     "vdpo": VDPO,
     "wpo": WPO,
 }

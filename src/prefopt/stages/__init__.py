@@ -40,7 +40,7 @@ def train(
     if method.stages == "twice" and config.stage2_data is None:
         return run(config, hyper, reward)
     modality = kind_for(config)
-    check_keys(config, modality)
+    check_keys(config, modality, given=hyper)
     if method.stages == "twice":
         from prefopt.stages.twice import train_twice
 

@@ -90,7 +90,7 @@ def run(
     """
     objective = build_objective(config, hyper)
     modality = kind_for(config)
-    check_keys(config, modality)
+    check_keys(config, modality, given=hyper)
     asked_reference(config, objective)
     config = config.model_copy(update={"report_to": trackers_meant(config.report_to)})
     Calendar.of(config, 100, 10)  # keys that do not go together are found before anything is read

@@ -29,6 +29,7 @@ from prefopt.modalities.splits import (
 )
 from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
+from prefopt.modalities.text.further import FURTHER
 from prefopt.modalities.text.memory import TextMemory, resident, settle
 from prefopt.modalities.text.mismatched import with_mismatched
 from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
@@ -80,11 +81,12 @@ class Language:
         Raises:
             ConfigError: the objective reads more than rows of text have.
         """
-        if more := [name for name, branch in objective.branches.items() if branch.sample != "mismatched"]:
+        own = ("mismatched", *FURTHER)
+        if more := [name for name, branch in objective.branches.items() if branch.sample not in own]:
             raise ConfigError(
                 f"{config.method} reads {', '.join(more)} of every row, which text has not: give a vision-language model"
             )
-        return partial(load_comparisons, optional=objective.columns)
+        return partial(load_comparisons, optional=objective.columns, branches=objective.branches)
 
     def lora(self, config: TrainConfig) -> LoraSettings | None:
         """Adapters as configured."""
