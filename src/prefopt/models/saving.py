@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,24 @@ def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[st
     with _plain_generation(model):
         model.save_pretrained(folder, **options)
     if not policy.adapter:
+        if state is not None:
+            _name_dtype(folder, state)
         source = whole_model(policy.source)
         if policy.left_out:
             write_left_out(folder, source, policy.left_out)
         restore_configuration(folder, source, model)
     tokenizer.save_pretrained(folder)
+
+
+def _name_dtype(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Have the configuration tell the dtype of what was written, which need not be the model's."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text("utf-8"))
+    sizes: Counter[str] = Counter()
+    for value in state.values():
+        if value.is_floating_point():
+            sizes[str(value.dtype).removeprefix("torch.")] += value.numel()
+    path.write_text(json.dumps(values | {"dtype": sizes.most_common(1)[0][0]}, indent=2) + "\n", "utf-8")
 
 
 def restore_configuration(folder: Path, source: str, model: Any) -> None:

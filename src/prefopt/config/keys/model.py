@@ -15,6 +15,9 @@ class ModelKeys(Keys):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         "auto", description="weights; auto: float32 for full fine-tuning, the checkpoint's under adapters"
     )
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype that the trained model is saved in; auto: the one that it was trained in"
+    )
     bf16: bool | None = Field(None, description="bf16 autocast; None: on where the GPU supports it")
     attn_implementation: Annotated[str | None, TEXT] = Field(
         None, description="attention of transformers: sdpa, eager, flash_attention_2"
@@ -30,6 +33,12 @@ class ModelKeys(Keys):
         "auto",
         description="prompts shared by several completions and short rows packed, only packed, or one padded row "
         "an item; auto: the densest that the model is found to score rightly",
+    )
+    router_aux_loss_coef: Annotated[float | None, TEXT] = Field(
+        None,
+        ge=0,
+        description="weight of the loss that keeps a mixture of experts in balance, logged as aux_loss; 0: none; None: what the "
+        "model's config.json says",
     )
     use_peft: Annotated[bool, ADAPTERS] = Field(
         False, description="train LoRA adapters instead of the weights"
