@@ -368,6 +368,10 @@ def find_resume(config: TrainConfig, folder: Path) -> Path | None:
             raise ConfigError(
                 f"there is no run to resume in {folder}: leave out resume, or give its output_dir"
             )
+        if config.extend:
+            raise ConfigError(
+                f"{folder} has no checkpoint to go on from: leave out extend, and the run starts over"
+            )
     if (folder / "config.yaml").exists() and not (config.overwrite or config.resume):
         raise ConfigError(
             f"{folder} already holds a run. Give another output_dir, go on with resume=true, or replace it with "

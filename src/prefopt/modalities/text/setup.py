@@ -13,6 +13,7 @@ from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.likelihoods.capability import check_looks_back
 from prefopt.likelihoods.compiling import check_compiler, compile_parts
+from prefopt.likelihoods.forward import balance_experts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
@@ -201,6 +202,11 @@ def set_up_language(context: Context, language: Language) -> Setup:
     )
     model: Any = policy.model
     language.loaded(context, model)
+    if config.router_aux_loss_coef is not None:
+        try:
+            balance_experts(model, config.router_aux_loss_coef)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     if not trainable_parameters(model):
         raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
     oracle = config.stage == "oracle"
