@@ -127,7 +127,7 @@ def train(kind: str, moves: int, folder: Path) -> None:
 
     shared = {
         "model": folder / "model", "data": folder / "pairs.jsonl", "output_dir": str(folder / "run"), "overwrite": True,
-        "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False, "max_length": 4096, "bf16": False,
+        "eval_size": 0, "sample_prompts": 0, "save_strategy": "no", "max_length": 4096, "bf16": False,
         "per_device_train_batch_size": 1,
     }  # fmt: skip
     if kind == "loaded":

@@ -208,7 +208,7 @@ def ours(folder: Path, steps: int, batch: int, way: str) -> dict[str, float]:
         prefopt.train(
             "condition_po", model=folder / "model", data=folder / "rows.jsonl", reference=reference, noise_epochs=1,
             learning_rate=1e-6, max_steps=steps + 1, per_device_train_batch_size=batch, sample_prompts=0, eval_size=0,
-            eval_steps=10_000, logging_steps=10_000, save_checkpoints=False, overwrite=True, bf16=False, beta=BETA,
+            eval_steps=10_000, logging_steps=10_000, save_strategy="no", overwrite=True, bf16=False, beta=BETA,
             margin=MARGIN, label_smoothing=SMOOTHING, diffusion_weight=WEIGHT, diffusion_draw=draw,
             output_dir=str(folder / f"run-{reference}"),
         )  # fmt: skip

@@ -238,7 +238,7 @@ def ours(folder: Path, steps: int, reference: str, lora: bool) -> dict[str, floa
     prefopt.train(
         "diffusion_dpo", model=folder / "model", data=folder / "pairs.jsonl", reference=reference, noise_epochs=1,
         learning_rate=1e-6, max_steps=steps + 1, per_device_train_batch_size=BATCH, sample_prompts=0, eval_size=0,
-        eval_steps=10_000, logging_steps=10_000, save_checkpoints=False, overwrite=True, bf16=False,
+        eval_steps=10_000, logging_steps=10_000, save_strategy="no", overwrite=True, bf16=False,
         use_peft=lora, lora_r=LORA_RANK, output_dir=str(folder / f"run-{reference}"),
     )  # fmt: skip
     return per_step(marks[0], marks[-1], steps)

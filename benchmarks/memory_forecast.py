@@ -137,7 +137,7 @@ def train(shape: Shape, folder: Path, options: dict[str, Any]) -> dict[str, Any]
         "max_steps": STEPS,
         "eval_size": 0,
         "sample_prompts": 0,
-        "save_checkpoints": False,
+        "save_strategy": "no",
         "bf16": False,
         "max_length": None,
     }

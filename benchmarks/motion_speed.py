@@ -275,7 +275,7 @@ def ours(folder: Path, size: Size, guidance: float, way: str) -> dict[str, float
             candidate_steps=size.sampling_steps,
             candidate_guidance_scale=guidance, reuse_candidates=reuse, tau=0.99, learning_rate=1e-6, max_steps=size.steps + 1,
             per_device_train_batch_size=size.batch, sample_prompts=0, eval_size=0, eval_steps=10_000, logging_steps=10_000,
-            save_checkpoints=False, overwrite=True, bf16=False, output_dir=str(folder / "run"),
+            save_strategy="no", overwrite=True, bf16=False, output_dir=str(folder / "run"),
         )  # fmt: skip
     assert len(marks) == reuse * (size.steps + 1)
     found = per_step(marks[reuse - 1], marks[-1], reuse * size.steps)

@@ -135,7 +135,7 @@ def train_prefopt(folder: Path, shape: Shape, cached: bool, options: dict[str, A
         overwrite=True,
         eval_size=0,
         sample_prompts=0,
-        save_checkpoints=False,
+        save_strategy="no",
         max_steps=STEPS,
         max_length=4096,
         per_device_train_batch_size=shape.batch,

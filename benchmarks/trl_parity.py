@@ -262,7 +262,7 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
         overwrite=True,
         eval_size=0,
         sample_prompts=0,
-        save_checkpoints=False,
+        save_strategy="no",
         logging_steps=1,
         max_steps=STEPS,
         per_device_train_batch_size=STEPS * BATCH if kto else BATCH,

@@ -150,7 +150,7 @@ def measured(way: str, folder: Path, kept: int) -> dict[str, float]:
         overwrite=True,
         eval_size=0,
         sample_prompts=0,
-        save_checkpoints=False,
+        save_strategy="no",
         num_train_epochs=1,
         per_device_train_batch_size=1,
         gradient_accumulation_steps=1,

@@ -141,7 +141,7 @@ def by_prefopt(folder: Path, method: str, **options: Any) -> list[float]:
         overwrite=True,
         eval_size=0,
         sample_prompts=0,
-        save_checkpoints=False,
+        save_strategy="no",
         num_train_epochs=1,
         max_length=None,
         per_device_train_batch_size=BATCH,

@@ -86,7 +86,7 @@ def test_a_judge_comes_back_as_a_judge(sd, pictures, own_cache, tmp_path):
 def test_a_run_on_text_gives_model_and_tokenizer(lora, tiny_model, rows_file, own_cache, tmp_path):
     result = prefopt.train(
         "sft", model=tiny_model, data=rows_file(ROWS), output_dir=str(tmp_path / "run"), max_steps=1, sample_prompts=0,
-        save_checkpoints=False, **(LORA if lora else {}),
+        save_strategy="no", **(LORA if lora else {}),
     )  # fmt: skip
     model, tokenizer = result.load_model()
     ids = tokenizer(ROWS[0]["prompt"], return_tensors="pt").input_ids

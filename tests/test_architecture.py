@@ -13,9 +13,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 ROOMS = {
     "__main__": "cli",
-    "api": "config modalities sources stages",
+    "api": "callbacks config modalities sources stages",
     "cache": "files",
     "cli": "config evaluation files generation likelihoods locking methods migration modalities objectives report reproduce sources stages sweeps training version",
+    "callbacks": "config",
     "config": "methods objectives",
     "evaluation": "comparisons generation likelihoods metrics models sources worlds",
     "generation": "files likelihoods sources",
@@ -27,7 +28,7 @@ ROOMS = {
     "modalities.*": "comparisons config evaluation files generation likelihoods locking machine methods metrics modalities models motion objectives oracles png references report runs shards sources worlds",
     "models": "likelihoods",
     "motion": "files metrics",
-    "prefopt": "api modalities.* objectives version",
+    "prefopt": "api callbacks modalities.* objectives version",
     "references": "likelihoods models shards",
     "report": "config files modalities",
     "reproduce": "comparisons config files likelihoods methods metrics modalities modalities.* models objectives oracles prefopt report runs sources training worlds",
@@ -36,7 +37,7 @@ ROOMS = {
     "sources": "comparisons files likelihoods metrics models motion",
     "stages": "comparisons config evaluation files generation likelihoods locking methods modalities objectives oracles runs sources training worlds",
     "sweeps": "config files locking modalities report runs worlds",
-    "training": "comparisons config files likelihoods locking machine methods modalities models objectives references report runs sources",
+    "training": "callbacks comparisons config files likelihoods locking machine methods modalities models objectives references report runs sources",
     "worlds": "cache generation metrics motion png sources",
 }
 """What the files of each room (folder, or file at the top) may import of the others; imports within functions count too."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefopt import objects
+from prefopt.callbacks import ComputeMetrics, listening
 from prefopt.config import ConfigError, read_yaml, resolve
 
 
@@ -59,24 +61,38 @@ class TrainResult:
 def train(
     method: str | None = None,
     *,
-    model: str | Path | None = None,
+    model: Any = None,
     data: Any = None,
     eval_data: Any = None,
+    tokenizer: Any = None,
+    processor: Any = None,
+    reference_model: Any = None,
+    peft_config: Any = None,
     config: str | Path | None = None,
     reward: str | Callable[[Any, Any], float] | None = None,
+    callbacks: Sequence[Any] = (),
+    compute_metrics: ComputeMetrics | None = None,
     **options: Any,
 ) -> TrainResult:
     """Train a model on comparisons.
 
     Args:
         method: method or objective name, or a sum ("dpo+0.2*sft").
-        model: folder saved by `save_pretrained`, hub id, or "world:text".
+        model: folder saved by `save_pretrained`, hub id, or "world:text"; or a model in memory: `PreTrainedModel`,
+            `PeftModel` (whose adapter is trained further), a diffusers pipeline. It stays as it is: what is trained is loaded
+            from its source, or from a copy in the cache where it was changed since.
         data: file of rows (JSON lines, parquet, CSV, ...), `datasets` folder, hub id, or "world:text"; or rows in memory:
-            a list of dicts, a `datasets.Dataset` or `DatasetDict`, a pandas frame.
-        eval_data: the same, to judge by; else a share of `data` is held out.
+            a list of dicts, a generator of them, a `datasets` object (also streamed), a pandas or polars frame.
+        eval_data: the same, to judge by, or several by name, `{"easy": rows, "hard": rows}`; else a share of `data` is
+            held out.
+        tokenizer, processor: of a model in memory; None: that of its `name_or_path`.
+        reference_model: the same as `model`; None: the starting model.
+        peft_config: a configuration of peft, such as `LoraConfig(...)`, in place of the keys `lora_*` and `peft`.
         config: YAML file with any of the keys; keywords win over it.
         reward: reward of (prompt, completion) or of (prompt, image), (3, H, W) in [0, 1]; or, for images, the name of a
             scorer, as the key `reward` takes it ("pickscore:DIR"). Reported on samples through the run; never trained on.
+        callbacks: told what happens, and may end the run: `prefopt.callbacks.Callback`s or transformers' `TrainerCallback`s.
+        compute_metrics: more metrics of evaluations, from a `prefopt.callbacks.Evaluation`: held-out margins and samples.
         options: configuration keys and hyper-parameters of the objective (`beta=0.3`, `learning_rate=1e-5`, ...);
             `prefopt methods NAME` lists them.
 
@@ -95,28 +111,31 @@ def train(
     """
     from prefopt import stages
     from prefopt.modalities.fit import kind_for
-    from prefopt.sources import memory
 
     if isinstance(reward, str):
         options, reward = options | {"reward": reward}, None
     elif reward is not None and not callable(reward):
         raise ConfigError(
-            f"reward must be a function of (prompt, sample), or the name of a scorer; given {reward!r}"
+            f"reward must be a function of (prompt, sample), or the name of a scorer; given {type(reward).__name__}"
         )
     # an option given as None means None (max_grad_norm, clip_eps); only what is left out takes its default
-    given = {"method": method, "model": model, "data": data, "eval_data": eval_data}
-    given = {k: v for k, v in given.items() if v is not None} | options
+    named = {
+        "method": method,
+        "model": model,
+        "data": data,
+        "eval_data": eval_data,
+        "reference_model": reference_model,
+    }
+    given = {k: v for k, v in named.items() if v is not None} | options
     with contextlib.ExitStack() as stack:
+        objects.take_peft_config(given, peft_config)
+        objects.take_models(given, tokenizer, processor)
         for key in ("data", "eval_data"):
-            if not isinstance(given.get(key), str | Path | None) and not memory.is_object(given[key]):
-                raise ConfigError(
-                    f"{key} is a {type(given[key]).__name__}; needed a path, a hub id, a list of rows (dicts), a "
-                    "datasets.Dataset or DatasetDict, or a pandas frame"
-                )
-            if memory.is_object(given.get(key)):
-                given[key] = stack.enter_context(memory.held(key, given[key]))
-        named = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
+            if key in given:
+                given[key] = objects.rows_under_a_name(key, given[key], stack)
+        stack.enter_context(listening(callbacks, compute_metrics))
+        texts = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
         file = read_yaml(Path(config)) if config is not None else {}
-        resolved, hyper = resolve(file, named, kind_of=kind_for)
+        resolved, hyper = resolve(file, texts, kind_of=kind_for)
         outcome = stages.train(resolved, hyper, reward=reward)
     return TrainResult(outcome.output_dir, outcome.metrics, outcome.history)

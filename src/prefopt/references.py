@@ -27,6 +27,7 @@ from prefopt.models.policy import Policy
 from prefopt.shards import ShardCache
 
 ReferenceKind = Literal["cached", "live", "adapter_off", "none"]
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 REFERENCE_BATCH = 8192  # summed width of a forward pass of the reference, in tokens for text
 
 
@@ -143,7 +144,7 @@ class Reference:
                 if not np.isfinite(logp_NL).all():
                     raise ValueError(
                         "the reference gives a score that is no finite number (NaN or infinite): look for NaN in its weights, or set "
-                        "dtype=float32 and bf16=false. Nothing of it was cached"
+                        "dtype=float32, bf16=false and fp16=false. Nothing of it was cached"
                     )
                 return [row[:length].copy() for row, length in zip(logp_NL, lengths, strict=True)]
 
@@ -160,9 +161,9 @@ class Reference:
     @torch.no_grad()
     def _score(self, model: nn.Module, plan: Any, extras: Collection[str] = ()) -> ItemScores:
         autocast = (
-            torch.autocast(self.device.type, dtype=torch.bfloat16)
-            if self.precision == "bf16"
-            else contextlib.nullcontext()
+            contextlib.nullcontext()
+            if self.precision == "no"
+            else torch.autocast(self.device.type, dtype=AUTOCAST[self.precision])
         )
         with autocast:
             return self.likelihood.score(model, plan, extras)

@@ -23,7 +23,7 @@ from prefopt.config import TRAINING_ROWS, ConfigError, resolve
 from prefopt.files import write_whole, writing
 from prefopt.locking import FolderLock
 from prefopt.modalities.fit import kind_for
-from prefopt.runs.trackers import check_trackers
+from prefopt.runs.trackers import trackers_meant
 from prefopt.worlds import world_of
 
 
@@ -107,7 +107,7 @@ def compare(
             **common, **entry.options, **given_beta, "method": entry.method, "seed": seed,
             "output_dir": str(folder / "runs" / name),
         }  # fmt: skip
-        check_trackers(resolve(given, kind_of=kind_for)[0].report_to)
+        trackers_meant(resolve(given, kind_of=kind_for)[0].report_to)
         jobs.append((entry, beta, seed, given))
     with FolderLock(folder, "comparison", "give another --output"):
         return run_all(jobs, common, folder, workers, done)

@@ -84,6 +84,6 @@ def test_a_run_keeps_its_memory(tiny_model, rows_file, own_cache, monkeypatch, t
     monkeypatch.setattr(runs, "kept_memory", watched)
     update = Loop.update
     monkeypatch.setattr(Loop, "update", lambda self, examples: seen.append("step") or update(self, examples))
-    options = {"max_steps": 2, "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False}
+    options = {"max_steps": 2, "eval_size": 0, "sample_prompts": 0, "save_strategy": "no"}
     prefopt.train("dpo", model=tiny_model, data=rows_file(ROWS), output_dir=str(tmp_path / "run"), **options)
     assert seen == ["cpu", "step", "step", "left"]

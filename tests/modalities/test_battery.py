@@ -140,7 +140,7 @@ def test_references_agree(tried, straight):
 def test_its_own_library_loads_what_was_trained(tried, straight):
     """With the same scores: a run that starts from it begins where this one ended."""
     tried.row.again(straight.model_dir, tried.model, tried.place / "again")
-    begun = tried.train("from-again", model=tried.place / "again", max_steps=1, save_checkpoints=False)
+    begun = tried.train("from-again", model=tried.place / "again", max_steps=1, save_strategy="no")
     for side in ("chosen", "rejected"):
         ended = column(straight, f"train_rows_logps/{side}")[-1]
         assert column(begun, f"train_rows_logps/{side}")[0] == pytest.approx(ended, rel=1e-4)
@@ -150,7 +150,7 @@ def test_adapters(tried):
     """Switched off they are the reference; loaded by their own library and merged they score as they did."""
     if not tried.row.adapters:
         pytest.skip("it takes no adapters, and refuses them: see the foreign keys")
-    given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_checkpoints": False}
+    given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_strategy": "no"}
     given["learning_rate"] = 10 * tried.row.options["learning_rate"]
     off = tried.train("adapters", reference="adapter_off", **given)
     live = tried.train("adapters-live", reference="live", **given)
@@ -158,15 +158,15 @@ def test_adapters(tried):
     moved = column(off, "train_rows_logps/chosen")
     assert moved[-1] != pytest.approx(moved[0], rel=1e-4)
     tried.row.again(off.model_dir, tried.model, tried.place / "merged")
-    begun = tried.train("from-merged", model=tried.place / "merged", max_steps=1, save_checkpoints=False)
+    begun = tried.train("from-merged", model=tried.place / "merged", max_steps=1, save_strategy="no")
     for side in ("chosen", "rejected"):
         ended = column(off, f"train_rows_logps/{side}")[-1]
         assert column(begun, f"train_rows_logps/{side}")[0] == pytest.approx(ended, rel=1e-4)
 
 
 def test_two_processes_are_one(tried):
-    one = tried.train("one", max_steps=3, sample_prompts=0, save_checkpoints=False)
-    given = {"max_steps": 3, "sample_prompts": 0, "save_checkpoints": False, "per_device_train_batch_size": 1}
+    one = tried.train("one", max_steps=3, sample_prompts=0, save_strategy="no")
+    given = {"max_steps": 3, "sample_prompts": 0, "save_strategy": "no", "per_device_train_batch_size": 1}
     distributed("-m", "prefopt", "train", "dpo", *tried.words("two", **given))
     lines = [json.loads(x) for x in (tried.place / "two" / "metrics.jsonl").read_text().splitlines()]
     assert [x["loss"] for x in lines if "loss" in x] == pytest.approx(column(one, "loss"), rel=1e-3)

@@ -251,7 +251,7 @@ def test_each_adapter_has_its_own_reference_scores(changed, tiny_model, rows_fil
             result = prefopt.train(
                 "dpo", model=tiny_model, reference_model=str(folder), reference=kind, data=rows_file(ROWS),
                 output_dir=str(tmp_path / f"{kind}{n}"), max_steps=1, eval_size=4, sample_prompts=0,
-                save_checkpoints=False,
+                save_strategy="no",
             )  # fmt: skip
             losses.append(result.history[0]["eval_loss"])
     assert found["cached"] == pytest.approx(found["live"], abs=1e-5)

@@ -161,7 +161,7 @@ def test_a_run_goes_on_from_an_adapter(adapter, tiny_model, rows_file, own_cache
     shutil.copytree(adapter, folder)
     result = prefopt.train(
         "dpo", model=folder, data=rows_file(ROWS), output_dir=str(tmp_path / "run"), max_steps=2, eval_size=2,
-        sample_prompts=0, save_checkpoints=False, learning_rate=1e-2,
+        sample_prompts=0, save_strategy="no", learning_rate=1e-2,
     )  # fmt: skip
     assert result.history[0]["eval_loss"] == pytest.approx(
         math.log(2), abs=1e-6

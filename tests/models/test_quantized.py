@@ -50,7 +50,7 @@ def run(model: Path, rows: Path, output: Path, **more: Any) -> Any:
     given = {"use_peft": True, "lora_r": 4, "max_steps": 3, "learning_rate": 1e-2} | more
     return prefopt.train(
         "dpo", model=model, data=rows, output_dir=str(output), load_in_4bit=True, eval_size=2, sample_prompts=2,
-        sample_max_new_tokens=4, logging_steps=1, save_checkpoints=False, **given,
+        sample_max_new_tokens=4, logging_steps=1, save_strategy="no", **given,
     )  # fmt: skip
 
 

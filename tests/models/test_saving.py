@@ -42,7 +42,7 @@ def change(folder: Path, name: str = "config.json", **values: Any) -> None:
 def trained(model: Path, rows: Path, output: Path, **more: Any) -> Path:
     prefopt.train(
         more.pop("method", "dpo"), model=model, data=rows, output_dir=str(output), max_steps=1, eval_size=2,
-        sample_prompts=1, save_checkpoints=False, **more,
+        sample_prompts=1, save_strategy="no", **more,
     )  # fmt: skip
     return output / "model"
 

@@ -244,7 +244,7 @@ def test_an_adapter_with_embeddings_of_its_own(architecture, rows_file, own_cach
     rows = rows_file([row | {"chosen": row["chosen"] + " <b>"} for row in ROWS])
     result = prefopt.train(
         "dpo", model=folder, data=rows, output_dir=str(tmp_path / "run"), max_steps=1, eval_size=2, sample_prompts=1,
-        sample_max_new_tokens=4, save_checkpoints=False, learning_rate=1e-2,
+        sample_max_new_tokens=4, save_strategy="no", learning_rate=1e-2,
     )  # fmt: skip
     assert result.history[0]["eval_loss"] == pytest.approx(0.6931, abs=1e-4)
     before, after = (load_model(str(x), trainable=False).model for x in (folder, tmp_path / "run" / "model"))

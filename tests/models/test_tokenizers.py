@@ -70,7 +70,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(model: Path, rows: Path, output: Path, method: str = "dpo", **more: Any) -> Any:
     return prefopt.train(
         method, model=model, data=rows, output_dir=str(output), max_steps=1, eval_size=2, sample_prompts=0,
-        save_checkpoints=False, **more,
+        save_strategy="no", **more,
     )  # fmt: skip
 
 

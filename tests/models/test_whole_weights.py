@@ -227,7 +227,7 @@ def test_what_the_model_has_no_part_for_is_kept(tiny_model, rows_file, own_cache
     source = composite(tmp_path / "source", tiny_model)
     prefopt.train(
         "dpo", model=source, data=rows_file(ROWS), output_dir=str(tmp_path / "run"), max_steps=1, eval_size=2,
-        sample_prompts=0, save_checkpoints=False, learning_rate=1e-2,
+        sample_prompts=0, save_strategy="no", learning_rate=1e-2,
     )  # fmt: skip
     saved = tmp_path / "run" / "model"
     before, after = tensors_of(source), tensors_of(saved)

@@ -21,7 +21,7 @@ ROWS = [
 QUIET = {
     "eval_size": 0,
     "sample_prompts": 0,
-    "save_checkpoints": False,
+    "save_strategy": "no",
     "logging_steps": 1,
     "eval_steps": 1000,
     "lr_scheduler_type": "constant",

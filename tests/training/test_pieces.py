@@ -13,7 +13,7 @@ import prefopt
 from conftest import ROWS
 
 QUIET = {
-    "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False, "logging_steps": 1, "eval_steps": 1000, "max_steps": 3,
+    "eval_size": 0, "sample_prompts": 0, "save_strategy": "no", "logging_steps": 1, "eval_steps": 1000, "max_steps": 3,
     "learning_rate": 0.05, "optim": "sgd", "per_device_train_batch_size": 4, "dtype": "float64",
 }  # fmt: skip
 

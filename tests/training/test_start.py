@@ -28,7 +28,7 @@ from prefopt.objectives.sides import Sides
 from prefopt.training.checks import rounding
 from prefopt.training.loop import StopRun
 
-OPTIONS = {"max_steps": 1, "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False}
+OPTIONS = {"max_steps": 1, "eval_size": 0, "sample_prompts": 0, "save_strategy": "no"}
 
 
 def train(model: Path, data: Path, folder: Path, **more: Any) -> dict[str, Any]:

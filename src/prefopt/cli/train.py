@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,7 @@ as key=value or --key value; the command line wins over the file.
     prefopt train examples/ties.yaml beta=0.3
     prefopt train dpo_d examples/ties.yaml
     prefopt train dpo --model DIR --data pairs.jsonl --learning_rate 1e-6
+    prefopt train --config examples/ties.yaml --beta 0.3
     accelerate launch --num_processes 2 -m prefopt train examples/ties.yaml
 
 `prefopt methods` lists the methods; `prefopt methods NAME` explains one, with all keys.
@@ -33,13 +36,45 @@ def command(what: str, overrides: tuple[str, ...]) -> None:
     from prefopt.modalities.fit import kind_for
 
     try:
-        layers = [read_yaml(Path(what)) if is_file(what) else {"method": what}]
-        if overrides and is_file(overrides[0]) and not is_file(what):
-            layers, overrides = [read_yaml(Path(overrides[0])), *layers], overrides[1:]
-        config, hyper = resolve(*layers, parse_overrides(overrides), kind_of=kind_for)
+        named, given = split_off_config([what, *overrides])
+        files = [*named]
+        layers: list[Mapping[str, Any]] = []
+        if given and is_file(given[0]):
+            files.append(given.pop(0))
+        elif given and not given[0].startswith("-") and "=" not in given[0]:
+            layers = [{"method": given.pop(0)}]
+            if given and is_file(given[0]):
+                files.append(given.pop(0))
+        if len(files) > 1:
+            raise ConfigError(f"{' and '.join(files)} are both given: a run has one file")
+        layers = [read_yaml(Path(file)) for file in files] + layers
+        config, hyper = resolve(*layers, parse_overrides(given), kind_of=kind_for)
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
     run_or_explain(config, hyper)
+
+
+def split_off_config(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The files that `--config FILE` names, and all other arguments.
+
+    Example:
+        >>> split_off_config(["dpo", "--config", "a.yaml", "--beta", "0.3"])
+        (['a.yaml'], ['dpo', '--beta', '0.3'])
+    """
+    files, rest = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        key, equals, value = argument.partition("=")
+        if key not in ("--config", "config"):
+            rest.append(argument)
+        elif equals or key == "--config":
+            file = value if equals else next(waiting, "")
+            if not file:
+                raise click.ClickException("--config needs a YAML file behind it")
+            files.append(file)
+        else:
+            rest.append(argument)
+    return files, rest
 
 
 def is_file(what: str) -> bool:

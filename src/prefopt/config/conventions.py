@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+STRATEGIES = ("logging_strategy", "eval_strategy", "save_strategy")
+SWITCHED_OFF = frozenset({*STRATEGIES, "report_to"})
+"""Keys that are no switches, and may be off."""
+
 
 def conventional(values: Mapping[str, Any], flags: Collection[str]) -> dict[str, Any]:
     """Training keys with such values replaced.
@@ -26,10 +30,13 @@ def conventional(values: Mapping[str, Any], flags: Collection[str]) -> dict[str,
     """
     out = dict(values)
     for key, value in values.items():
-        if isinstance(value, bool) and key not in flags and key != "report_to":
+        if isinstance(value, bool) and key not in flags and not (key in SWITCHED_OFF and not value):
             raise ValueError(f"{key} is no switch (given {str(value).lower()}): write {key}=VALUE")
     if out.get("max_steps") in (-1, "-1"):
         out["max_steps"] = None
+    for key in STRATEGIES:
+        if out.get(key) is False:  # YAML reads a bare `no` so
+            out[key] = "no"
     if "resume" in out and out["resume"] is None:
         out["resume"] = False
     if "report_to" in out:

@@ -16,6 +16,9 @@ from prefopt.config.foreign import migration_hint
 from prefopt.config.schema import ALIASES, FIELD_NAMES, FLAGS, TrainConfig
 from prefopt.config.values import briefly
 
+REQUIRED = ("model", "data")
+"""Keys without a default; the method is asked for before."""
+
 
 def resolve(
     *layers: Mapping[str, Any], kind_of: Callable[[TrainConfig], Kind] | None = None
@@ -49,15 +52,19 @@ def resolve(
         own = objective_keys(method, merged.get("first"))
     except (KeyError, ValueError) as error:
         raise ConfigError(str(error.args[0])) from error
-    merged = {**canonical(methods.defaults(method), "method defaults"), **merged}
+    usual = canonical(methods.defaults(method), "method defaults")
+    if "warmup_ratio" in merged:  # said in another way than the method's own
+        usual.pop("warmup_steps", None)
+    merged = {**usual, **merged}
     training = {k: v for k, v in merged.items() if k in FIELD_NAMES}
     rest = {k: v for k, v in merged.items() if k not in FIELD_NAMES}
     unknown = [key for key in rest if key not in own]
     try:
         config = validated(training)
-    except ConfigError:
-        if unknown:  # what is wrong with the others may come of these
-            raise refusal(method, own, unknown, {}) from None
+    except ConfigError as error:
+        if unknown:  # all that is wrong in one go, unless what is missing may come of a misspelt key
+            told = [] if any(key not in training for key in REQUIRED) else [str(error)]
+            raise ConfigError("\n".join([str(refusal(method, own, unknown, {})), *told])) from None
         raise
     if kind_of is not None:
         check_keys(config, kind_of(config), unknown)
@@ -72,7 +79,7 @@ def validated(training: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: one is missing, or has a value that it cannot have.
     """
-    for key in ("model", "data"):
+    for key in REQUIRED:
         if key not in training:
             raise ConfigError(
                 f"no {key} is given: add `{key}: ...` to the file, or {key}=... on the command line"

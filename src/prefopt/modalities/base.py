@@ -128,7 +128,7 @@ class Context:
         config: resolved configuration.
         objective: the loss.
         accelerator: Accelerate's.
-        bf16: whether forward passes run under bf16 autocast.
+        precision: of autocast: no, bf16 or fp16.
         record: the run's folder.
         console: the terminal.
         reward: the user's reward of (condition, sample), for samples.
@@ -139,7 +139,7 @@ class Context:
     config: TrainConfig
     objective: Objective
     accelerator: Any
-    bf16: bool
+    precision: str
     record: Record
     console: Console
     reward: Callable[[Any, Any], float] | None

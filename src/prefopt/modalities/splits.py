@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,8 +123,55 @@ def nothing_held_out(config: TrainConfig, everything: Comparisons) -> str:
 
 
 def load_judged(config: TrainConfig, load: Callable[..., Comparisons]) -> Comparisons:
-    """The comparisons that `eval_data` names: its test or validation split, unless another is asked for."""
-    source = str(config.eval_data)
+    """The comparisons that `eval_data` names; those of named sets one behind the other, with the set's name before their ids.
+
+    Raises:
+        ConfigError: a name that could not stand in that of a metric.
+    """
+    if not isinstance(config.eval_data, Mapping):
+        return load_judged_source(str(config.eval_data), config, load)
+    parts = {}
+    for name, source in config.eval_data.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ConfigError(
+                f"eval_data: {name!r} names a set in the names of metrics: use letters, digits, and _ . -"
+            )
+        parts[name] = load_judged_source(source, config, load)
+    if not parts:
+        raise ConfigError("eval_data is an empty mapping: give sets by name, {easy: FILE}, or leave it out")
+    renamed = {name: [replace(e, id=f"{name}/{e.id}") for e in part.examples] for name, part in parts.items()}
+    return replace(
+        next(iter(parts.values())),
+        examples=[e for examples in renamed.values() for e in examples],
+        dropped=[d for part in parts.values() for d in part.dropped],
+        origins={f"{name}/{id}": o for name, part in parts.items() for id, o in part.origins.items()},
+    )
+
+
+def judged_sets(config: TrainConfig, examples: Sequence[Encoded[Any]]) -> dict[str, frozenset[str]]:
+    """Ids of held-out examples by the set that they belong to; empty where sets have no names."""
+    if not isinstance(config.eval_data, Mapping):
+        return {}
+    return {
+        name: frozenset(e.id for e in examples if e.id.startswith(f"{name}/")) for name in config.eval_data
+    }
+
+
+def one_eval_source(config: TrainConfig) -> str | None:
+    """What `eval_data` names, where sets by name have no use.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if isinstance(config.eval_data, Mapping):
+        raise ConfigError(
+            f"eval_data names {len(config.eval_data)} sets, and {config.method} judges by one: give one source"
+        )
+    return config.eval_data
+
+
+def load_judged_source(source: str, config: TrainConfig, load: Callable[..., Comparisons]) -> Comparisons:
+    """Comparisons to judge by: the test or validation split, unless another is asked for."""
     if world_of(source) is not None:
         return load_source(source, config, "test", load)
     trained = config.split if same_source(source, config.data) else None

@@ -27,14 +27,14 @@ def assembled(options: Mapping[str, Any], change: Callable[[Any, Any], Any] | No
     from prefopt.runs.trackers import Trackers
     from prefopt.training.run import assemble, build_objective, make_accelerator
 
-    config, hyper = resolve({"save_checkpoints": False, "sample_prompts": 0, **options})
+    config, hyper = resolve({"save_strategy": "no", "sample_prompts": 0, **options})
     objective = build_objective(config, hyper)
-    accelerator, bf16 = make_accelerator(config, Path(config.output_dir))
+    accelerator, precision = make_accelerator(config, Path(config.output_dir))
     record = Record(Path(config.output_dir), config, hyper, main=True, resuming=False)
     console = Console(False)
     trackers = Trackers(config, hyper, accelerator, record.folder, False, console.say)
     modality = modalities.of_config(config)
-    context = Context(modality, config, objective, accelerator, bf16, record, console, None, trackers)
+    context = Context(modality, config, objective, accelerator, precision, record, console, None, trackers)
     setup = modality.part("setup").set_up(context)
     if change is not None:
         setup = change(context, setup)

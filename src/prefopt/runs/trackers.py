@@ -18,10 +18,14 @@ FOLDER = "trackers"
 """In the run's folder: what trackers write that keep files of their own."""
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """Raise ConfigError for trackers that Accelerate does not know or that are not installed."""
+def trackers_meant(names: Sequence[str]) -> list[str]:
+    """Names of trackers, `all` replaced by those of Accelerate's that are installed.
+
+    Raises:
+        ConfigError: one that Accelerate does not know or that is not installed; none for `all`.
+    """
     if not names:
-        return
+        return []
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
     known = sorted(map(str, LOGGER_TYPE_TO_CLASS))
@@ -29,13 +33,16 @@ def check_trackers(names: Sequence[str]) -> None:
     told = f"Known: {', '.join(known)}; installed here: {', '.join(here) or 'none'}"
     for name in names:
         if name == "all":
-            raise ConfigError(f"report_to=all would open whatever happens to be installed: name them. {told}")
+            if not here:
+                raise ConfigError(f"report_to=all: none is installed. {told}")
+            continue
         if name not in known:
             raise ConfigError(f"report_to={name} is no tracker that Accelerate knows. {told}")
         if name not in here and is_accelerates(name):
             raise ConfigError(
                 f"report_to={name}: {name} is not installed. Run `pip install {name}`, or leave it out. {told}"
             )
+    return list(dict.fromkeys(x for name in names for x in (here if name == "all" else [name])))
 
 
 def is_accelerates(name: str) -> bool:

@@ -97,16 +97,14 @@ def load_rows(
         return _from_list(source, split)
     if isinstance(source, str | Path):
         return _from_name(source, split, config_name, lines)
-    # asking the module's name avoids importing datasets to find out that it is not one
-    library = type(source).__module__.partition(".")[0]
+    library = memory.library_of(source)
     if library == "datasets":
         return _from_dataset(source, split, "a datasets object in memory")
     if library == "pandas" and hasattr(source, "to_dict") and hasattr(source, "columns"):
         return _rows("a pandas frame in memory", "memory", _from_frame(source), split)
-    raise TypeError(
-        f"data is a {type(source).__name__}; needed a path, a hub id, a list of rows (dicts), a datasets.Dataset or a "
-        "pandas frame"
-    )
+    if library == "polars" and hasattr(source, "columns"):
+        return _rows("a polars frame in memory", "memory", _from_polars(source), split)
+    raise TypeError(f"data is a {type(source).__name__}; needed a path, a hub id, {memory.KINDS}")
 
 
 def _from_list(rows: list[dict[str, Any]], split: str) -> Rows:
@@ -120,6 +118,15 @@ def _from_frame(frame: Any) -> list[dict[str, Any]]:
     """A pandas frame's rows; what pandas counts as missing is None, arrays (of a parquet file) are lists."""
     return [
         {str(name): _plain_cell(value) for name, value in row.items()} for row in frame.to_dict("records")
+    ]
+
+
+def _from_polars(frame: Any) -> list[dict[str, Any]]:
+    """A polars frame's rows; structs have the keys of all, so that those without a value go."""
+    whole = frame.collect() if hasattr(frame, "collect") else frame
+    return [
+        {name: without_nones(x) if isinstance(x, list | dict) else _plain_cell(x) for name, x in row.items()}
+        for row in whole.to_dicts()
     ]
 
 
@@ -382,10 +389,6 @@ def _from_dataset(dataset: Any, split: str, source: str) -> Rows:
                 "(of eval_data: eval_split=NAME)"
             )
         return _bundle(dataset[split], source)
-    if not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"{source} is a streaming {type(dataset).__name__}; needed one with a length: load it without streaming"
-        )
     if split != "train" and str(dataset.split) != split:
         raise ValueError(
             f"unknown split {split!r}: {source} has one split, {str(dataset.split or 'train')!r}"
@@ -394,14 +397,16 @@ def _from_dataset(dataset: Any, split: str, source: str) -> Rows:
 
 
 def _bundle(dataset: Any, source: str) -> Rows:
-    if not len(dataset):
-        raise ValueError(f"{source} is empty: it holds no rows")
     import datasets  # made by it, so it is loaded
 
+    if hasattr(dataset, "__len__") and not len(dataset):
+        raise ValueError(f"{source} is empty: it holds no rows")
     for name, feature in (dataset.features or {}).items():
         if isinstance(feature, datasets.Image):
             # as stored: decoding is dear, and one broken image would end the loop over all rows
             dataset = dataset.cast_column(name, datasets.Image(decode=False))
             if name in ("chosen", "rejected"):  # an image folder's "chosen_file_name"
                 dataset = dataset.rename_column(name, f"{name}_image")
+    if not hasattr(dataset, "__len__"):  # streaming: all of it is needed, to hold rows out and to shuffle
+        return _rows(f"{source}, streamed", "datasets", list(dataset), "train")
     return Rows(source, "datasets", dataset, range(1, len(dataset) + 1), tuple(dataset.column_names))

@@ -7,7 +7,8 @@ the rows here while it works. The name says what was given: `memory:data/list of
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 PREFIX = "memory:"
@@ -15,9 +16,28 @@ PREFIX = "memory:"
 _held: dict[str, Any] = {}
 
 
+KINDS = (
+    "a list of rows (dicts) or anything else that gives rows when it is looped over, a datasets.Dataset, DatasetDict or "
+    "IterableDataset, a pandas or polars frame"
+)
+"""What may be given, for errors and documentation."""
+
+
 def is_object(data: Any) -> bool:
     """Whether something is rows in memory, and not the name of a source."""
-    return isinstance(data, list) or type(data).__module__.partition(".")[0] in ("datasets", "pandas")
+    return library_of(data) in ("datasets", "pandas", "polars") or is_loose(data)
+
+
+def library_of(data: Any) -> str:
+    """The library of an object's class; asking its name avoids importing one to find out that it is not meant."""
+    return type(data).__module__.partition(".")[0]
+
+
+def is_loose(data: Any) -> bool:
+    """Whether rows come one by one out of an object of no library that is read otherwise: generators, a torch Dataset."""
+    if isinstance(data, str | bytes | Path | Mapping) or library_of(data) in ("datasets", "pandas", "polars"):
+        return False
+    return isinstance(data, Iterable) or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
 
 
 def describe(data: Any) -> str:
@@ -28,11 +48,11 @@ def describe(data: Any) -> str:
         'list of 2 rows'
     """
     if isinstance(data, dict):
-        return (
-            f"{type(data).__name__} of {', '.join(f'{len(part)} {name}' for name, part in data.items())} rows"
-        )
+        parts = [f"{len(part)} {name}" if hasattr(part, "__len__") else name for name, part in data.items()]
+        return f"{type(data).__name__} of {', '.join(parts)} rows"
     size = f" of {len(data)} rows" if hasattr(data, "__len__") else ""
-    return f"{type(data).__name__}{size}"
+    library = "polars " if library_of(data) == "polars" else ""
+    return f"{library}{type(data).__name__}{size}"
 
 
 @contextlib.contextmanager
@@ -41,9 +61,12 @@ def held(role: str, data: Any) -> Iterator[str]:
 
     Args:
         role: key of the configuration, such as "data"; part of the name.
-        data: a list of rows, a `datasets` object, a pandas frame.
+        data: rows, see `KINDS`; those that come one by one are read now, all of them.
     """
-    name = f"{PREFIX}{role}/{describe(data)}"
+    kind = type(data).__name__
+    if is_loose(data) and not isinstance(data, list):
+        data = [data[n] for n in range(len(data))] if not isinstance(data, Iterable) else list(data)
+    name = f"{PREFIX}{role}/{describe(data)}".replace("/list ", f"/{kind} ")
     before = _held.get(name)
     _held[name] = data
     try:

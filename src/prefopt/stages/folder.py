@@ -21,7 +21,7 @@ from prefopt.locking import FolderLock
 from prefopt.modalities import of_model
 from prefopt.runs.console import Console
 from prefopt.runs.record import Record, finished
-from prefopt.runs.trackers import check_trackers
+from prefopt.runs.trackers import trackers_meant
 from prefopt.stages.whole import Whole
 from prefopt.training import checkpoint
 from prefopt.training.ending import finish, noted_if_stopped
@@ -54,7 +54,7 @@ class StagedFolder:
                 f"{config.method} alternates sampling and training, and that runs in one process so far: start it "
                 "without accelerate launch or torch.distributed.run"
             )
-        check_trackers(config.report_to)
+        trackers_meant(config.report_to)
         if isinstance(config.resume, str) and config.resume not in ("true", "false"):
             raise ConfigError(
                 f"{config.method} consists of several runs: resume it with resume=true and its output_dir, not from a "

@@ -10,7 +10,15 @@ from typing import Any
 from prefopt.comparisons import Example
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import GO_ON
-from prefopt.modalities.splits import condition_key, hold_out, load_judged, load_source, prompt_key, suit
+from prefopt.modalities.splits import (
+    condition_key,
+    hold_out,
+    load_judged,
+    load_source,
+    one_eval_source,
+    prompt_key,
+    suit,
+)
 from prefopt.objectives.base import Objective
 from prefopt.sources.prompts import NamedPrompt, load_text_prompts
 from prefopt.sources.report import Dropped, write_dropped
@@ -74,8 +82,8 @@ def split_data(config: TrainConfig, objective: Objective, answers: Answers) -> P
     everything = load_source(config.data, config, config.split, answers.load_comparisons)
     rest = everything
     held: list[Example] = []
-    if config.eval_data is not None:
-        if world_of(config.eval_data) is None:
+    if (judged_source := one_eval_source(config)) is not None:
+        if world_of(judged_source) is None:
             held = load_judged(config, answers.load_comparisons).examples
     elif world_of(config.data) is None:
         rest, apart = hold_out(everything, config.eval_size, config.seed)
@@ -106,7 +114,7 @@ def split_data(config: TrainConfig, objective: Objective, answers: Answers) -> P
 def material_of(config: TrainConfig, folder: Path) -> Material:
     """What `Parts.write` has written."""
     held_out = folder / "held_out.jsonl"
-    source = config.eval_data or config.data
+    source = one_eval_source(config) or config.data
     judged = source if world_of(source) is not None else str(held_out) if held_out.exists() else None
     rows = read_rows(folder / "prompts.jsonl")
     return Material(

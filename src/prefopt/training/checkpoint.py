@@ -78,9 +78,15 @@ def save(
     parameters = trained(model)
     weights = {name: whole(p) for name, p in parameters.items()}
     states: dict[str, Tensor] = {}
+    numbers: dict[
+        str, float | None
+    ] = {}  # some optimizers count in plain numbers, and are to find them again
     for name, p in parameters.items():
         for key, value in optimizer.state.get(p, {}).items():
-            states[f"{name}/{key}"] = whole(value) if torch.is_tensor(value) else torch.tensor(value)
+            if torch.is_tensor(value):
+                states[f"{name}/{key}"] = whole(value)
+            else:
+                numbers[f"{name}/{key}"] = value
     final = folder / f"step-{step:08d}"
     if not main:
         return final
@@ -96,7 +102,9 @@ def save(
         for name, tensors in files.items():
             save_file(tensors, partial / name)
         digests = {name: _digest(partial / name) for name in files}
-        (partial / "state.json").write_text(json.dumps({"step": step, **extra, "files": digests}, indent=1))
+        (partial / "state.json").write_text(
+            json.dumps({"step": step, **extra, "numbers": numbers, "files": digests}, indent=1)
+        )
 
     try:
         replace_folder(final, fill, f"the checkpoint of step {step}")
@@ -139,6 +147,17 @@ def newest(folder: Path) -> Path | None:
     return None
 
 
+def restored(value: Any, p: nn.Parameter) -> Any:
+    """A field of an optimizer's state as it was beside its parameter: sharded as that is, or of a shape of its own."""
+    if not torch.is_tensor(value) or value.dim() == 0:
+        return value  # step counters stay on the host, where the optimizer keeps them
+    if value.shape != p.shape:  # factors of moments, eight-bit scales
+        return value.to(p.device)
+    field = torch.zeros_like(p, dtype=value.dtype, requires_grad=False)
+    copy_into(field, value)
+    return field
+
+
 def load(
     checkpoint: Path, model: nn.Module, optimizer: Any
 ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
@@ -158,20 +177,14 @@ def load(
             f"{checkpoint} holds other trainable parameters than this model ({', '.join(odd) or 'shapes differ'}). "
             "Resume with the model and adapter settings that the run began with (see its config.yaml)"
         )
-    by_name: dict[str, dict[str, Tensor]] = {}
-    for key, value in load_file(checkpoint / "optimizer.safetensors").items():
+    by_name: dict[str, dict[str, Any]] = {}
+    states = load_file(checkpoint / "optimizer.safetensors")
+    for key, value in {**states, **state.get("numbers", {})}.items():
         name, _, field = key.rpartition("/")
         by_name.setdefault(name, {})[field] = value
     for name, p in parameters.items():
         copy_into(p, weights[name])
         if name not in by_name:
             continue
-        fields: dict[str, Tensor] = {}
-        for field, value in by_name[name].items():
-            if value.dim() == 0:
-                fields[field] = value  # step counters stay on the host, where the optimizer keeps them
-            else:
-                fields[field] = torch.zeros_like(p)
-                copy_into(fields[field], value.to(p.dtype))
-        optimizer.state[p] = fields
+        optimizer.state[p] = {field: restored(value, p) for field, value in by_name[name].items()}
     return state, *(load_file(checkpoint / f"{name}.safetensors") for name in ("objective", "feed"))

@@ -75,7 +75,7 @@ def check_start_value(loop: Loop, record: Record) -> None:
         record.check("start value", "fail", "scores are not numbers (NaN) before any step")
         raise StopRun(
             "the scores of policy or reference are not numbers (NaN) before any step: look for NaN in the weights of the "
-            "model and of the reference, or set dtype=float32 and bf16=false"
+            "model and of the reference, or set dtype=float32, bf16=false and fp16=false"
         )
     fails = full_precision and worst > START_TOLERANCE
     found = f"policy and reference differ by {worst:.3g} before any step: dropout, dtype or a damaged cache"

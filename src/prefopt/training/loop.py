@@ -24,8 +24,11 @@ from prefopt.sources.feeds import Feed
 from prefopt.sources.schedule import cut_by_count, cut_by_width
 from prefopt.training.batches import Scorer
 from prefopt.training.metrics import SumsAndCounts, add_comparison_metrics
+from prefopt.training.schedule import LearningRate
 
 ZERO_GRADIENT_STEPS = 5
+SKIPPED_STEPS = 20
+"""Updates in a row that fp16's scaler may skip; it starts far too high, and halves each time."""
 
 
 class Rule(Protocol):
@@ -52,7 +55,7 @@ class Loop:
         accelerator: Accelerate's; owns devices, precision, processes.
         model: the prepared (wrapped) policy.
         optimizer: prepared.
-        scheduler: learning rate; a function of the step.
+        learning_rate: along the run.
         objective: the loss.
         scorer: sides of a batch under policy and reference.
         feed: the examples of each step.
@@ -69,7 +72,7 @@ class Loop:
     accelerator: Any
     model: nn.Module
     optimizer: Any
-    scheduler: Any
+    learning_rate: LearningRate
     objective: Objective
     scorer: Scorer
     feed: Feed
@@ -84,9 +87,10 @@ class Loop:
     last_grad_norm: float = math.nan
     _grad_norms: list[Tensor] = field(default_factory=list)
     _zero_gradients: int = 0
+    _skipped: int = 0
 
-    def fit(self, after_step: Callable[[], None]) -> None:
-        """Train to the end of the feed; `after_step` logs, evaluates and saves.
+    def fit(self, after_step: Callable[[], bool | None]) -> None:
+        """Train to the end of the feed; `after_step` logs, evaluates and saves, and may end it by saying True.
 
         Raises:
             StopRun: the loss or gradient is not finite, nothing has a gradient for 5 updates, or no step had an update.
@@ -100,9 +104,10 @@ class Loop:
                 self.part += 1
                 self.updates += 1
             with nullcontext() if self.part and self.rule.by_gradient else without_order_warning():
-                self.scheduler.step()
+                self.learning_rate.step()
             self.step += 1
-            after_step()
+            if after_step():
+                return
         if not self.updates:
             raise StopRun(
                 f"nothing was trained: none of the {self.feed.steps} steps found a comparison to learn from. Lower "
@@ -164,11 +169,16 @@ class Loop:
         norms = torch.stack(self._grad_norms).tolist() if self._grad_norms else []
         self._grad_norms = []
         for norm in norms:
+            if not math.isfinite(norm) and self.accelerator.scaler is not None:
+                self._skipped += 1  # the scaler has left this update out, and will try a smaller scale
+                if self._skipped < SKIPPED_STEPS:
+                    continue
             if not math.isfinite(norm):
                 raise StopRun(
                     f"the gradient is {norm} near step {self.step + 1}. Lower the learning rate or beta, or train in "
-                    "float32 (bf16=false)"
+                    "float32 (bf16=false, fp16=false)"
                 )
+            self._skipped = 0
             self._zero_gradients = self._zero_gradients + 1 if norm == 0 else 0
             if self._zero_gradients >= ZERO_GRADIENT_STEPS:
                 raise StopRun(

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from prefopt import methods
+from prefopt.callbacks import better_when_greater
 from prefopt.config import ConfigError, TrainConfig, check_keys, run_folder
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.clock import dated, today
@@ -33,7 +34,7 @@ from prefopt.objectives.base import Objective
 from prefopt.references import REFERENCE_BATCH, Reference
 from prefopt.runs.console import Console
 from prefopt.runs.record import Follower, Record, versions
-from prefopt.runs.trackers import FOLDER, Trackers, check_trackers
+from prefopt.runs.trackers import FOLDER, Trackers, trackers_meant
 from prefopt.sources.feeds import Feed, OfflineFeed
 from prefopt.sources.schedule import Schedule
 from prefopt.training import checkpoint
@@ -43,7 +44,9 @@ from prefopt.training.ending import noted_if_stopped
 from prefopt.training.evaluate import EVALUATION
 from prefopt.training.loop import Loop
 from prefopt.training.metrics import TOKEN_METRICS
-from prefopt.training.optimizer import make_optimizer, make_scheduler
+from prefopt.training.moments import Calendar
+from prefopt.training.optimizer import make_optimizer
+from prefopt.training.schedule import make_learning_rate
 from prefopt.training.updates import GradientRule
 
 Prepare = Callable[[Any, torch.nn.Module, torch.optim.Optimizer], tuple[torch.nn.Module, Any]]
@@ -87,12 +90,13 @@ def run(
     objective = build_objective(config, hyper)
     modality = kind_for(config)
     check_keys(config, modality)
-    check_trackers(config.report_to)
+    config = config.model_copy(update={"report_to": trackers_meant(config.report_to)})
+    Calendar.of(config, 100, 10)  # keys that do not go together are found before anything is read
     folder = run_folder(config)
     lock = FolderLock(folder)
     lock.look()  # by every process, before any of them can hold it: making the accelerator brings them together
     resume_from = find_resume(config, folder)
-    accelerator, bf16 = make_accelerator(config, folder)
+    accelerator, precision = make_accelerator(config, folder)
     main = accelerator.is_main_process
     record = Record(
         folder, config, hyper, main, resuming=resume_from is not None, lock=lock, follower=follower
@@ -108,7 +112,9 @@ def run(
             if find_resume(config, folder) != resume_from:
                 raise ConfigError(f"another run has just written to {folder}: start again")
         stack.enter_context(dated(day_of(config, resume_from, accelerator)))
-        context = Context(modality, config, objective, accelerator, bf16, record, console, reward, trackers)
+        context = Context(
+            modality, config, objective, accelerator, precision, record, console, reward, trackers
+        )
         setup = modality.part("setup").set_up(context)
         with kept_memory(accelerator.device.type):
             course = assemble(context, setup, prepare_model)
@@ -130,24 +136,48 @@ def day_of(config: TrainConfig, resume_from: Path | None, accelerator: Any) -> d
     return day
 
 
-def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, bool]:
-    """Accelerate's object, and whether it runs under bf16 autocast."""
+def make_accelerator(config: TrainConfig, folder: Path) -> tuple[Any, str]:
+    """Accelerate's object, and the precision of its autocast: no, bf16 or fp16.
+
+    Raises:
+        ConfigError: a precision that is not to be had here, or two of them.
+    """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import ProjectConfiguration
 
     check_parallelism(os.environ)
     AcceleratorState._reset_state()  # a second run in the same process may have another precision
-    bf16 = config.bf16
-    if bf16 is None:
-        bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    precision = autocast_precision(config)
     torch.manual_seed(config.seed)
     accelerator = Accelerator(
-        mixed_precision="bf16" if bf16 else "no",
-        log_with=config.report_to or None,
+        mixed_precision=precision,
+        log_with=list(config.report_to) or None,
         project_config=ProjectConfiguration(str(folder), str(folder / FOLDER)),
     )
-    return accelerator, bf16
+    return accelerator, precision
+
+
+def autocast_precision(config: TrainConfig) -> str:
+    """As asked for, or bf16 where the GPU has it.
+
+    Raises:
+        ConfigError: fp16 without a GPU, beside bf16, or for weights that are float16 themselves.
+    """
+    if not config.fp16:
+        bf16 = config.bf16
+        if bf16 is None:
+            bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return "bf16" if bf16 else "no"
+    if config.bf16:
+        raise ConfigError("bf16 and fp16 are both set: leave one out")
+    if config.dtype == "float16":
+        raise ConfigError(
+            "fp16=true scales gradients of float32 weights, and dtype=float16 has none: leave out dtype"
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError("fp16=true needs a GPU; on a CPU leave it out, or set bf16=true")
+    return "fp16"
 
 
 def check_parallelism(environment: Mapping[str, str]) -> None:
@@ -202,7 +232,8 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
     start_print = reference.fingerprint or fingerprint(policy.model)
 
     optimizer: Any = make_optimizer(config, policy.model)
-    scheduler = make_scheduler(config, optimizer, feed.steps)
+    greater = better_when_greater(config.metric_for_best_model, config.greater_is_better)
+    learning_rate = make_learning_rate(config, optimizer, feed.steps, greater)
     wrapped: Any
     if prepare_model is None:
         wrapped, optimizer = accelerator.prepare(policy.model, optimizer)
@@ -213,7 +244,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         accelerator=accelerator,
         model=wrapped,
         optimizer=optimizer,
-        scheduler=scheduler,
+        learning_rate=learning_rate,
         objective=objective,
         scorer=Scorer(
             likelihood,
@@ -369,5 +400,5 @@ def make_reference(context: Context, setup: Setup) -> Reference:
         load=setup.load_reference,
         same_as_policy=not other,
         device=accelerator.device,
-        precision="bf16" if context.bf16 else "no",
+        precision=context.precision,
     )

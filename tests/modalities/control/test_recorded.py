@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 REAL: dict[str, Any] = {
     **QUIET, "detector": DETECTOR, "eval_size": 2, "sample_prompts": 3, "num_inference_steps": 2, "max_steps": 2,
-    "eval_steps": 1, "learning_rate": 1e-3, "warmup_steps": 0, "save_checkpoints": True, "save_steps": 1,
+    "eval_steps": 1, "learning_rate": 1e-3, "warmup_steps": 0, "save_strategy": None, "save_steps": 1,
     "save_total_limit": 2,
 }  # fmt: skip
 

@@ -348,7 +348,7 @@ def test_made_conditions_are_detected_in_full_precision(model, online, own_cache
 
 @pytest.mark.slow
 def test_a_run_with_online_conditions_resumes_to_the_same_weights(model, online, own_cache, tmp_path):
-    given = {**online, "save_checkpoints": True, "save_steps": 2, "save_total_limit": 3}
+    given = {**online, "save_strategy": None, "save_steps": 2, "save_total_limit": 3}
     data = edge_rows(tmp_path)
     whole = train("condition_po", model, data, tmp_path / "whole", **given)
     resumed = tmp_path / "resumed"

@@ -13,7 +13,7 @@ from PIL import Image
 import prefopt
 
 QUIET = {
-    "eval_size": 0, "sample_prompts": 0, "save_checkpoints": False, "logging_steps": 1, "eval_steps": 1000,
+    "eval_size": 0, "sample_prompts": 0, "save_strategy": "no", "logging_steps": 1, "eval_steps": 1000,
     "lr_scheduler_type": "constant", "weight_decay": 0.0,
 }  # fmt: skip
 LORA = {"use_peft": True, "lora_r": 2, "lora_alpha": 8}

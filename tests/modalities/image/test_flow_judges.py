@@ -24,7 +24,7 @@ from prefopt.modalities.image.reward_model import steps_with_signal
 
 LRM: dict[str, Any] = {
     **QUIET, "num_inference_steps": 4, "feature_scale": 2, "learning_rate": 2e-3, "max_steps": 12, "eval_size": 0.25,
-    "per_device_train_batch_size": 8, "save_checkpoints": True, "save_steps": 4, "save_total_limit": 3,
+    "per_device_train_batch_size": 8, "save_strategy": None, "save_steps": 4, "save_total_limit": 3,
 }  # fmt: skip
 ONLINE: dict[str, Any] = {
     **QUIET, "num_inference_steps": 4, "candidates": 4, "prompts_per_step": 4, "guidance_scale": 1,

@@ -31,7 +31,7 @@ from step_toy import SD
 PROMPTS = [f"a thing number {n}" for n in range(4)]
 SMALL: dict[str, Any] = {
     "num_inference_steps": 3, "candidates": 4, "prompts_per_step": 4, "guidance_scale": 1, "weight_decay": 0.0,
-    "sample_prompts": 0, "save_checkpoints": False, "logging_steps": 1, "eval_steps": 1000,
+    "sample_prompts": 0, "save_strategy": "no", "logging_steps": 1, "eval_steps": 1000,
     "per_device_train_batch_size": 8,
 }  # fmt: skip
 STEPS: dict[str, Any] = {"threshold": 0.5, "threshold_rule": "quantile", "first_compared_step": 0}
@@ -168,7 +168,7 @@ def judge_run(clear_sd: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
             "lrm", model=clear_sd, data=coloured(root / "pairs", 24), output_dir=str(root / "run"), feature_scale=1,
             num_inference_steps=3, learning_rate=1e-3, weight_decay=0.0, lr_scheduler_type="constant",
             max_steps=30, per_device_train_batch_size=8, logging_steps=5, eval_steps=1000, eval_size=0.25,
-            save_checkpoints=False,
+            save_strategy="no",
         )  # fmt: skip
     return root / "run" / "model", result
 
@@ -246,7 +246,7 @@ def without_times(folder: Path) -> list[dict[str, Any]]:
 def test_resuming_is_exact(rounds_left, sd, prompts, red, tmp_path):
     """Weights, their average and the remembered gaps: everything that is left is the same bits."""
     options: dict[str, Any] = {
-        "learning_rate": 1e-3, "max_steps": 4, "save_checkpoints": True, "save_steps": 1, "save_total_limit": 9,
+        "learning_rate": 1e-3, "max_steps": 4, "save_strategy": None, "save_steps": 1, "save_total_limit": 9,
         "prompts_per_step": 2, "num_inference_steps": 2, "ema_decay": 0.7, "candidates": 2,
         "lr_scheduler_type": "linear",
     }  # fmt: skip
@@ -285,7 +285,7 @@ def test_rounds_without_a_pair_go_on_and_a_run_of_such_rounds_fails(
 
     options: dict[str, Any] = {
         "max_steps": 12, "prompts_per_step": 1, "candidates": 2, "num_inference_steps": 2, "threshold": 0.3,
-        "threshold_rule": "sigma", "save_checkpoints": True, "learning_rate": 1e-3, "lr_scheduler_type": "linear",
+        "threshold_rule": "sigma", "save_strategy": None, "learning_rate": 1e-3, "lr_scheduler_type": "linear",
     }  # fmt: skip
     with pytest.raises(StopRun, match="nothing was trained: none of the 12 steps"):
         train("spo", sd, prompts, tmp_path / "run", **options)

@@ -237,7 +237,7 @@ def test_pairs_taken_apart_keep_both_sides() -> None:
 
 
 def test_a_resumed_run_keeps_what_was_measured_before(sd, images_file, own_cache, tmp_path):
-    given = {"max_steps": 6, "save_steps": 3, "save_checkpoints": True, "eval_size": 2, "eval_steps": 2,
+    given = {"max_steps": 6, "save_steps": 3, "save_strategy": None, "eval_size": 2, "eval_steps": 2,
              "learning_rate": 1e-3}  # fmt: skip
     data = images_file([pair(n) for n in range(5)])
     train("diffusion_dpo", sd, data, tmp_path, **given)
@@ -251,7 +251,7 @@ def test_a_resumed_run_keeps_what_was_measured_before(sd, images_file, own_cache
 
 
 def test_a_run_begun_without_the_record_can_be_resumed(sd, images_file, own_cache, tmp_path):
-    given = {"max_steps": 4, "save_steps": 2, "save_checkpoints": True, "learning_rate": 1e-3}
+    given = {"max_steps": 4, "save_steps": 2, "save_strategy": None, "learning_rate": 1e-3}
     data = images_file([pair(n) for n in range(3)])
     train("diffusion_dpo", sd, data, tmp_path, **given)
     expected = record(tmp_path, "timesteps")

@@ -141,7 +141,7 @@ def test_cached_scores_are_of_the_same_pixels(sd, images_file, own_cache, tmp_pa
 
 
 RESUMED = {
-    "max_steps": 12, "save_steps": 3, "save_total_limit": 4, "save_checkpoints": True, "learning_rate": 1e-5,
+    "max_steps": 12, "save_steps": 3, "save_total_limit": 4, "save_strategy": None, "learning_rate": 1e-5,
     "per_device_train_batch_size": 2, "lr_scheduler_type": "cosine", "warmup_steps": 2, "prompt_dropout": 0.3,
     "sample_prompts": 2, "num_inference_steps": 2, "eval_size": 1, "eval_steps": 4,
 }  # fmt: skip
@@ -233,7 +233,7 @@ def test_plain_diffusers_draws_the_samples_of_the_policy(
 
 def test_an_interrupted_save_keeps_the_old_model(sd, images_file, own_cache, tmp_path, monkeypatch):
     """A finished run that is resumed has nothing left to do but to save."""
-    run, given = tmp_path / "run", {"save_checkpoints": True, "max_steps": 1}
+    run, given = tmp_path / "run", {"save_strategy": None, "max_steps": 1}
     data = images_file([pair(0)])
     train("diffusion_dpo", sd, data, run, **given)
     saved = weights(run)

@@ -87,7 +87,7 @@ def test_losers_are_the_darkest_samples_and_the_model_learns(sd, rows, tmp_path,
 
 
 def test_it_resumes_to_the_same_bits(sd, rows, tmp_path, judged):
-    straight = train(sd, rows, tmp_path / "s", save_checkpoints=False)
+    straight = train(sd, rows, tmp_path / "s", save_strategy="no")
     train(sd, rows, tmp_path / "r", save_steps=2, save_total_limit=5)
     shutil.rmtree(tmp_path / "r" / "checkpoints" / "step-00000004")
     again = train(sd, rows, tmp_path / "r", save_steps=2, resume=True)

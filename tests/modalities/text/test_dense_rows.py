@@ -48,7 +48,7 @@ def rows(count: int) -> list[dict[str, str]]:
 def run(model: Path, data: Path, folder: Path, **options: object) -> tuple[list[float], dict[str, object]]:
     """Losses, and the record of the checks."""
     usual = {
-        "sample_prompts": 0, "eval_size": 0, "logging_steps": 1, "bf16": False, "save_checkpoints": False,
+        "sample_prompts": 0, "eval_size": 0, "logging_steps": 1, "bf16": False, "save_strategy": "no",
         "learning_rate": 3e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 4,
     }  # fmt: skip
     result = prefopt.train("dpo", model=model, data=data, output_dir=str(folder), **{**usual, **options})
@@ -266,7 +266,7 @@ def test_token_metrics_of_a_run(tiny_model, rows_file, own_cache, tmp_path):
     for asked in (False, True):
         result = prefopt.train(
             "dpo", model=tiny_model, data=data, output_dir=str(tmp_path / str(asked)), bf16=False,
-            token_metrics=asked, save_checkpoints=False, **options,
+            token_metrics=asked, save_strategy="no", **options,
         )  # fmt: skip
         found[asked] = [line for line in result.history if "loss" in line]
         names = {name for line in result.history for name in line}

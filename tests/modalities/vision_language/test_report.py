@@ -125,7 +125,7 @@ def test_the_seed_draws_other_contrasts(own_cache, tmp_path):
     for seed in (1, 2):
         result = prefopt.train(
             "mdpo", model=str(model), data=str(written(tmp_path, rows)), output_dir=str(tmp_path / f"run-{seed}"), seed=seed,
-            max_steps=1, eval_size=0, sample_prompts=0, save_checkpoints=False, num_train_epochs=1,
+            max_steps=1, eval_size=0, sample_prompts=0, save_strategy="no", num_train_epochs=1,
         )  # fmt: skip
         shown = {one["name"]: one["path"] for one in record(result.output_dir, "first_pair")["pictures"]}
         pictures.append(Image.open(result.output_dir / shown["image of cw"]))

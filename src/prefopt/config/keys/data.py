@@ -14,8 +14,10 @@ from prefopt.config.values import name_pairs, names
 class DataKeys(Keys):
     """Keys of the data; of every run."""
 
-    eval_data: str | None = Field(
-        None, description="held-out comparisons; else a share of `data` is held out"
+    eval_data: str | dict[str, str] | None = Field(
+        None,
+        description="held-out comparisons, or several sets by name, {easy: FILE, hard: FILE}, whose metrics are eval_NAME_... beside "
+        "eval_... of all; else a share of `data` is held out",
     )
     eval_size: float = Field(
         0.1, ge=0, description="held out of `data`: a share below 1, or a number of rows"

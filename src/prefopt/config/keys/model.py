@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from prefopt.config.keys.base import ADAPTERS, TEXT, Keys
+from prefopt.config.values import settings
 
 
 class ModelKeys(Keys):
@@ -15,13 +16,22 @@ class ModelKeys(Keys):
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         "auto", description="weights; auto: float32 for full fine-tuning, the checkpoint's under adapters"
     )
+    model_revision: str | None = Field(
+        None, description="branch, tag or commit of a hub id; None: its newest"
+    )
     bf16: bool | None = Field(None, description="bf16 autocast; None: on where the GPU supports it")
+    fp16: bool = Field(
+        False, description="fp16 autocast with scaled gradients, for GPUs without bf16 (V100, T4)"
+    )
     attn_implementation: Annotated[str | None, TEXT] = Field(
         None, description="attention of transformers: sdpa, eager, flash_attention_2"
     )
     gradient_checkpointing: bool | Literal["auto"] = Field(
         False,
         description="recompute activations in the backward pass: less memory; auto: if it would not fit",
+    )
+    gradient_checkpointing_kwargs: Annotated[dict[str, Any], TEXT, BeforeValidator(settings)] = Field(
+        {}, description="as transformers takes them: {use_reentrant: true}; reentrant only if that is said"
     )
     torch_compile: Annotated[bool, TEXT] = Field(
         False, description="compile norms and feed-forward parts: faster steps after a slow first one"

@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from prefopt.config.keys.base import TEXT, Keys
+from prefopt.config.values import settings, steps_or_share
+
+Optimizer = Literal[
+    "adamw", "adamw_torch", "adamw_torch_fused", "adafactor", "adagrad", "rmsprop", "sgd",
+    "adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "paged_adamw_32bit",
+    "ademamix", "ademamix_8bit", "paged_ademamix_8bit", "paged_ademamix_32bit",
+    "lion_8bit", "lion_32bit", "paged_lion_8bit", "paged_lion_32bit",
+    "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit",
+]  # fmt: skip
+Schedule = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "reduce_lr_on_plateau", "greedy",
+]  # fmt: skip
 
 
 class OptimizationKeys(Keys):
     """Keys of the optimization; of every run."""
 
     learning_rate: float = Field(1e-6, gt=0)
-    optim: Literal["adamw", "rmsprop", "sgd"] = "adamw"
+    optim: Optimizer = Field(
+        "adamw",
+        description="by transformers' names: of torch (adamw, rmsprop, sgd, adagrad), adafactor, or of bitsandbytes "
+        "(adamw_8bit, paged_adamw_8bit, lion_8bit, ...; needs the qlora extra)",
+    )
+    optim_args: Annotated[dict[str, Any], BeforeValidator(settings)] = Field(
+        {}, description="further arguments of the optimizer: momentum=0.9, or {momentum: 0.9}"
+    )
     adam_beta1: float = Field(0.9, ge=0, lt=1)
     adam_beta2: float = Field(0.999, ge=0, lt=1)
     adam_epsilon: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.0, ge=0)
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: int = Field(0, ge=0)
+    lr_scheduler_type: Schedule = Field(
+        "linear",
+        description="schedules of transformers; reduce_lr_on_plateau and greedy follow metric_for_best_model",
+    )
+    lr_scheduler_kwargs: Annotated[dict[str, Any], BeforeValidator(settings)] = Field(
+        {}, description="what the schedule takes: {num_cycles: 2}, {min_lr_rate: 0.1}, {num_decay_steps: 100}"
+    )
+    warmup_steps: Annotated[int | float, BeforeValidator(lambda v: 0 if v == 0 else steps_or_share(v))] = (
+        Field(0, description="a number of steps, or below 1 a share of the run")
+    )
     warmup_ratio: float = Field(0.0, ge=0, le=1)
     max_grad_norm: float | None = Field(1.0, gt=0, description="None: no clipping")
     per_device_train_batch_size: int = Field(

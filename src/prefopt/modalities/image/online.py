@@ -27,7 +27,7 @@ from prefopt.modalities.image.models.pipelines import check_pipeline_source
 from prefopt.modalities.image.offline import finish, load_policy, make_store
 from prefopt.modalities.image.rows import load_prompts
 from prefopt.modalities.models import model_folder
-from prefopt.modalities.splits import PreparedData, columns_as, same_source
+from prefopt.modalities.splits import PreparedData, columns_as, one_eval_source, same_source
 from prefopt.models.ema import EMA
 from prefopt.references import Reference
 from prefopt.sources.feeds import Feed
@@ -185,8 +185,9 @@ def read_prompts(config: TrainConfig) -> tuple[list[tuple[str, str]], list[str],
             config.data, split=config.split, config_name=config.data_config, columns_as=columns_as(config)
         )
         prompts, dropped = [(p.id, p.prompt) for p in found], found.dropped
-        if config.eval_data is not None:
-            held_out = judged_prompts(config)
+        judged = one_eval_source(config)
+        if judged is not None:
+            held_out = judged_prompts(config, judged)
             if set(held_out) <= {text for _, text in prompts}:
                 why = "nothing is held out: every prompt of eval_data is also trained on"
         else:
@@ -207,9 +208,8 @@ def read_prompts(config: TrainConfig) -> tuple[list[tuple[str, str]], list[str],
     return prompts, held_out, data
 
 
-def judged_prompts(config: TrainConfig) -> list[str]:
+def judged_prompts(config: TrainConfig, source: str) -> list[str]:
     """Prompts of `eval_data`."""
-    source = str(config.eval_data)
     if (world := world_of(source)) is not None:
         return list(world.prompts(config.sample_prompts, split="test"))
     trained = config.split if same_source(source, config.data) else None

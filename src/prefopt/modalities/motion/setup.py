@@ -78,7 +78,7 @@ def set_up(context: Context) -> Setup:
     seen = split.train.examples[0]
     context.announce(data, partial(first_pair, context, seen, facts["codec"]))
 
-    if context.bf16:
+    if context.precision != "no":
         told = (
             "errors are computed under bf16, and log-ratios are small differences of them: bf16=false costs little on models of "
             "this size"

@@ -241,14 +241,22 @@ def set_up_language(context: Context, language: Language) -> Setup:
 
     language.ready(context, model, likelihood, data)
     need = TextMemory.of(
-        config, model, likelihood, data.train, data.held_out, context.bf16, objective.needs_reference
+        config,
+        model,
+        likelihood,
+        data.train,
+        data.held_out,
+        context.precision != "no",
+        objective.needs_reference,
     )
     fit = settle(need, memory.available(accelerator.device), config.reference == "live")
     if fit.chosen:
         context.record.check("memory choices", "note", fit.chosen)
         context.console.say(fit.chosen)
     if fit.checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False} | config.gradient_checkpointing_kwargs
+        )
         model.enable_input_require_grads()
     if config.torch_compile:
         parts = compile_parts(model)

@@ -114,9 +114,7 @@ class VisionLanguage(Language):
         if not context.config.cache_vision_features:
             return
         assert isinstance(likelihood, PicturedLikelihood)
-        cache = FeatureCache(
-            model, likelihood.expander, likelihood.settings(), "bf16" if context.bf16 else "no"
-        )
+        cache = FeatureCache(model, likelihood.expander, likelihood.settings(), context.precision)
         units = units_of((*data.train, *data.held_out), likelihood)
         accelerator = context.accelerator
         with accelerator.autocast():

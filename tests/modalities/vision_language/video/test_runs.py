@@ -120,7 +120,7 @@ def test_features_from_disk_give_the_same_run(name, rows, own_cache, tmp_path):
 
 def test_an_interrupted_run_ends_as_an_unbroken_one(qwen, rows, own_cache, tmp_path):
     run("longvpo", qwen, rows, tmp_path / "whole", max_steps=6)
-    keep: dict[str, Any] = {"max_steps": 6, "save_steps": 3, "save_checkpoints": True}
+    keep: dict[str, Any] = {"max_steps": 6, "save_steps": 3, "save_strategy": None}
     run("longvpo", qwen, rows, tmp_path / "part", **keep)
     checkpoints = tmp_path / "part" / "run" / "checkpoints"
     for path in checkpoints.iterdir():
