@@ -27,9 +27,7 @@ def rows_under_a_name(key: str, given: Any, stack: contextlib.ExitStack) -> Any:
     if memory.is_object(given):
         return stack.enter_context(memory.held(key, given))
     if isinstance(given, Mapping) and key == "eval_data":
-        return {
-            str(name): rows_under_a_name(f"{key}.{name}", part, stack) for name, part in given.items()
-        }
+        return {str(name): rows_under_a_name(f"{key}.{name}", part, stack) for name, part in given.items()}
     sets = " or, by name, a mapping of several of these," if key == "eval_data" else ""
     columns = (
         "; a mapping of columns is datasets.Dataset.from_dict(...)" if isinstance(given, Mapping) else ""
@@ -51,7 +49,9 @@ def take_models(given: dict[str, Any], tokenizer: Any, processor: Any) -> None:
     """
     beside = processor if processor is not None else tokenizer
     if tokenizer is not None and processor is not None:
-        raise ConfigError("tokenizer and processor are both given: a processor has a tokenizer in it; give that alone")
+        raise ConfigError(
+            "tokenizer and processor are both given: a processor has a tokenizer in it; give that alone"
+        )
     taken = False
     for key in ("model", "reference_model"):
         value = given.get(key)

@@ -131,6 +131,7 @@ def test_adapters_dropout_is_off_there_too():
     assert [line.origin for line in found.of("to check")] == ["disable_dropout"]
 
 
+@pytest.mark.slow
 def test_dropout_is_off_there_indeed():
     """What the sentence above rests on, by TRL and peft themselves."""
     trl = pytest.importorskip("trl.trainer.utils", reason="TRL is no dependency of the tests")

@@ -204,7 +204,7 @@ FOREIGN: Mapping[str, str] = {
     "kto_chosen_weight": "LLaMA-Factory's name of `desirable_weight`",
     "kto_rejected_weight": "LLaMA-Factory's name of `undesirable_weight`",
     "f_divergence_type": "f-divergences are `method: f_dpo` with `f: js`, `forward_kl` or `alpha`",
-    "f_alpha_divergence_coef": "`method: f_dpo` with `f: alpha`, and `alpha` 1 minus this number",
+    "f_alpha_divergence_coef": "write `method: f_dpo` with `f: alpha`, and `alpha` 1 minus this number",
     "discopop_tau": "TRL's name of `tau` of discopop",
     "quantization_bit": "write `load_in_4bit: true` (or load_in_8bit)",
     "model_init_kwargs": "write what is in it as keys: dtype, attn_implementation, model_revision",

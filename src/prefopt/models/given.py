@@ -80,9 +80,7 @@ def source_of(model: Any, processor: Any = None) -> Given:
     name = hashlib.blake2b(f"{source}|{fingerprint(model)}".encode(), digest_size=16).hexdigest()
 
     def build(folder: Path) -> None:
-        inner.peft_config["default"].base_model_name_or_path = (
-            str(Path(source).resolve()) if kept else source
-        )
+        inner.peft_config["default"].base_model_name_or_path = str(Path(source).resolve()) if kept else source
         inner.save_pretrained(folder)
         if processor is not None:
             processor.save_pretrained(folder)
@@ -118,9 +116,7 @@ def whole_source(model: Any, tensors: Mapping[str, Tensor], processor: Any) -> t
         model.save_pretrained(folder, state_dict=dict(tensors))
         processor.save_pretrained(folder)
 
-    return str(
-        built_once(cache_dir() / FOLDER / f"{type(model).__name__}-{key.hexdigest()}", build)
-    ), True
+    return str(built_once(cache_dir() / FOLDER / f"{type(model).__name__}-{key.hexdigest()}", build)), True
 
 
 def kept_pipeline(pipeline: Any) -> Path:
@@ -155,7 +151,9 @@ def unchanged(model: Any, tensors: Mapping[str, Tensor], source: str) -> bool:
     if not values or plain(AutoConfig.from_pretrained(source).to_dict()) != plain(model.config.to_dict()):
         return False
     index = file_of(source, "model.safetensors.index.json")
-    names = {"model.safetensors"} if index is None else set(json.loads(index.read_text())["weight_map"].values())
+    names = (
+        {"model.safetensors"} if index is None else set(json.loads(index.read_text())["weight_map"].values())
+    )
     rest = dict(tensors)
     for name in sorted(names):
         file = file_of(source, name)
@@ -209,7 +207,9 @@ def described(processor: Any) -> str:
     parts: list[Any] = [type(processor).__name__]
     if backend := getattr(tokenizer, "backend_tokenizer", None):
         parts.append(backend.to_str())
-    parts += [getattr(tokenizer, name, None) for name in ("special_tokens_map", "chat_template", "padding_side")]
+    parts += [
+        getattr(tokenizer, name, None) for name in ("special_tokens_map", "chat_template", "padding_side")
+    ]
     for part in (processor, getattr(processor, "image_processor", None)):
         values = getattr(part, "config", None) or (part.to_dict() if hasattr(part, "to_dict") else None)
         if values is not None and part is not tokenizer:
