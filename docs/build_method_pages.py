@@ -15,6 +15,7 @@ from prefopt.methods import Method
 from prefopt.modalities import all_modalities
 from prefopt.modalities.fit import fits
 from prefopt.objectives import registry
+from prefopt.objectives.combining import COMBINED
 
 FOLDER = Path(__file__).parent / "methods"
 
@@ -202,6 +203,10 @@ def hyperparameters(method: Method) -> str:
             f"| `{key}` | `{escaped(parameter.type)}` | {shown(default)} | {escaped(parameter.doc)} |"
         )
     text = "\n".join(rows) if known else "None."
+    combined = registry.combining(method.objective_name)
+    if method.modality in ("any", "text", "vision") and combined:
+        keys = ", ".join(f"`{key}`" for key in combined)
+        text += f"\n\nOf texts it also takes {keys}: see [what goes with other losses](README.md#what-goes-with-other-losses)."
     training = {key: value for key, value in method.defaults.items() if key not in known}
     if training:
         keys = ", ".join(f"`{key}={plain(value)}`" for key, value in training.items())
@@ -264,6 +269,13 @@ def index() -> str:
             f"| [`{name}`]({name}.md) | {method.title} | {method.summary} | {samples} | {ties} | {reference} | "
             f"[{method.paper.identifier}]({method.paper.url}) |"
         )
+    rows += ["\n## What goes with other losses\n", "| key | meaning |", "|---|---|"]
+    rows += [f"| `{key}` | {escaped(doc)} |" for key, doc in COMBINED.items()]
+    rows += [
+        "",
+        "They are TRL's names, and in a sum they concern all of it: `prefopt train dpo+0.2*bco_pair ... ld_alpha=0.5",
+        "use_weighting=true rpo_alpha=0.1`. A page says which of them its method takes; another is refused with the reason.",
+    ]
     return "\n".join(rows) + "\n"
 
 

@@ -13,10 +13,10 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 ROOMS = {
     "__main__": "cli",
-    "api": "callbacks config modalities sources stages",
+    "api": "callbacks config modalities objects stages",
     "cache": "files",
-    "cli": "config evaluation files generation likelihoods locking methods migration modalities objectives report reproduce sources stages sweeps training version",
     "callbacks": "config",
+    "cli": "config evaluation files generation likelihoods locking methods migration modalities objectives report reproduce sources stages sweeps training version",
     "config": "methods objectives",
     "evaluation": "comparisons generation likelihoods metrics models sources worlds",
     "generation": "files likelihoods sources",
@@ -26,8 +26,9 @@ ROOMS = {
     "migration": "config methods",
     "modalities": "comparisons config likelihoods methods models objectives references runs sources worlds",
     "modalities.*": "comparisons config evaluation files generation likelihoods locking machine methods metrics modalities models motion objectives oracles png references report runs shards sources worlds",
-    "models": "likelihoods",
+    "models": "cache likelihoods",
     "motion": "files metrics",
+    "objects": "config models sources",
     "prefopt": "api callbacks modalities.* objectives version",
     "references": "likelihoods models shards",
     "report": "config files modalities",

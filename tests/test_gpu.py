@@ -22,6 +22,7 @@ from conftest import ROWS
 from prefopt.comparisons import Item
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.loading import load_model, load_tokenizer
+from prefopt.models.quantized import Quantization
 from prefopt.references import Reference
 
 pytestmark = [
@@ -160,7 +161,7 @@ def test_qlora(tiny_model, rows_file, own_cache, tmp_path):
     assert all("lora_" in name for name in saved)
     assert any(t.abs().max() > 0 for name, t in saved.items() if "lora_B" in name)
     assert not (tmp_path / "run" / "model" / "model.safetensors").exists()
-    loaded = load_model(str(tiny_model), load_in_4bit=True).model
+    loaded = load_model(str(tiny_model), quantization=Quantization()).model
     assert {type(m).__name__ for m in loaded.modules() if "Linear4bit" in type(m).__name__} == {"Linear4bit"}
 
 

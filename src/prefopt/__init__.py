@@ -18,12 +18,26 @@ from prefopt.version import __version__
 if TYPE_CHECKING:
     from prefopt import objectives
     from prefopt.api import TrainResult, train
+    from prefopt.callbacks import Callback, EarlyStopping
     from prefopt.modalities.image.models.latent_reward import LatentRewardModel
+    from prefopt.modalities.merging import merge
 
-__all__ = ["LatentRewardModel", "TrainResult", "__version__", "objectives", "train"]
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "LatentRewardModel",
+    "TrainResult",
+    "__version__",
+    "merge",
+    "objectives",
+    "train",
+]
 ELSEWHERE = {
     "train": "prefopt.api",
     "TrainResult": "prefopt.api",
+    "merge": "prefopt.modalities.merging",
+    "Callback": "prefopt.callbacks",
+    "EarlyStopping": "prefopt.callbacks",
     "LatentRewardModel": "prefopt.modalities.image.models.latent_reward",
 }
 

@@ -1,9 +1,11 @@
-"""The reference: the frozen model that log-ratios are taken against, and the cache of its scores.
+"""The reference: the model that log-ratios are taken against, and the cache of its scores.
 
     cached        scores computed once, kept on disk, shared by every beta, loss and seed of a sweep (the default)
     live          a frozen copy, built from the source weights, scored every step
     adapter_off   the policy itself with its adapters switched off (or its frozen starting adapter switched on)
     none          rho is the policy's own log-probability
+
+A live one may move: TR-DPO (arXiv 2404.09656) mixes the policy into it every so many steps.
 
 Whatever the kind, `Reference.model()` lends a model that scores as the reference, for what cannot be cached (KL on
 fresh samples). The policy is never copied: a copy is always loaded from its source, which also works when the
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,12 +26,26 @@ from torch import Tensor, nn
 
 from prefopt.likelihoods.base import ItemScores, Likelihood
 from prefopt.models.identity import fingerprint
+from prefopt.models.mixing import Mixing, without_adapters
 from prefopt.models.policy import Policy
 from prefopt.shards import ShardCache
 
 ReferenceKind = Literal["cached", "live", "adapter_off", "none"]
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 REFERENCE_BATCH = 8192  # summed width of a forward pass of the reference, in tokens for text
+
+
+@dataclass(frozen=True)
+class Sync:
+    """When and how far the reference moves.
+
+    Attributes:
+        alpha: share of the policy that is mixed in, in (0, 1].
+        steps: from one move to the next.
+    """
+
+    alpha: float
+    steps: int
 
 
 class Reference:
@@ -42,6 +59,11 @@ class Reference:
         same_as_policy: whether the policy, as passed, has the reference's weights; False for another model.
         device: where to score.
         precision: name of the autocast precision in use, part of the cache's key.
+        switches: whether the policy's adapters, where it has some, can be switched off to give what training began from.
+        sync: for a live reference that follows the policy.
+
+    Raises:
+        ValueError: the kind does not fit the policy.
     """
 
     def __init__(
@@ -54,8 +76,10 @@ class Reference:
         same_as_policy: bool,
         device: torch.device,
         precision: str = "no",
+        switches: bool = True,
+        sync: Sync | None = None,
     ) -> None:
-        self.kind = kind
+        self.kind, self.sync = kind, sync
         self.likelihood = likelihood
         self.device = device
         self.precision = precision
@@ -64,30 +88,74 @@ class Reference:
         self._policy = policy
         self._policy_is_reference = same_as_policy
         # switching adapters gives the reference, unless another model was named as reference
-        self._adapters_suffice = same_as_policy
+        self._adapters_suffice = same_as_policy and switches
         self._resident: nn.Module | None = None
         self._cache: ShardCache | None = None
+        self._mixing: Mixing | None = None
+        if sync is not None and kind != "live":
+            raise ValueError(f"only a live reference can move, and this one is {kind}")
         if kind == "adapter_off" and policy.adapter is None:
             raise ValueError(
                 "reference=adapter_off needs a policy with adapters: set use_peft=true, or use cached or live"
             )
         if kind == "live":
             self._resident = load().to(device).eval()
+            if sync is not None:
+                self._resident = without_adapters(self._resident)
 
     def policy_moved(self) -> None:
         """Tell that training has begun: the policy's full weights no longer are the reference's."""
         self._policy_is_reference = False
 
+    def follow(self) -> None:
+        """Make ready to move; the policy is prepared for its devices, and has not moved.
+
+        Raises:
+            ValueError: its weights cannot be mixed into the reference.
+        """
+        if self.sync is not None:
+            assert self._resident is not None  # a live one
+            self._mixing = Mixing(
+                self._resident,
+                self._policy.model,
+                self._policy.adapter,
+                self.sync.alpha,
+                not self._adapters_suffice,
+            )
+
+    def stepped(self, step: int) -> None:
+        """Told after every step of training, how many there were: the reference moves where it is time to."""
+        if self._mixing is not None and self.sync is not None and step % self.sync.steps == 0:
+            self._mixing.mix()
+
+    def state(self) -> dict[str, Tensor]:
+        """What an exact resume needs: the weights of a reference that moves; nothing of others."""
+        return {} if self._mixing is None else self._mixing.state()
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take `state` back."""
+        if self._mixing is not None:
+            self._mixing.load_state(state)
+
     @contextlib.contextmanager
     def model(self) -> Iterator[nn.Module]:
-        """Lend a model that scores as the reference; do not keep it."""
-        policy = self._policy
+        """Lend a model that scores as the reference does now; do not keep it."""
         if self._resident is not None:
             yield self._resident
-        elif self.kind != "live" and policy.adapter is not None and self._adapters_suffice:
+        else:
+            with self.start() as model:
+                yield model
+
+    @contextlib.contextmanager
+    def start(self) -> Iterator[nn.Module]:
+        """Lend a model that scores as the reference did before training; do not keep it."""
+        policy = self._policy
+        if self._resident is not None and self.sync is None:
+            yield self._resident
+        elif policy.adapter is not None and self._adapters_suffice:
             with policy.as_reference():
                 yield policy.model
-        elif self._policy_is_reference:
+        elif self._policy_is_reference and policy.adapter is None:
             yield policy.model
         else:
             model = self._load().to(self.device).eval()

@@ -17,7 +17,7 @@ from conftest import ROWS
 from prefopt.models.loading import (
     REFERENCE_ADAPTER,
     LoraSettings,
-    add_lora,
+    add_adapters,
     load_model,
     load_tokenizer,
     resolve_dtype,
@@ -110,7 +110,7 @@ def test_unknown_architectures_get_adapters_on_all_linear_layers(tiny_model):
     model = load_model(str(tiny_model)).model
     linear = {name for name, m in model.named_modules() if isinstance(m, nn.Linear)} - {"lm_head"}
     model.config.model_type = "unheard_of"
-    wrapped = add_lora(model, LoraSettings(r=2))
+    wrapped = add_adapters(model, LoraSettings(r=2))
     adapted = {
         name.removeprefix("base_model.model.") for name, m in wrapped.named_modules() if hasattr(m, "lora_A")
     }

@@ -18,7 +18,7 @@ from prefopt.config import ConfigError
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.models.identity import fingerprint
 from prefopt.models.loading import LoraSettings, load_model, load_tokenizer
-from prefopt.models.quantized import four_bit_layers
+from prefopt.models.quantized import Quantization, four_bit_layers
 
 needed = pytest.mark.skipif(
     __import__("importlib.util").util.find_spec("bitsandbytes") is None,
@@ -59,7 +59,7 @@ def run(model: Path, rows: Path, output: Path, **more: Any) -> Any:
 def test_gradients_pass_whatever_was_called_before(architecture, tmp_path):
     """On some CPUs a call without gradient packs weights for calls that give none."""
     folder = tiny(tmp_path / architecture, architecture)
-    model: Any = load_model(str(folder), lora=LoraSettings(r=2), load_in_4bit=True).model
+    model: Any = load_model(str(folder), lora=LoraSettings(r=2), quantization=Quantization()).model
     likelihood = TokenLikelihood(load_tokenizer(str(folder)))
     assert len(list(four_bit_layers(model))) >= 8
     before = fingerprint(model)
@@ -87,7 +87,7 @@ def test_gradients_pass_whatever_was_called_before(architecture, tmp_path):
 def test_the_fast_path_agrees_with_the_plain_one(tmp_path):
     folder = tiny(tmp_path / "llama", "llama")
     likelihood = TokenLikelihood(load_tokenizer(str(folder)))
-    model = load_model(str(folder), lora=LoraSettings(r=2), load_in_4bit=True).model
+    model = load_model(str(folder), lora=LoraSettings(r=2), quantization=Quantization()).model
     with torch.no_grad():
         plain = score(model, likelihood)
         found = likelihood.adapt(model)

@@ -17,6 +17,7 @@ import prefopt
 from conftest import ROWS, save_tiny_model
 from prefopt.modalities.image.models.pipelines import check_pipeline_source
 from prefopt.models.loading import LoraSettings, adapter_base, load_model, load_tokenizer
+from prefopt.models.quantized import Quantization
 from prefopt.models.sources import check_causal
 from processes import assert_plain_error
 from processes import prefopt as command
@@ -187,7 +188,7 @@ def test_quantized_without_its_package(settings, told, tiny_model, rows_file, tm
 
 def test_quantized_weights_need_adapters(tiny_model, rows_file, own_cache, tmp_path):
     pytest.importorskip("bitsandbytes")
-    model: Any = load_model(str(tiny_model), load_in_4bit=True).model
+    model: Any = load_model(str(tiny_model), quantization=Quantization()).model
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     model.save_pretrained(folder)

@@ -86,7 +86,14 @@ ROWS = [
     Row("simpo"),
     Row("simpo", {"gamma": 0.0, "beta": 10.0}),
     Row("orpo"),
+    Row("simpo", {"label_smoothing": 0.1}),
+    Row("alpha_po"),
+    Row("alpha_po", {"alpha": -0.5}),
+    Row("alpha_po", {"alpha": 0.0, "label_smoothing": 0.2}),
     Row("contrastive_po"),
+    Row("contrastive_po", {"label_smoothing": 0.2, "average": "batch"}, smooth=False),
+    Row("contrastive_po", {"loss": "hinge"}),
+    Row("contrastive_po", {"loss": "ipo"}),
     Row("slic"),
     Row("sft", loser="keep"),
     Row("sft", {"average": "batch"}, loser="keep", smooth=False),
@@ -95,6 +102,8 @@ ROWS = [
     Row("longvpo", {"average": "batch"}, smooth=False, takes_beta_0=True),
     Row("longvpo", {"beta": 0.0}, loser="keep", takes_beta_0=True),
     Row("kto"),
+    Row("apo_zero_unpaired"),
+    Row("apo_zero_unpaired", {"desirable_weight": 1.3, "undesirable_weight": 0.7}),
     Row("bco", smooth=False),
     Row("aot", smooth=False, soft_votes=False),
     Row("aot", {"label_smoothing": 0.1}, smooth=False, soft_votes=False),
@@ -176,6 +185,15 @@ ROWS = [
     Row("spa"),
     Row("dpo+0.2*bco_pair+sft"),
     Row("ssapo+0.5*spa"),
+    # rho enters through the tokens, which the check moves only here
+    *(
+        Row(name, {"ld_alpha": 0.3, **({} if name == "dpo+bco_pair" else {"rpo_alpha": 0.5})}, smooth=False)
+        for name in ("ipo", "nca", "sppo", "dpo+bco_pair")
+    ),
+    Row("hinge", {"use_weighting": True, "ld_alpha": 0.0}, smooth=False),
+    Row("dpo_rk", {"use_weighting": True}, smooth=False),
+    Row("simpo", {"use_weighting": True, "rpo_alpha": 0.2, "average": "batch"}, smooth=False),
+    Row("aot", {"ld_alpha": 0.5}, smooth=False, soft_votes=False),
     Row("dpo_rk+dpo_d"),
     Row("kto+0.5*bco", smooth=False),
 ]
@@ -205,6 +223,8 @@ def sides(rho_w: Tensor, rho_l: Tensor, *, seed: int = 0, equal_lengths: bool = 
         logp_l=logp[1],
         rho_tokens_w=tokens(rho[0], lengths[0]),
         rho_tokens_l=tokens(rho[1], lengths[1]),
+        logp_tokens_w=tokens(logp[0], lengths[0]),
+        logp_tokens_l=tokens(logp[1], lengths[1]),
         log_p2_w=1.2 * reference[0],
         log_p2_l=1.2 * reference[1],
         entropy_w=0.8 * lengths[0],

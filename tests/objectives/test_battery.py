@@ -27,6 +27,8 @@ def gradients(row: Row, s: Sides, outcome: torch.Tensor | None = None) -> tuple[
         logp_l=s.logp_l.detach() + (rho_l - rho_l.detach()),
         rho_tokens_w=battery.tokens(rho_w, s.length_w),
         rho_tokens_l=battery.tokens(rho_l, s.length_l),
+        logp_tokens_w=battery.tokens(s.logp_w.detach() + (rho_w - rho_w.detach()), s.length_w),
+        logp_tokens_l=battery.tokens(s.logp_l.detach() + (rho_l - rho_l.detach()), s.length_l),
     )
     loss = call(row.objective, moved, outcome)
     grads = torch.autograd.grad(loss.sum(), [rho_w, rho_l], allow_unused=True)

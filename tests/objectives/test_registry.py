@@ -23,6 +23,8 @@ TRL = {
     "discopop": "discopop",
     "sft": "sft",
     "kto": "kto",
+    "apo_zero_unpaired": "apo_zero_unpaired",
+    "alphapo": "alpha_po",
     "simpo": "simpo",
     "orpo": "orpo",
 }
@@ -94,7 +96,9 @@ def test_sums_by_expression_and_by_list() -> None:
     assert [w for w, _ in summed.terms] == [1.0, 0.2, 1.0]
     assert summed.terms[1][1] == BCOPair(beta=0.3)
     assert summed == objectives.get(["dpo", "bco_pair", "sft"], weights=[1, 0.2, 1], beta=0.3)
-    assert objectives.hyperparameter_names("dpo+sft") == ["beta", "margin", "label_smoothing", "average"]
+    own = ["beta", "margin", "label_smoothing", "average"]
+    assert list(objectives.hyperparameters("dpo+sft")) == own
+    assert objectives.hyperparameter_names("dpo+sft") == [*own, "ld_alpha", "use_weighting"]
 
 
 @pytest.mark.parametrize("name", ["dpo+", "+dpo", "dpo*0.2", "0.2*", "dpo++sft"])
@@ -139,6 +143,9 @@ def test_simpo_target_by_either_name() -> None:
         ("slic", {"delta": -1.0}),
         ("orpo", {"lambda_": -1.0}),
         ("contrastive_po", {"alpha": -1.0}),
+        ("contrastive_po", {"label_smoothing": 0.5}),
+        ("alpha_po", {"label_smoothing": 0.6}),
+        ("apo_zero_unpaired", {"undesirable_weight": 0.0}),
         ("kto", {"desirable_weight": 0.0}),
         ("beta_dpo", {"drop": 1.0}),
         ("beta_dpo", {"seed": 0.5}),

@@ -18,6 +18,7 @@ COMMANDS = {
     "check": "Examine a data set of comparisons before training on it.",
     "build": "Make comparisons from scored candidates or ranks.",
     "evaluate": "Win rate of a model against a baseline, plain and length-controlled.",
+    "merge": "Merge the adapter of a run into its base model, whole and for plain libraries.",
     "migrate": "Write a configuration of TRL, LLaMA-Factory or Axolotl as one of prefopt's.",
     "methods": "List the methods, or explain one of them.",
     "reproduce": "Run a paper's claims in miniature.",

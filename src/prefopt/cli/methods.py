@@ -96,6 +96,8 @@ def _explain(method: Method, console: Console) -> None:
         ]
         or [("none", "")],
     )
+    if "usual_scores" in method.traits and (combined := registry.combining(method.objective_name)):
+        section("Combines with (text models)", list(combined.items()))
     if method.papers_config:
         section("Settings of the paper", list(method.papers_config.items()))
     for nouns, keys in _keys(method).items():

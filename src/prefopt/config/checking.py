@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from prefopt import methods
 from prefopt.config.applying import Kind, applying, traits_of, unmet
@@ -17,11 +18,34 @@ STAGES = {
     "oracle": "the second one alone",
 }
 """What a run of one stage is."""
+COMBINED = {
+    "ld_alpha": Needs(("text",), "likelihoods by token", "and {model} is {noun}"),
+    "use_weighting": Needs(("text",), "likelihoods by token", "and {model} is {noun}"),
+    "rpo_alpha": Needs(("usual_scores",), "sums of losses", "and {method} has scores of its own"),
+}
+"""What losses are combined with by a key, and where (`prefopt.objectives.combining`)."""
+BESIDE = {
+    "reference_mixup_alpha": (
+        "sync_reference",
+        "for a reference that moves, which sync_reference=true makes it do",
+    ),
+    "reference_sync_steps": (
+        "sync_reference",
+        "for a reference that moves, which sync_reference=true makes it do",
+    ),
+}
+"""Keys that mean nothing unless another one is set, and the reason."""
+OF_ONE_RUN = {
+    "sync_reference": "for a single run, and {method} is several: between its rounds, train_reference says what the reference is",
+}
+"""Keys that a method of several runs would use in each of them, where they would not mean what they say."""
 NEAR = 0.7
 """How close a name must be to a key that exists, and so is spelt as it was meant."""
 
 
-def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> None:
+def check_keys(
+    config: TrainConfig, kind: Kind, unknown: Sequence[str] = (), given: Mapping[str, Any] | None = None
+) -> None:
     """Refuse all keys that this run cannot use, in one error.
 
     A key counts as given if it differs from its default.
@@ -30,6 +54,7 @@ def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> 
         config: of the run.
         kind: what its model is.
         unknown: keys that were given and are none of the schema or of the objective.
+        given: hyper-parameters of the objective, those that it refuses among them.
 
     Raises:
         ConfigError: each wrong key with the reason, and with the nearest one that means something in this run.
@@ -40,11 +65,34 @@ def check_keys(config: TrainConfig, kind: Kind, unknown: Sequence[str] = ()) -> 
         for key, field in TrainConfig.model_fields.items()
         if getattr(config, key) != field.default and (need := unmet(key, there)) is not None
     }
+    foreign |= refused_terms(config.method, given or {})
+    foreign |= {
+        key: reason(config, kind, need)
+        for key, need in COMBINED.items()
+        if key in (given or {}) and key not in foreign and not {*need.traits} & there
+    }
+    set_to = {
+        key for key in (*BESIDE, *OF_ONE_RUN) if getattr(config, key) != TrainConfig.model_fields[key].default
+    }
+    if "stages" in there and config.stage == "all":
+        foreign |= {key: why.format(method=config.method) for key, why in OF_ONE_RUN.items() if key in set_to}
+    foreign |= {
+        key: why for key, (switch, why) in BESIDE.items() if key in set_to and not getattr(config, switch)
+    }
     if config.stage == "oracle" and "oracle" not in there and "stage" not in foreign:
         foreign["stage"] = f"stage=oracle belongs to compo, and {config.method} has no such stage"
     if unknown or foreign:
         usable = applying(config.method, kind.traits, config.stage)
         raise refusal(config.method, objective_keys(config.method, config.first), unknown, foreign, usable)
+
+
+def refused_terms(method: str, given: Mapping[str, Any]) -> dict[str, str]:
+    """Keys that would be combined with a loss that has no place for them, each with the reason."""
+    from prefopt.objectives import registry
+
+    return {
+        key: why for key in COMBINED if key in given and (why := registry.refused(method, key)) is not None
+    }
 
 
 def reason(config: TrainConfig, kind: Kind, need: Needs) -> str:
@@ -93,9 +141,14 @@ def refusal(
                 return ConfigError(f"{key} is no key here: {FOREIGN[key]}{'. ' if hint else ''}{hint}")
             return ConfigError(f"unknown key {key!r}{nearest(key, known)} ({takes})")
         for key, why in foreign.items():
-            return ConfigError(f"{key}: {why}. Leave it out{nearest(key, known, NEAR)}")
+            return ConfigError(
+                f"{key}: {why}. Leave it out{'' if key in COMBINED else nearest(key, known, NEAR)}"
+            )
     lines = [f"  {key}: {FOREIGN.get(key) or f'unknown{nearest(key, known)}'}" for key in unknown]
-    lines += [f"  {key}: {why}{nearest(key, known, NEAR)}" for key, why in foreign.items()]
+    lines += [
+        f"  {key}: {why}{'' if key in COMBINED else nearest(key, known, NEAR)}"
+        for key, why in foreign.items()
+    ]
     end = [*([takes] if unknown else []), *([hint] if hint else [])]
     return ConfigError(
         "\n".join(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from prefopt import methods
 from prefopt.config.applying import Kind
-from prefopt.config.checking import check_keys, objective_keys, refusal
+from prefopt.config.checking import check_keys, objective_keys, refusal, refused_terms
 from prefopt.config.conventions import conventional
 from prefopt.config.errors import ConfigError
 from prefopt.config.foreign import migration_hint
@@ -58,18 +58,21 @@ def resolve(
     merged = {**usual, **merged}
     training = {k: v for k, v in merged.items() if k in FIELD_NAMES}
     rest = {k: v for k, v in merged.items() if k not in FIELD_NAMES}
-    unknown = [key for key in rest if key not in own]
+    refused = refused_terms(method, rest)
+    unknown = [key for key in rest if key not in own and key not in refused]
     try:
         config = validated(training)
     except ConfigError as error:
-        if unknown:  # all that is wrong in one go, unless what is missing may come of a misspelt key
+        if (
+            unknown or refused
+        ):  # all that is wrong in one go, unless what is missing may come of a misspelt key
             told = [] if any(key not in training for key in REQUIRED) else [str(error)]
-            raise ConfigError("\n".join([str(refusal(method, own, unknown, {})), *told])) from None
+            raise ConfigError("\n".join([str(refusal(method, own, unknown, refused)), *told])) from None
         raise
     if kind_of is not None:
-        check_keys(config, kind_of(config), unknown)
-    elif unknown:
-        raise refusal(method, own, unknown, {})
+        check_keys(config, kind_of(config), unknown, rest)
+    elif unknown or refused:
+        raise refusal(method, own, unknown, refused)
     return config, rest
 
 

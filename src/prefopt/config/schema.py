@@ -6,6 +6,7 @@ from typing import get_args
 
 from pydantic import ConfigDict
 
+from prefopt.config.keys.adapters import AdapterKeys, QuantizationKeys
 from prefopt.config.keys.control import ControlKeys
 from prefopt.config.keys.course import CourseKeys
 from prefopt.config.keys.data import DataKeys
@@ -46,8 +47,12 @@ ALIASES = {
     "torch_dtype": "dtype",
     "evaluation_strategy": "eval_strategy",
     "revision": "model_revision",
+    "use_bnb_nested_quant": "bnb_4bit_use_double_quant",
     "lambda": "lambda_",
     "num_frames": "video_frames",
+    "sync_ref_model": "sync_reference",
+    "ref_model_mixup_alpha": "reference_mixup_alpha",
+    "ref_model_sync_steps": "reference_sync_steps",
     "fps": "video_fps",
 }
 
@@ -57,6 +62,8 @@ class TrainConfig(
     OptimizationKeys,
     ObjectiveKeys,
     ReferenceKeys,
+    AdapterKeys,
+    QuantizationKeys,
     ModelKeys,
     DataKeys,
     WhatKeys,

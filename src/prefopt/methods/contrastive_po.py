@@ -8,10 +8,15 @@ loss = -log sigma(beta [log pi(y_w) - log pi(y_l)]) + alpha NLL(y_w)        NLL:
 
 Without a reference it takes DPO's memory and time down; the likelihood term keeps the winner from falling.
 
+With `loss=hinge` the first term is `max(0, 1 - beta [log pi(y_w) - log pi(y_l)])`, with `loss=ipo` the squared distance
+of the averages' gap from its target, `(log pi(y_w)/|y_w| - log pi(y_l)/|y_l| - 1/(2 beta))^2`. `label_smoothing` goes
+with the logistic one.
+
 ## Relations
 
 Averages in place of sums, a target margin and alpha = 0 give SimPO. `orpo` uses odds. It was made for
-machine translation.
+machine translation. TRL's CPOTrainer is `contrastive_po` with `alpha` for its `cpo_alpha`, `loss` for its `loss_type`, and
+`average=batch`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Sums grow with length, and so does DPO's gradient on the longer side; `a` scales
 
 ## Relations
 
-a = 1 is DPO; TRL's `ld_alpha` is a. `r_dpo` corrects the margin in place of the sums, `simpo` averages.
+a = 1 is DPO. Before other losses the key `ld_alpha`, TRL's, does the same: `ipo` with `ld_alpha=0.5`. `r_dpo` corrects the margin in place of the sums, `simpo` averages.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ weight is about 1 for text the policy would write, far below for foreign text.
 
 ## Relations
 
-Equal weights give DPO. Weights are not normalised, so the loss and gradients are smaller than DPO's.
+Equal weights give DPO. Other losses take the same weights by `use_weighting=true`, TRL's key. Weights are not normalised, so the loss and gradients are smaller than DPO's.
 """
 
 from __future__ import annotations

@@ -187,6 +187,7 @@ class Setup:
         batch_tokens: cut a step's examples into forward passes of so many tokens; None: by number of examples.
         feed: where a method makes its own examples: the feed, given the reference. None for `data`.
         rule: how examples become an update, where that is not by the gradient.
+        not_off: why the policy with its adapters off is not what training began from; None where it is.
     """
 
     policy: Policy
@@ -200,3 +201,4 @@ class Setup:
     batch_tokens: int | None = None
     feed: Callable[[Reference], Feed] | None = None
     rule: Rule | None = None
+    not_off: str | None = None

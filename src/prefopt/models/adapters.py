@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prefopt.models.loading_report import check_report, header_of
+from prefopt.models.peft_settings import LORA, LoraSettings, kind_of, mutates, peft_config, why_not_off
 from prefopt.models.sources import file_of
 
 WEIGHTS = "adapter_model.safetensors"
@@ -20,51 +22,136 @@ EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "embed_in", "embed_out", "word_e
 ANOTHERS = "Give the adapter with the model that it was trained on, or save it again with save_pretrained"
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-    """Low-rank adapters through peft; names and defaults are peft's and TRL's."""
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: Sequence[str] | str | Callable[[nn.Module], Sequence[str]] | None = None
-    """None: peft's default for the architecture, or all linear layers where it has none. A function chooses them by
-    looking at the model."""
-
-
-def add_lora(model: Any, lora: LoraSettings) -> nn.Module:
-    """Wrap a model with fresh trainable adapters; at start they change nothing (B is zero).
+def add_adapters(model: Any, lora: LoraSettings) -> nn.Module:
+    """Wrap a model with fresh trainable adapters; at start they change nothing.
 
     Raises:
-        ValueError: no such modules, or one whose weights the model uses twice.
+        ValueError: no such modules, or one whose weights the model uses twice; fields that contradict each other, or
+            adapters that begin as a change of the model.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
     # given by name: peft, left to itself, looks for those of a mixture of experts after it has missed them
     asked = lora.target_modules(model) if callable(lora.target_modules) else lora.target_modules
-    targets = asked or DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
+    targets = asked
+    if not asked and lora.kind == LORA and not lora.fields.get("target_parameters"):
+        targets = DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
+    config = peft_config(lora, targets, "CAUSAL_LM")
+    start_BTV = some_logits(model) if lora.special else None
     try:
         wrapped: nn.Module = get_peft_model(model, config)
-    except ValueError as error:
-        if "arget modules" not in str(error):
-            raise
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        if "arget modules" not in str(error) and "`target_modules`" not in str(error):
+            if not lora.special:
+                raise
+            raise ValueError(
+                f"peft cannot put adapters of the kind {lora.kind} on this model as asked: {str(error).rstrip('.')}"
+            ) from error
         linear = sorted(
             {name.rpartition(".")[-1] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
         )
+        what = (
+            f"lora_target_modules={asked} names no module that adapters can be put on"
+            if asked or lora.kind == LORA
+            else f"peft has no default for {lora.kind} on {model.config.model_type}: set lora_target_modules"
+        )
         raise ValueError(
-            f"lora_target_modules={asked} names no module that adapters can be put on; this model has "
-            f"{', '.join(linear) or 'none'}. Leave it out for the usual ones, or say all-linear"
+            f"{what}; this model has {', '.join(linear) or 'none'}. Leave it out for the usual ones, or say all-linear"
         ) from error
+    check_found(wrapped, lora)
     check_untied(wrapped)
+    if start_BTV is not None:
+        check_beginning(wrapped, lora, start_BTV)
     return wrapped
+
+
+def check_found(model: Any, lora: LoraSettings) -> None:
+    """Refuse names of modules and parameters that nothing was found for: peft passes them over.
+
+    Raises:
+        ValueError: names them.
+    """
+    names = [name for name, _ in model.named_modules()]
+    for name in lora.fields.get("modules_to_save") or ():
+        if not any(n.endswith((f".{name}.modules_to_save", f"{name}.modules_to_save")) for n in names):
+            there = sorted({n.rpartition(".")[-1] for n, _ in model.get_base_model().named_children()})
+            raise ValueError(
+                f"lora_modules_to_save names {name}, which this model has not; at its top are {', '.join(there)}"
+            )
+    asked = lora.fields.get("target_parameters") or ()
+    found = set(getattr(model, "targeted_parameter_names", ()) or ())
+    if missed := [name for name in asked if not any(full.endswith(name) for full in found)]:
+        there = sorted(
+            {
+                ".".join(name.split(".")[-2:])
+                for name, p in model.get_base_model().named_parameters()
+                if p.dim() == 3
+            }
+        )
+        raise ValueError(
+            f"lora_target_parameters names {', '.join(missed)}, which this model has not; parameters of more than two axes are "
+            f"{', '.join(there) or 'none'}"
+        )
+
+
+@torch.no_grad()
+def some_logits(model: Any, ids_BT: Tensor | None = None) -> Tensor | None:
+    """(B, T, V) logits of some tokens, or a few; None of a model that cannot be asked with tokens alone."""
+    if ids_BT is None:
+        ids_BT = torch.arange(3, 11)[None] % model.get_input_embeddings().weight.shape[0]
+    training = model.training
+    model.eval()
+    try:
+        logits: Tensor = model(input_ids=ids_BT.to(next(model.parameters()).device), use_cache=False).logits
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return None
+    finally:
+        model.train(training)
+    return logits.float()
+
+
+def check_beginning(model: Any, lora: LoraSettings, start_BTV: Tensor) -> None:
+    """Policy and reference must agree before the first step.
+
+    Args:
+        model: with its new adapters.
+        lora: what they are.
+        start_BTV: logits without them.
+
+    Raises:
+        ValueError: the adapters begin as a change of the model, or are not gone when they are off.
+    """
+    now_BTV = some_logits(model)
+    assert now_BTV is not None
+    coarse = {p.dtype for p in model.parameters()} & {torch.bfloat16, torch.float16}
+    near = (0.1 if coarse or mutates(model.peft_config["default"]) else 1e-3) * float(start_BTV.std())
+    if not float((now_BTV - start_BTV).abs().max()) <= near:
+        given = ", ".join(f"{k}: {v}" for k, v in lora.fields.items())
+        raise ValueError(
+            f"adapters of the kind {lora.kind}{f' with {given}' if given else ''} begin as a change of the model, so that policy "
+            "and reference would differ before the first step: leave out what says how they begin (init_weights, "
+            "init_lora_weights)"
+        )
+    if why_not_off(model.peft_config["default"]) is None:
+        with kept_flags(model), model.disable_adapter():
+            off_BTV = some_logits(model)
+        if off_BTV is None or not float((off_BTV - start_BTV).abs().max()) <= near:
+            raise ValueError(
+                f"adapters of the kind {lora.kind} change this model even when they are off, so that there would be no "
+                "reference: take another kind"
+            )
+
+
+@contextlib.contextmanager
+def kept_flags(module: nn.Module) -> Iterator[None]:
+    """peft freezes and unfreezes adapters as it switches them; put the flags back."""
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
@@ -101,7 +188,6 @@ def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
         source, model, missing=needed - there, unexpected=there - needed - own_embeddings, todo=ANOTHERS
     )
     if trainable:
-        check_only_lora(wrapped)
         check_untied(wrapped)
     return wrapped, bool(own_embeddings)
 
@@ -126,15 +212,16 @@ def shapes_of(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def check_kind(source: str) -> None:
-    """Raise ValueError for adapters that no one can switch off, or train on: prompts that were learned."""
+    """Raise ValueError for adapters of a kind that cannot be trained further here."""
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(source)
-    if config.is_prompt_learning:
+    try:
+        kind_of({"peft_type": config.peft_type})
+    except ValueError as error:
         raise ValueError(
-            f"the adapter {source} is of the kind {config.peft_type.value}, learned prompts, which cannot be trained further "
-            "here: give its base model, with use_peft=true for new adapters, or an adapter of LoRA's kind"
-        )
+            f"the adapter {source}: {error}. Or give its base model, with use_peft=true for new adapters"
+        ) from None
 
 
 def is_embedding(name: str) -> bool:
@@ -173,16 +260,6 @@ def _renamed(name: str, mapping: Mapping[str, str]) -> str:
         if count:
             return f"base_model.model.{changed}"
     return name
-
-
-def check_only_lora(model: Any) -> None:
-    """Refuse adapters that also train whole modules: with them, "adapter off" is no reference."""
-    config = model.peft_config["default"]
-    if getattr(config, "modules_to_save", None):
-        raise ValueError(
-            f"the adapter also replaces whole modules ({', '.join(config.modules_to_save)}); switching it off would "
-            "not give back the reference. Merge it into its base model and train from that"
-        )
 
 
 def check_untied(model: Any) -> None:

@@ -211,7 +211,9 @@ def described(processor: Any) -> str:
         getattr(tokenizer, name, None) for name in ("special_tokens_map", "chat_template", "padding_side")
     ]
     for part in (processor, getattr(processor, "image_processor", None)):
-        values = getattr(part, "config", None) or (part.to_dict() if hasattr(part, "to_dict") else None)
+        values = getattr(part, "config", None)
+        if values is None and part is not None and hasattr(part, "to_dict"):
+            values = part.to_dict()
         if values is not None and part is not tokenizer:
             parts.append(plain(values))
     parts.append(getattr(processor, "chat_template", None))

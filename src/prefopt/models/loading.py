@@ -7,18 +7,20 @@ too; continuing from an adapter keeps a second, frozen copy of it as the referen
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from prefopt.models.adapters import LoraSettings, add_lora, load_adapter
+from prefopt.models.adapters import add_adapters, kept_flags, load_adapter
 from prefopt.models.dropout import disable_dropout
 from prefopt.models.left_out import left_out
 from prefopt.models.loading_report import load_whole
-from prefopt.models.quantized import four_bit_config, ready_for_adapters
+from prefopt.models.peft_settings import LoraSettings, mutates, why_not_off, why_one_copy
+from prefopt.models.quantized import Quantization, ready_for_adapters
 from prefopt.models.sources import CAUSAL, adapter_base, check_causal, check_source
 from prefopt.models.tokenizers import load_tokenizer
 
@@ -27,7 +29,7 @@ __all__ = [
     "LoadedModel",
     "LoraSettings",
     "adapter_base",
-    "add_lora",
+    "add_adapters",
     "check_source",
     "disable_dropout",
     "load_model",
@@ -51,6 +53,9 @@ class LoadedModel:
         left_out: names of weights in the files that belong to parts which this class does not have (a vision tower,
             heads that predict several tokens).
         own_embeddings: whether the adapter was saved with embeddings, which then belong to it.
+        not_off: why switching the adapters off, or the frozen starting adapter on, would not give back what training began
+            from; None where it does.
+        began: the adapter's tensors before training, on the CPU, where they hold a part of the base weights.
     """
 
     model: nn.Module
@@ -59,6 +64,8 @@ class LoadedModel:
     reference_adapter: str | None = None
     left_out: Sequence[str] = ()
     own_embeddings: bool = False
+    not_off: str | None = None
+    began: Mapping[str, Tensor] | None = None
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[None]:
@@ -68,8 +75,10 @@ class LoadedModel:
             raise ValueError(
                 f"{self.source} is trained without adapters: load a frozen copy as the reference"
             )
+        if self.not_off is not None:
+            raise ValueError(f"{self.not_off}: load a frozen copy as the reference")
         if self.reference_adapter is None:
-            with adapters.disable_adapter():
+            with kept_flags(self.model), adapters.disable_adapter():
                 yield
             return
         adapters.set_adapter(self.reference_adapter, inference_mode=True)
@@ -99,7 +108,8 @@ def load_model(
     *,
     dtype: str = "auto",
     lora: LoraSettings | None = None,
-    load_in_4bit: bool = False,
+    quantization: Quantization | None = None,
+    dequantize: bool = False,
     attn_implementation: str | None = None,
     trainable: bool = True,
     loader: str = CAUSAL,
@@ -110,7 +120,8 @@ def load_model(
         source: folder saved by `save_pretrained` (of a model or of a peft adapter), or a hub id.
         dtype: "auto" for the checkpoint's, or a dtype's name.
         lora: train new adapters instead of the weights.
-        load_in_4bit: quantize the base weights (QLoRA; needs the `qlora` extra).
+        quantization: of the base weights (QLoRA; needs the `qlora` extra).
+        dequantize: write quantized base weights out as the numbers that they stand for.
         attn_implementation: passed on to transformers.
         trainable: False freezes everything (references).
         loader: auto class of transformers, one of `sources.LOADERS`.
@@ -134,8 +145,8 @@ def load_model(
     options: dict[str, Any] = {"dtype": resolve_dtype(dtype), "trust_remote_code": False}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
-    if load_in_4bit:
-        options["quantization_config"] = four_bit_config()
+    if quantization is not None:
+        options["quantization_config"] = quantization.for_transformers()
     try:
         model = load_whole(getattr(transformers, loader), base or source, **options)
     except OSError as error:
@@ -145,6 +156,10 @@ def load_model(
             f"the adapter {source} belongs to the model {base}, which could not be loaded: "
             f"{' '.join(str(error).split())[:200]}. Its place is base_model_name_or_path in adapter_config.json"
         ) from error
+    if dequantize and getattr(model, "hf_quantizer", None) is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = model.dequantize(dtype=model.dtype if dtype == "auto" else resolve_dtype(dtype))
     disable_dropout(model)  # before adapters are added: their own dropout is the user's choice
     plain_outputs(model)
     ready_for_adapters(model)
@@ -152,18 +167,33 @@ def load_model(
     if base is not None:
         loaded.model, loaded.own_embeddings = load_adapter(model, source, trainable)
         loaded.adapter = "default"
-        if trainable:
-            adapters: Any = loaded.model
+        adapters: Any = loaded.model
+        if trainable and (why := why_one_copy(adapters.peft_config["default"])) is not None:
+            loaded.not_off = f"{why}, so that no frozen starting adapter can be held beside the trained one"
+        elif trainable:
             adapters.load_adapter(source, adapter_name=REFERENCE_ADAPTER, is_trainable=False)
             adapters.set_adapter("default")
             loaded.reference_adapter = REFERENCE_ADAPTER
         disable_dropout(loaded.model)  # also of the reference adapter: both must agree at the start
     elif lora is not None:
-        loaded.model, loaded.adapter = add_lora(model, lora), "default"
+        loaded.model, loaded.adapter = add_adapters(model, lora), "default"
+        adapted: Any = loaded.model
+        config = adapted.peft_config["default"]
+        loaded.not_off = why_not_off(config)
+        if mutates(config):
+            loaded.began = adapter_tensors(adapted)
     if not trainable:
         loaded.model.requires_grad_(False)
     loaded.model.eval()
     return loaded
+
+
+def adapter_tensors(model: Any) -> dict[str, Tensor]:
+    """Tensors of the adapter called default, by the names that they are saved under; copies on the CPU."""
+    from peft import get_peft_model_state_dict
+
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
 def plain_outputs(model: Any) -> None:

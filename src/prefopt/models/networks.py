@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prefopt.models.adapters import LoraSettings
+from prefopt.models.adapters import kept_flags
+from prefopt.models.peft_settings import LoraSettings, peft_config
 
 ADAPTER = "default"
 """Name of the trained adapter."""
@@ -27,19 +29,13 @@ def add_network_lora(network: nn.Module, lora: LoraSettings, targets: Sequence[s
     Raises:
         ValueError: LoRA dropout, or a network with no layers of the asked names.
     """
-    from peft import LoraConfig
-
     if lora.dropout:
         raise ValueError(
             f"lora_dropout={lora.dropout:g} is not possible for models that denoise: winner and loser must be scored by the "
             "same network, and steps must repeat. Set lora_dropout=0"
         )
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        init_lora_weights="gaussian",
-        target_modules=list(targets) if lora.target_modules is None else lora.target_modules,
-    )
+    settings = replace(lora, fields={"init_lora_weights": "gaussian", **lora.fields})
+    config = peft_config(settings, list(targets) if lora.target_modules is None else lora.target_modules)
     adapters: Any = network
     adapters.requires_grad_(False)
     adapters.add_adapter(config, adapter_name=ADAPTER)
@@ -71,29 +67,18 @@ def adapters_off(network: nn.Module) -> Iterator[None]:
         raise ValueError("the network has no adapters to switch off: add them with add_lora first")
     before = [layer.disable_adapters for layer in layers]
     try:
-        with _kept_flags(network):
+        with kept_flags(network):
             for layer in layers:
                 layer.enable_adapters(False)
         yield
     finally:
-        with _kept_flags(network):
+        with kept_flags(network):
             for layer, disabled in zip(layers, before, strict=True):
                 layer.enable_adapters(not disabled)
 
 
-@contextlib.contextmanager
-def _kept_flags(module: nn.Module) -> Iterator[None]:
-    """peft freezes and unfreezes adapters as it switches them; put the flags back."""
-    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
 def scaled_lora(network: Any, state_dict: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """A network's adapters on the CPU, their scale alpha / r multiplied into them.
+    """A network's adapters on the CPU, their scale (alpha / r, or what rsLoRA and patterns make of it) multiplied into them.
 
     Args:
         network: of diffusers, with adapters.
@@ -101,10 +86,14 @@ def scaled_lora(network: Any, state_dict: Mapping[str, Tensor] | None = None) ->
     """
     from peft import get_peft_model_state_dict
 
-    config = network.peft_config[ADAPTER]
+    scales = {
+        name: float(layer.scaling[ADAPTER])
+        for name, layer in network.named_modules()
+        if ADAPTER in (getattr(layer, "scaling", None) or {})
+    }
     state = get_peft_model_state_dict(network, state_dict=state_dict, adapter_name=ADAPTER)
-    scale = config.lora_alpha / config.r
-    return {k: (v * scale if ".lora_B." in k else v).detach().cpu().contiguous() for k, v in state.items()}
+    scaled = {k: v * scales[k.partition(".lora_B.")[0]] if ".lora_B." in k else v for k, v in state.items()}
+    return {k: v.detach().cpu().contiguous() for k, v in scaled.items()}
 
 
 def write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:

@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 
-def check_installed() -> None:
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """Base weights of few bits; names as bitsandbytes' and transformers' have them.
+
+    Attributes:
+        bits: 4 or 8.
+        quant_type: numbers of 4 bits: nf4 or fp4.
+        double: quantize the scales of 4-bit weights, too.
+        compute_dtype: of products with 4-bit weights, by name; None: bfloat16 on a GPU that has it, else float32.
+    """
+
+    bits: Literal[4, 8] = 4
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double: bool = True
+    compute_dtype: str | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Quantization | None:
+        """As the keys of a configuration ask for it; None where they ask for none."""
+        if not (values.get("load_in_4bit") or values.get("load_in_8bit")):
+            return None
+        return cls(
+            bits=4 if values.get("load_in_4bit") else 8,
+            quant_type=values.get("bnb_4bit_quant_type", "nf4"),
+            double=values.get("bnb_4bit_use_double_quant", True),
+            compute_dtype=values.get("bnb_4bit_compute_dtype"),
+        )
+
+    @property
+    def key(self) -> str:
+        """The key of a configuration that asks for it."""
+        return f"load_in_{self.bits}bit"
+
+    def for_transformers(self) -> Any:
+        """The `BitsAndBytesConfig`."""
+        from transformers import BitsAndBytesConfig
+
+        if self.bits == 8:
+            return BitsAndBytesConfig(load_in_8bit=True)
+        has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quant_type,
+            bnb_4bit_use_double_quant=self.double,
+            bnb_4bit_compute_dtype=getattr(
+                torch, self.compute_dtype or ("bfloat16" if has_bf16 else "float32")
+            ),
+        )
+
+
+def check_installed(quantization: Quantization) -> None:
     """Raise ValueError unless bitsandbytes is there."""
     from importlib.util import find_spec
 
     if find_spec("bitsandbytes") is None:
         raise ValueError(
-            'load_in_4bit needs bitsandbytes, which is not installed: pip install "prefopt[qlora]", or leave it out'
+            f'{quantization.key} needs bitsandbytes, which is not installed: pip install "prefopt[qlora]", or leave it out'
         )
-
-
-def four_bit_config() -> Any:
-    """NF4 with double quantization, as QLoRA's authors use it; products in bf16 on a GPU that has it, else in float32."""
-    from transformers import BitsAndBytesConfig
-
-    has_bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if has_bf16 else torch.float32,
-    )
 
 
 def ready_for_adapters(model: Any) -> None:
@@ -40,7 +78,7 @@ def ready_for_adapters(model: Any) -> None:
     input: that is switched off.
     """
     layers = list(four_bit_layers(model))
-    if not layers:
+    if not layers and not getattr(model, "is_loaded_in_8bit", False):
         return
     from peft import prepare_model_for_kbit_training
 

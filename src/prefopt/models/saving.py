@@ -8,6 +8,7 @@ did change; see `CHANGED`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import shutil
 from collections.abc import Iterator
@@ -16,13 +17,17 @@ from typing import Any
 
 from torch import Tensor
 
+from prefopt.models.adapters import WEIGHTS
 from prefopt.models.left_out import write_left_out
 from prefopt.models.loading import LoadedModel
 from prefopt.models.sources import config_values, file_of, whole_model
 
-CHANGED = ("dtype", "torch_dtype", "architectures", "transformers_version", "tie_word_embeddings", "auto_map")
+CHANGED = (
+    "dtype", "torch_dtype", "architectures", "transformers_version", "tie_word_embeddings", "auto_map", "vocab_size",
+)  # fmt: skip
 """Keys of config.json that may differ from the checkpoint's: the dtype of the saved weights, the class and the version that
-saved them, a head that has weights of its own now, and code of the checkpoint's own, which is neither run nor copied."""
+saved them, a head that has weights of its own now, code of the checkpoint's own, which is neither run nor copied, and tokens
+that an adapter brought."""
 
 
 def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[str, Tensor] | None) -> None:
@@ -40,13 +45,47 @@ def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[st
         options |= {"selected_adapters": [policy.adapter], "save_embedding_layers": policy.own_embeddings}
         _name_base(model.peft_config[policy.adapter], policy.source)
     with _plain_generation(model):
-        model.save_pretrained(folder, **options)
+        if policy.began is None:
+            model.save_pretrained(folder, **options)
+        else:
+            _save_difference(folder, policy, state)
     if not policy.adapter:
         source = whole_model(policy.source)
         if policy.left_out:
             write_left_out(folder, source, policy.left_out)
         restore_configuration(folder, source, model)
     tokenizer.save_pretrained(folder)
+
+
+def _save_difference(folder: Path, policy: LoadedModel, state: dict[str, Tensor] | None) -> None:
+    """Adapters that hold a part of the base weights, as LoRA of twice the rank on the base as its files have it.
+
+    With W = R + s B_0 A_0 before training and R + s B A after it, the change is s [B, -B_0] [A; A_0], as peft's own
+    conversion writes it.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    adapters: Any = policy.model
+    began, config = policy.began or {}, copy.deepcopy(adapters.peft_config[policy.adapter])
+    found = get_peft_model_state_dict(
+        adapters, state_dict=state, adapter_name=policy.adapter, save_embedding_layers=False
+    )
+    tensors = {name: tensor.detach().cpu() for name, tensor in found.items()}
+    for name, tensor in tensors.items():
+        if ".lora_A." in name:
+            tensors[name] = torch.cat([tensor, began[name]])
+        elif ".lora_B." in name:
+            tensors[name] = torch.cat([tensor, -began[name]], dim=1)
+    scale = 2**0.5 if config.use_rslora else 2  # so that alpha / sqrt(r), or alpha / r, stays what it was
+    config.init_lora_weights, config.inference_mode = True, True
+    config.r, config.lora_alpha = 2 * config.r, scale * config.lora_alpha
+    config.rank_pattern = {k: 2 * v for k, v in config.rank_pattern.items()}
+    config.alpha_pattern = {k: scale * v for k, v in config.alpha_pattern.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
+    config.save_pretrained(folder)
 
 
 def restore_configuration(folder: Path, source: str, model: Any) -> None:
@@ -70,7 +109,12 @@ def restore_configuration(folder: Path, source: str, model: Any) -> None:
             values[old] = written["dtype"]
     text = values.get("text_config")
     if isinstance(text, dict):
-        values["text_config"] = text | {k: written["dtype"] for k in ("torch_dtype", "dtype") if k in text}
+        inner = {k: written["dtype"] for k in ("torch_dtype", "dtype") if k in text}
+        if "vocab_size" in text and "vocab_size" in written.get("text_config", {}):
+            inner["vocab_size"] = written["text_config"]["vocab_size"]
+        values["text_config"] = text | inner
+    if "vocab_size" in written and "vocab_size" in values:
+        values["vocab_size"] = written["vocab_size"]  # an adapter may have brought embeddings of more tokens
     if "transformers_version" in written:
         values["transformers_version"] = written["transformers_version"]
     if _untied(source, model):

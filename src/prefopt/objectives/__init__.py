@@ -8,7 +8,7 @@ tensor([1.3863, 0.6931])
 """
 
 from prefopt.objectives.base import Objective, State, Unpaired, apply_ties_policy, as_shares
-from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
+from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, APOZeroUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
@@ -41,7 +41,7 @@ from prefopt.objectives.pairwise import (
     RobustDPO,
 )
 from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOPair
-from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
+from prefopt.objectives.reference_free import ORPO, SFT, AlphaPO, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.registry import (
     Hyperparameter,
     aliases,
@@ -90,6 +90,8 @@ __all__ = [
     "AOTUnpaired",
     "APODown",
     "APOZero",
+    "APOZeroUnpaired",
+    "AlphaPO",
     "AverageMargin",
     "BCOPair",
     "BetaDPO",

@@ -54,6 +54,8 @@ class Objective:
     """True where the loss reads the winner and nothing of the loser (SFT): single good samples will do as well as pairs."""
     reads_loser: ClassVar[bool] = True
     """False where the loss reads branches in place of the losing side, so that rows need not have one."""
+    compares_logp: ClassVar[bool] = False
+    """True where policy and reference are compared apart, so that the policy's log-probabilities are read for log-ratios."""
     batch_coupled: ClassVar[bool] = False
     """True where a row's loss depends on the other rows of the micro-batch (sorting, sampling); running
     statistics do not count, since they come in through the state."""
@@ -64,8 +66,8 @@ class Objective:
     required: ClassVar[frozenset[str]] = frozenset()
     """Hyper-parameters for which no value is known that could be a default: None until they are given."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens", "log_p2",
-    "entropy", "top1", "logp_own", "consistency", "seen", "changed", "kl". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
+    """Fields of `Sides` read besides rho_w and rho_l: among "length", "logp", "rho_tokens",
+    "logp_tokens", "log_p2", "entropy", "top1", "logp_own", "consistency", "seen", "changed", "kl". What the policy's distribution gives (log_p2, entropy, top1) has no gradient."""
     branches: ClassVar[Mapping[str, Branch]] = {}
     """Further samples that are read with each comparison, by the names of their log-ratios behind `rho_`."""
     columns: ClassVar[Mapping[str, float]] = {}

@@ -80,6 +80,32 @@ class KTO(Unpaired):
 
 
 @dataclass(frozen=True, kw_only=True)
+class APOZeroUnpaired(KTO):
+    """Anchored preference optimization, zero, on single labelled samples: `KTO` around the reference itself, z0 = 0.
+
+    arXiv 2408.06266, eq. 7, each of its two terms on a sample of its own: desirable w_D [1 - sigma(beta rho)], undesirable
+    w_U sigma(beta rho). Nothing is estimated, so that no completions of other prompts are scored.
+
+    >>> APOZeroUnpaired()(torch.zeros(2), torch.tensor([True, False]))
+    tensor([0.5000, 0.5000])
+    """
+
+    branches: ClassVar[Mapping[str, Branch]] = {}
+
+    def statistics(self, sides: Sides, outcome_E3: Tensor | None) -> State:
+        """None."""
+        return {}
+
+    def next_state(self, state: State, sums: State) -> State:
+        """z0 stays 0."""
+        return state
+
+    def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class BCO(Unpaired):
     """Binary classifier optimization on single labelled samples (arXiv 2404.04656, eq. 13).
 
@@ -174,6 +200,7 @@ class AOT(Objective):
     """
 
     batch_coupled: ClassVar[bool] = True
+    compares_logp: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"logp"})
     beta: float = 0.01
     label_smoothing: float = 0.0
@@ -214,6 +241,7 @@ class AOTUnpaired(AOT):
     that holds the winner.
     """
 
+    compares_logp: ClassVar[bool] = False
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def quantities(self, sides: Sides) -> tuple[Tensor, Tensor]:
@@ -312,4 +340,4 @@ class BetaDPO(Pairwise):
         return {"beta_dpo/beta": beta.expand_as(m), "beta_dpo/kept": kept.to(m.dtype)}
 
 
-__all__ = ["AOT", "BCO", "KTO", "AOTUnpaired", "BetaDPO", "oriented"]
+__all__ = ["AOT", "BCO", "KTO", "AOTUnpaired", "APOZeroUnpaired", "BetaDPO", "oriented"]

@@ -6,25 +6,24 @@ Symbols and shapes: see `base.py`. What is new in the method lies in what the re
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, State, require
+from prefopt.objectives.base import State, require
 from prefopt.objectives.pairwise import smoothed_logistic
-from prefopt.objectives.reference_free import SFT
+from prefopt.objectives.reference_free import SFT, WithLikelihood
 from prefopt.objectives.sides import Sides
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongVPO(Objective):
+class LongVPO(WithLikelihood):
     """-log sigma(beta (rho_w - rho_l)) - alpha log pi(y_w) / |y_w|.
 
     Attributes:
         beta: >= 0; 0 leaves log 2 and the second term: supervised learning of the winners, and no reference.
         alpha: >= 0, weight of the winner's negative log-likelihood a token. With a reference that sees less than the policy,
             0 loses what the model could do before.
-        average: see `SFT`: "sequence" gives every winner the same weight, "batch" every token.
 
     >>> four = torch.tensor([-4.0])
     >>> LongVPO()(torch.zeros(1), torch.zeros(1), logp_w=four, logp_l=four, length_w=-four, length_l=-four)
@@ -34,7 +33,6 @@ class LongVPO(Objective):
     needs: ClassVar[frozenset[str]] = frozenset({"logp", "length"})
     beta: float = 0.1
     alpha: float = 1.0
-    average: Literal["sequence", "batch"] = "sequence"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,27 +45,10 @@ class LongVPO(Objective):
         """Not where beta is 0."""
         return self.beta > 0
 
-    @property
-    def sft(self) -> SFT:
-        """The second term."""
-        return SFT(average=self.average)
-
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
         preference_E = smoothed_logistic(self.beta * (sides.rho_w - sides.rho_l), 0)
-        return preference_E + self.alpha * self.sft.win_loss(sides, state)
-
-    def initial_state(self) -> State:
-        """The second term's."""
-        return self.sft.initial_state()
-
-    def statistics(self, sides: Sides, outcome_E3: Tensor | None) -> State:
-        """The second term's."""
-        return self.sft.statistics(sides, outcome_E3)
-
-    def next_state(self, state: State, sums: State) -> State:
-        """The second term's."""
-        return self.sft.next_state(state, sums)
+        return preference_E + self.alpha * self.nll(sides, state)
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
         """Negative log-likelihood of the winner a token, nats."""

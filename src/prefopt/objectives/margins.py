@@ -44,6 +44,14 @@ class AverageMargin(Margin):
         return sides.rho_w / length_w - sides.rho_l / length_l
 
 
+def shaped(rho: Tensor, alpha: float) -> Tensor:
+    """(E,) (1 - e^(-alpha rho)) / alpha, and its limit rho at alpha = 0; the exponent is capped at `MAX_EXPONENT`.
+
+    Of a log-ratio it is the alpha-divergence's f', of a log-probability a token AlphaPO's reward.
+    """
+    return rho if alpha == 0 else -torch.expm1((-alpha * rho).clamp(max=MAX_EXPONENT)) / alpha
+
+
 @dataclass(frozen=True, kw_only=True)
 class FDivergenceMargin(Margin):
     """m = f'(e^rho_w) - f'(e^rho_l): DPO under another f-divergence (f-DPO, arXiv 2309.16240, Theorem 1).
@@ -74,13 +82,31 @@ class FDivergenceMargin(Margin):
             case "js":
                 return torch.nn.functional.logsigmoid(rho)
             case "alpha":
-                return -torch.expm1((-self.alpha * rho).clamp(max=MAX_EXPONENT)) / self.alpha
+                return shaped(rho, self.alpha)
             case "chi2":
                 return torch.exp(rho.clamp(max=MAX_EXPONENT)) + rho
 
     def __call__(self, sides: Sides) -> Tensor:
         """(E,) margins."""
         return self.score(sides.rho_w) - self.score(sides.rho_l)
+
+
+def desensitized(sides: Sides, name: str, a: float) -> tuple[Tensor, Tensor]:
+    """(E,) sums of winner and loser in which tokens beyond the shorter side's length count `a` times.
+
+    Args:
+        sides: with lengths.
+        name: what is summed: "rho_tokens" or "logp_tokens".
+        a: LD-DPO's alpha, in [0, 1].
+    """
+    shorter_E = torch.minimum(*sides.both("length"))
+
+    def decayed(token_ET: Tensor) -> Tensor:
+        within_ET = torch.arange(token_ET.shape[1], device=token_ET.device) < shorter_E[:, None]
+        return torch.where(within_ET, token_ET, a * token_ET).sum(-1)
+
+    winner_ET, loser_ET = sides.both(name)
+    return decayed(winner_ET), decayed(loser_ET)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +125,7 @@ class LengthDesensitizedMargin(Margin):
 
     def __call__(self, sides: Sides) -> Tensor:
         """(E,) margins."""
-        shorter_E = torch.minimum(*sides.both("length"))
-        rho_tokens_w, rho_tokens_l = sides.both("rho_tokens")
-
-        def decayed(rho_ET: Tensor) -> Tensor:
-            within_ET = torch.arange(rho_ET.shape[1], device=rho_ET.device) < shorter_E[:, None]
-            return (rho_ET * torch.where(within_ET, 1.0, self.a)).sum(-1)
-
-        return decayed(rho_tokens_w) - decayed(rho_tokens_l)
+        return torch.sub(*desensitized(sides, "rho_tokens", self.a))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from prefopt.objectives.base import Objective, State, Unpaired, require
-from prefopt.objectives.pairwise import DPO
+from prefopt.objectives.base import Objective, State, Unpaired, checked, require
+from prefopt.objectives.combining import why_not
+from prefopt.objectives.margins import desensitized
+from prefopt.objectives.pairwise import DPO, ON_POLICY, on_policy_weight
 from prefopt.objectives.pointwise import BCOPair
 from prefopt.objectives.reference_free import SFT
 from prefopt.objectives.sides import Branch, Sides
@@ -28,6 +30,8 @@ class Mixture(Objective):
 
     Attributes:
         terms: (weight, objective) pairs, weights positive.
+        ld_alpha: how often tokens beyond the shorter side's length count, in [0, 1], in every log-ratio; None: once, as all.
+        use_weighting: multiply the sum by how likely the policy would write both sides itself.
 
     >>> from prefopt.objectives import get
     >>> get("dpo+0.2*bco_pair", beta=0.1)(torch.zeros(1), torch.zeros(1))  # log 2 + 0.2 * 2 log 2
@@ -35,6 +39,8 @@ class Mixture(Objective):
     """
 
     terms: tuple[tuple[float, Objective], ...]
+    ld_alpha: float | None = None
+    use_weighting: bool = False
 
     def __post_init__(self) -> None:
         terms = tuple((float(weight), objective) for weight, objective in self.terms)
@@ -60,6 +66,23 @@ class Mixture(Objective):
                     meant.setdefault(name, branch) == branch,
                     f"two terms of the sum mean different things by {name}, so they cannot be added",
                 )
+        self._check_combined()
+
+    def _check_combined(self) -> None:
+        """Refuse `ld_alpha` and `use_weighting` where a term has no place for them."""
+        object.__setattr__(self, "ld_alpha", checked("ld_alpha", self.ld_alpha, float | None))
+        checked("use_weighting", self.use_weighting, bool)
+        require(
+            self.ld_alpha is None or 0 <= self.ld_alpha <= 1,
+            f"ld_alpha must lie in [0, 1]; given {self.ld_alpha}",
+        )
+        for key, given in (("ld_alpha", self.ld_alpha is not None), ("use_weighting", self.use_weighting)):
+            if not given:
+                continue
+            for _, objective in self.terms:
+                reason = why_not(key, objective)
+                require(reason is None, f"{key}: {type(objective).__name__} {reason}. Leave it out")
+            require(not self.winner_alone, f"{key}: the loss reads no loser to compare with. Leave it out")
 
     @property
     def needs_reference(self) -> bool:  # type: ignore[override]
@@ -108,10 +131,14 @@ class Mixture(Objective):
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
-        """Union over terms; logp too where terms with and without a reference meet."""
-        union = frozenset().union(*(objective.needs for _, objective in self.terms))
-        mixed = len({objective.needs_reference for _, objective in self.terms}) > 1
-        return union | {"logp"} if mixed else union
+        """Union over terms, and what is done to them; logp too where terms with and without a reference meet."""
+        union: frozenset[str] = frozenset().union(*(objective.needs for _, objective in self.terms))
+        if len({objective.needs_reference for _, objective in self.terms}) > 1:
+            union |= {"logp"}
+        if self.ld_alpha is not None:
+            union |= {"length", "rho_tokens"}
+            union |= {"logp_tokens"} if any(objective.compares_logp for _, objective in self.terms) else set()
+        return union | ON_POLICY if self.use_weighting else union
 
     @property
     def branches(self) -> Mapping[str, Branch]:  # type: ignore[override]
@@ -142,7 +169,19 @@ class Mixture(Objective):
                 assert sides.logp_w is not None  # guaranteed by `needs`
                 rho_l = torch.zeros_like(sides.logp_w) if sides.logp_l is None else sides.logp_l
                 seen = replace(sides, rho_w=sides.logp_w, rho_l=rho_l)
+            elif self.ld_alpha is not None and not objective.winner_alone:
+                seen = self._desensitized(sides, self.ld_alpha, objective)
             yield prefix, weight, objective, seen, _own(state, prefix)
+
+    @staticmethod
+    def _desensitized(sides: Sides, a: float, objective: Objective) -> Sides:
+        """Sides whose sums count tokens beyond the shorter one's length `a` times."""
+        rho_w, rho_l = desensitized(sides, "rho_tokens", a)
+        seen = replace(sides, rho_w=rho_w, rho_l=rho_l)
+        if not objective.compares_logp:
+            return seen
+        logp_w, logp_l = desensitized(sides, "logp_tokens", a)
+        return replace(seen, logp_w=logp_w, logp_l=logp_l)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         """As its terms are called: pairs, or (rho, desirable) for unpaired terms."""
@@ -153,7 +192,7 @@ class Mixture(Objective):
         total_E = torch.zeros_like(sides.rho_w)
         for _, weight, objective, seen, own in self._each(sides, state):
             total_E = total_E + weight * objective.losses(seen, outcome_E3, own)
-        return total_E
+        return on_policy_weight(sides) * total_E if self.use_weighting else total_E
 
     def initial_state(self) -> State:
         """The terms' states, each name prefixed by the term's index."""
@@ -185,6 +224,8 @@ class Mixture(Objective):
         out: dict[str, Tensor] = {}
         for _, _, objective, seen, own in self._each(sides, state):
             out |= objective.diagnostics(seen, own)
+        if self.use_weighting:
+            out["wpo/weight"] = on_policy_weight(sides)
         return out
 
 

@@ -68,6 +68,16 @@ def smoothed_logistic(u: Tensor, e: float) -> Tensor:
     return softplus(-u) if e == 0 else (1 - e) * softplus(-u) + e * softplus(u)
 
 
+def hinge(u: Tensor) -> Tensor:
+    """(E,) max(0, 1 - u)."""
+    return torch.relu(1 - u)
+
+
+def from_target(m: Tensor, tau: float) -> Tensor:
+    """(E,) (m - 1/(2 tau))^2."""
+    return (m - 1 / (2 * tau)) ** 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class DPO(Pairwise):
     """Direct preference optimization: -log sigma(u) (arXiv 2305.18290, eq. 7).
@@ -86,14 +96,15 @@ class DPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_smoothing(self.label_smoothing)
+        check_smoothing(self.label_smoothing)
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) smoothed logistic loss."""
         return smoothed_logistic(u, self.label_smoothing)
 
 
-def _check_smoothing(e: float) -> None:
+def check_smoothing(e: float) -> None:
+    """Raise ValueError unless e is the rate of a minority."""
     require(0 <= e < 0.5, f"label_smoothing must lie in [0, 0.5); given {e}")
 
 
@@ -119,7 +130,7 @@ class RobustDPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_smoothing(self.label_smoothing)
+        check_smoothing(self.label_smoothing)
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) unbiased logistic loss."""
@@ -164,7 +175,7 @@ class IPO(Pairwise):
 
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) squared distances from the target."""
-        return (self.margin(sides) - 1 / (2 * self.beta)) ** 2
+        return from_target(self.margin(sides), self.beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +184,7 @@ class Hinge(Pairwise):
 
     def link(self, u: Tensor) -> Tensor:
         """(E,) hinge losses."""
-        return torch.relu(1 - u)
+        return hinge(u)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +253,7 @@ class FPO(Pairwise):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_smoothing(self.label_smoothing)
+        check_smoothing(self.label_smoothing)
         require(
             self.f != "alpha" or 0 < self.alpha < 1,
             f"alpha must lie strictly between 0 and 1; given {self.alpha}",
@@ -286,7 +297,7 @@ class RDPO(Pairwise):
 class LDDPO(Pairwise):
     """Length-desensitized DPO: tokens beyond the shorter side count `a` times (arXiv 2409.06411, eq. 10).
 
-    TRL's `ld_alpha`.
+    The hyper-parameter `ld_alpha` does the same to other losses.
 
     Attributes:
         a: weight in [0, 1] of the tokens beyond min(|y_w|, |y_l|); 1 is DPO.
@@ -304,33 +315,38 @@ class LDDPO(Pairwise):
         return softplus(-u)
 
 
+ON_POLICY = frozenset({"logp", "log_p2", "length"})
+"""What `on_policy_weight` reads."""
+
+
+def on_policy_weight(sides: Sides) -> Tensor:
+    """(E,) w(y_w) w(y_l), detached; w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2]) (WPO)."""
+    logs = zip(sides.both("logp"), sides.both("log_p2"), sides.both("length"), strict=True)
+    mean_w, mean_l = ((logp - log_p2) / length for logp, log_p2, length in logs)
+    return torch.exp(mean_w + mean_l).detach()
+
+
 @dataclass(frozen=True, kw_only=True)
 class WPO(Pairwise):
     """Weighted preference optimization: sg[w(y_w) w(y_l)] (-log sigma(u)) (arXiv 2406.11827, eq. 2).
 
-    w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2]), about 1 for text the policy would write itself
-    and small for off-policy text. Weights are not normalised, so losses shrink with off-policy data. TRL's
-    `use_weighting` on "sigmoid".
+    w(y) = exp(mean over tokens of [log pi(y_t) - log sum_v pi(v)^2]) is about 1 for text the policy would write itself
+    and small for off-policy text. Weights are not normalised, so losses shrink with off-policy data. `use_weighting`
+    puts the same weights before other losses.
     """
 
     @property
     def needs(self) -> frozenset[str]:  # type: ignore[override]
         """The margin's needs and what the weights read."""
-        return self.margin.needs | {"logp", "log_p2", "length"}
-
-    def weight(self, sides: Sides) -> Tensor:
-        """(E,) detached weights."""
-        logs = zip(sides.both("logp"), sides.both("log_p2"), sides.both("length"), strict=True)
-        mean_w, mean_l = ((logp - log_p2) / length for logp, log_p2, length in logs)
-        return torch.exp(mean_w + mean_l).detach()
+        return self.margin.needs | ON_POLICY
 
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        return self.weight(sides) * softplus(-self.u(sides))
+        return on_policy_weight(sides) * softplus(-self.u(sides))
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
         """The weights."""
-        return {"wpo/weight": self.weight(sides)}
+        return {"wpo/weight": on_policy_weight(sides)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,10 +381,16 @@ __all__ = [
     "FPO",
     "IPO",
     "LDDPO",
+    "ON_POLICY",
     "RDPO",
     "WPO",
     "DiscoPOP",
     "Hinge",
     "Pairwise",
     "RobustDPO",
+    "check_smoothing",
+    "from_target",
+    "hinge",
+    "on_policy_weight",
+    "smoothed_logistic",
 ]

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 from prefopt.objectives.base import Objective, State, checked, require
+from prefopt.objectives.margins import AVERAGE, PLAIN, shaped
+from prefopt.objectives.pairwise import check_smoothing, from_target, hinge, smoothed_logistic
 from prefopt.objectives.sides import Sides
 from prefopt.objectives.stable import log1mexp, softplus
+
+Preference = Literal["sigmoid", "hinge", "ipo"]
 
 
 def average(rho_E: Tensor, length_E: Tensor | None) -> Tensor:
@@ -34,6 +38,7 @@ class SimPO(Objective):
         beta: > 0; 2 to 2.5 in the paper, 10 for newer data.
         gamma: target reward margin, >= 0.
         gamma_beta_ratio: gamma / beta.
+        label_smoothing: e in [0, 0.5), share of labels taken to be flipped.
 
     >>> SimPO(beta=2.0, gamma=1.0)(torch.tensor([-8.0]), torch.tensor([-8.0]), length_w=torch.tensor([8.0]),
     ...     length_l=torch.tensor([4.0]))
@@ -45,6 +50,7 @@ class SimPO(Objective):
     beta: float = 2.0
     gamma: float = None  # type: ignore[assignment]  # set from the ratio or the default
     gamma_beta_ratio: InitVar[float | None] = None
+    label_smoothing: float = 0.0
 
     def __post_init__(self, gamma_beta_ratio: float | None) -> None:
         if self.gamma is not None and gamma_beta_ratio is not None:
@@ -58,6 +64,7 @@ class SimPO(Objective):
         super().__post_init__()
         require(self.beta > 0, f"beta must be positive; given {self.beta}")
         require(self.gamma >= 0, f"gamma must be at least 0; given {self.gamma}")
+        check_smoothing(self.label_smoothing)
 
     def replace(self, **changes: Any) -> Objective:
         """A copy with other hyper-parameters; gamma stays unless it or the ratio is given."""
@@ -65,10 +72,37 @@ class SimPO(Objective):
             changes = {"gamma": None, **changes}
         return replace(self, **changes)
 
+    def reward(self, a: Tensor) -> Tensor:
+        """(E,) reward of a log-probability a token, before beta."""
+        return a
+
     def win_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        gap = average(sides.rho_w, sides.length_w) - average(sides.rho_l, sides.length_l)
-        return softplus(self.gamma - self.beta * gap)
+        a_w, a_l = average(sides.rho_w, sides.length_w), average(sides.rho_l, sides.length_l)
+        u = self.beta * (self.reward(a_w) - self.reward(a_l)) - self.gamma
+        return smoothed_logistic(u, self.label_smoothing)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaPO(SimPO):
+    """AlphaPO: SimPO with the reward beta (1 - p^-alpha) / alpha, p = e^a (arXiv 2501.03884).
+
+    alpha = 0 is SimPO's logarithm. Its slope is beta p^-alpha: a positive alpha makes the reward steeper for unlikely text, a
+    negative one flatter. In float32 a log-probability below -80 / alpha a token gives no gradient.
+
+    Attributes:
+        alpha: shape of the reward, of either sign; the further from 0, the less like a logarithm.
+
+    >>> AlphaPO(beta=2.0, gamma=1.0, alpha=0.5)(torch.tensor([-8.0]), torch.tensor([-8.0]), length_w=torch.tensor([8.0]),
+    ...     length_l=torch.tensor([4.0]))
+    tensor([0.0370])
+    """
+
+    alpha: float = 0.25
+
+    def reward(self, a: Tensor) -> Tensor:
+        """(E,) shaped reward."""
+        return shaped(a, self.alpha)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,35 +140,6 @@ class ORPO(Objective):
 def _log_odds(a: Tensor) -> Tensor:
     a = a.clamp(max=-1e-7)  # certainty has infinite odds
     return a - log1mexp(a)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ContrastivePO(Objective):
-    """Contrastive preference optimization: -log sigma(beta (log pi(y_w) - log pi(y_l))) + alpha NLL(y_w).
-
-    arXiv 2401.08417, eqs. 4 and 5 (the paper calls it CPO). As in the authors' code and TRL's CPOTrainer, log-probability
-    sums in the preference term and a mean over tokens in the likelihood term; those average it over all tokens of the
-    batch, this one per sequence.
-
-    Attributes:
-        beta: > 0.
-        alpha: weight >= 0 of the winner's mean-token negative log-likelihood.
-    """
-
-    needs_reference: ClassVar[bool] = False
-    needs: ClassVar[frozenset[str]] = frozenset({"length"})
-    beta: float = 0.1
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.beta > 0, f"beta must be positive; given {self.beta}")
-        require(self.alpha >= 0, f"alpha must be at least 0; given {self.alpha}")
-
-    def win_loss(self, sides: Sides, state: State) -> Tensor:
-        """(E,) losses."""
-        preference = softplus(-self.beta * (sides.rho_w - sides.rho_l))
-        return preference - self.alpha * average(sides.rho_w, sides.length_w)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,4 +220,102 @@ class SFT(Objective):
         }
 
 
-__all__ = ["ORPO", "SFT", "ContrastivePO", "SLiC", "SimPO"]
+@dataclass(frozen=True, kw_only=True)
+class WithLikelihood(Objective):
+    """Base: losses with a negative log-likelihood beside the preference, which is `SFT`'s.
+
+    Attributes:
+        average: see `SFT`: "sequence" gives every sample the same weight, "batch" every token.
+    """
+
+    average: Literal["sequence", "batch"] = "sequence"
+
+    @property
+    def sft(self) -> SFT:
+        """The likelihood term."""
+        return SFT(average=self.average)
+
+    def likely(self, sides: Sides) -> Sides:
+        """Sides whose winner is to become likelier."""
+        return sides
+
+    def nll(self, sides: Sides, state: State) -> Tensor:
+        """(E,) mean-token negative log-likelihoods."""
+        return self.sft.win_loss(self.likely(sides), state)
+
+    def initial_state(self) -> State:
+        """The likelihood term's."""
+        return self.sft.initial_state()
+
+    def statistics(self, sides: Sides, outcome_E3: Tensor | None) -> State:
+        """The likelihood term's."""
+        return self.sft.statistics(self.likely(sides), outcome_E3)
+
+    def next_state(self, state: State, sums: State) -> State:
+        """The likelihood term's."""
+        return self.sft.next_state(state, sums)
+
+
+def preference_loss(loss: Preference, sides: Sides, beta: float, e: float) -> Tensor:
+    """(E,) losses of log-probabilities: sums, and for "ipo", whose target is a number of nats, averages a token.
+
+    Args:
+        loss: which.
+        sides: with lengths.
+        beta: scale of the margin, or ipo's tau.
+        e: label smoothing of "sigmoid".
+    """
+    if loss == "ipo":
+        return from_target(AVERAGE(sides), beta)
+    u = beta * PLAIN(sides)
+    return hinge(u) if loss == "hinge" else smoothed_logistic(u, e)
+
+
+def check_smoothed(loss: str, e: float) -> None:
+    """Raise ValueError for a label smoothing out of range, or where the loss has no place for it."""
+    check_smoothing(e)
+    require(
+        e == 0 or loss not in ("hinge", "ipo"),
+        f"label_smoothing is for loss=sigmoid, and loss={loss} does not read it; given {e}. Leave one of them out",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastivePO(WithLikelihood):
+    """Contrastive preference optimization: -log sigma(beta (log pi(y_w) - log pi(y_l))) + alpha NLL(y_w).
+
+    arXiv 2401.08417, eqs. 4 and 5 (the paper calls it CPO). As in the authors' code and TRL's CPOTrainer, log-probability
+    sums in the preference term and a mean over tokens in the likelihood term; those average it over all tokens of the
+    batch (`average="batch"`), this one per sequence.
+
+    Attributes:
+        beta: > 0; with loss = "ipo" its tau.
+        alpha: weight >= 0 of the winner's mean-token negative log-likelihood; TRL's `cpo_alpha`.
+        loss: "sigmoid"; "hinge", max(0, 1 - u); or "ipo", a squared distance from 1/(2 beta) on averages a token.
+        label_smoothing: e in [0, 0.5), share of labels taken to be flipped; for "sigmoid".
+    """
+
+    needs_reference: ClassVar[bool] = False
+    needs: ClassVar[frozenset[str]] = frozenset({"length"})
+    beta: float = 0.1
+    alpha: float = 1.0
+    loss: Preference = "sigmoid"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.beta > 0, f"beta must be positive; given {self.beta}")
+        require(self.alpha >= 0, f"alpha must be at least 0; given {self.alpha}")
+        check_smoothed(self.loss, self.label_smoothing)
+
+    def likely(self, sides: Sides) -> Sides:
+        """The winner's, whose log-ratio is its log-probability."""
+        return replace(sides, logp_w=sides.rho_w, logp_l=sides.rho_l)
+
+    def win_loss(self, sides: Sides, state: State) -> Tensor:
+        """(E,) losses."""
+        preference_E = preference_loss(self.loss, sides, self.beta, self.label_smoothing)
+        return preference_E + self.alpha * self.nll(sides, state)
+
+
+__all__ = ["ORPO", "SFT", "AlphaPO", "ContrastivePO", "SLiC", "SimPO", "WithLikelihood"]

@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, overload
 
-from prefopt.objectives.base import Objective
-from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, BetaDPO
+from prefopt.objectives.base import Objective, checked
+from prefopt.objectives.batchwise import AOT, BCO, KTO, AOTUnpaired, APOZeroUnpaired, BetaDPO
 from prefopt.objectives.bregman import BPO
+from prefopt.objectives.combining import COMBINED, why_not
 from prefopt.objectives.conditions import ConditionPO, ControlNetPP
 from prefopt.objectives.diffusion import LRM, DiffusionDPO, DiffusionKTO, MaPO, StepDPO
 from prefopt.objectives.hallucination import HADPO, POVID, VDPO
@@ -33,17 +34,19 @@ from prefopt.objectives.pairwise import (
     RobustDPO,
 )
 from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOPair
-from prefopt.objectives.reference_free import ORPO, SFT, ContrastivePO, SimPO, SLiC
+from prefopt.objectives.reference_free import ORPO, SFT, AlphaPO, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
 from prefopt.objectives.semi_online import SoPo
 from prefopt.objectives.ties import Davidson, RaoKupper
 
 OBJECTIVES: dict[str, type[Objective]] = {
+    "alpha_po": AlphaPO,
     "aot": AOT,
     "aot_unpaired": AOTUnpaired,
     "apo_down": APODown,
     "apo_zero": APOZero,
+    "apo_zero_unpaired": APOZeroUnpaired,
     "bco": BCO,
     "bco_pair": BCOPair,
     "beta_dpo": BetaDPO,
@@ -96,6 +99,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 # other names (TRL's, the papers'), each an objective and what it fixes
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "alphapo": ("alpha_po", {}),
     "davidson": ("dpo_d", {}),
     "exo_pair": ("exo", {}),
     "nca_pair": ("nca", {}),
@@ -114,6 +118,7 @@ PRESETS: dict[str, tuple[str, dict[str, Any]]] = {
     "mfpo": ("mdpo", {}),
     "online_dpo": ("dpo", {}),
     "spo": ("step_dpo", {"beta": 10.0}),
+    "tr_dpo": ("dpo", {}),
 }
 
 
@@ -180,7 +185,35 @@ def hyperparameter_names(name: str) -> list[str]:
         KeyError: unknown or ambiguous name.
     """
     found = hyperparameters(name)
-    return [*found, *(["lambda"] if "lambda_" in found else [])]
+    combined = list(combining(name))
+    if "rpo_alpha" in combined and "average" not in found:
+        combined.append("average")
+    return [*found, *(["lambda"] if "lambda_" in found else []), *combined]
+
+
+def combining(name: str) -> dict[str, str]:
+    """What an objective or a sum takes beside its own hyper-parameters, by name, with the meaning.
+
+    >>> list(combining("aot"))
+    ['ld_alpha', 'rpo_alpha']
+    """
+    return {key: doc for key, doc in COMBINED.items() if refused(name, key) is None}
+
+
+def refused(name: str, key: str) -> str | None:
+    """Why an objective or a sum of them does not take one of `combining.COMBINED`; None where it does.
+
+    >>> refused("kto", "ld_alpha")
+    'kto takes single labelled samples, and these belong to pairs'
+    """
+    alone = True
+    for _, term in parse(name):
+        cls, fixed, preset = _lookup(term)
+        built = cls(**fixed, **preset)
+        if (reason := why_not(key, built)) is not None:
+            return f"{term} {reason}"
+        alone &= built.winner_alone
+    return f"{name} reads no loser to compare with" if alone else None
 
 
 # editors complete hyper-parameters through the class; these say which class a name is
@@ -204,10 +237,12 @@ def get(name: str | Sequence[str], *, weights: Sequence[float] | None = None, **
     Args:
         name: one of `names()` or `aliases()`, dashes or underscores; a sum such as "dpo+0.2*bco_pair+sft"; or a list.
         weights: one positive number a term, for a list; default 1 each.
-        hyper: hyper-parameters. In a sum each goes to every term that has it.
+        hyper: hyper-parameters. In a sum each goes to every term that has it. Losses of pairs also take `ld_alpha` and
+            `use_weighting` (see `Mixture`), and `rpo_alpha`, which adds `rpo_alpha` times `sft`: the winner's negative
+            log-likelihood as a mean over its tokens, or with `average="batch"` over all of the batch's, as TRL has it.
 
     Returns:
-        A frozen objective; a `Mixture` for sums.
+        A frozen objective; a `Mixture` for sums, and where one of the latter three is given.
 
     Raises:
         KeyError: unknown or ambiguous name; the nearest is named.
@@ -225,19 +260,30 @@ def get(name: str | Sequence[str], *, weights: Sequence[float] | None = None, **
         if "lambda_" in hyper:
             raise TypeError("lambda and lambda_ are one hyper-parameter; give one of them")
         hyper["lambda_"] = hyper.pop("lambda")
+    asked = {key: hyper.pop(key, None) for key in COMBINED}
+    combined = {key: value for key, value in asked.items() if value is not None and value is not False}
+    likelihood = combined.pop("rpo_alpha", None)
     if isinstance(name, str):
         terms = parse(name)
         if weights is not None:
             raise TypeError(
                 "weights go with a list of names; in a sum write them inline, as in 'dpo+0.2*bco_pair'"
             )
-        if len(terms) == 1 and terms[0][0] == 1.0:
+        if len(terms) == 1 and terms[0][0] == 1.0 and not combined and likelihood is None:
             return _build(terms[0][1], hyper)
     else:
         given = [1.0] * len(name) if weights is None else list(weights)
         if len(given) != len(name):
             raise ValueError(f"{len(name)} objectives and {len(given)} weights; one weight a term is needed")
         terms = list(zip(given, name, strict=True))
+    if likelihood is not None:
+        for _, term in terms:
+            if (reason := refused(term, "rpo_alpha")) is not None:
+                raise ValueError(f"rpo_alpha: {reason}. Leave it out")
+        likelihood = checked("rpo_alpha", likelihood, float)
+        if likelihood <= 0:
+            raise ValueError(f"rpo_alpha must be positive; given {likelihood:g}")
+        terms.append((likelihood, "sft"))
     fields = [set(_parameters(_lookup(term)[0])) for _, term in terms]
     known = set().union(*fields)
     for key in hyper:
@@ -247,7 +293,7 @@ def get(name: str | Sequence[str], *, weights: Sequence[float] | None = None, **
         (weight, _build(term, {k: v for k, v in hyper.items() if k in own}))
         for (weight, term), own in zip(terms, fields, strict=True)
     ]
-    return Mixture(terms=tuple(built))
+    return Mixture(terms=tuple(built), **combined)
 
 
 def parse(name: str) -> list[tuple[float, str]]:
@@ -308,6 +354,10 @@ def _build(name: str, hyper: Mapping[str, Any]) -> Objective:
 
 def _unknown_hyperparameter(key: str, known: Iterable[str], where: str) -> TypeError:
     takes = ", ".join(sorted(known)) or "no hyper-parameters"
+    if key == "average":
+        return TypeError(
+            f"average is how sft takes its mean, of which {where} has none: give rpo_alpha, or a sum with sft"
+        )
     return TypeError(f"{where} has no hyper-parameter {key!r}{_nearest(key, known)}; takes: {takes}")
 
 
@@ -340,8 +390,10 @@ __all__ = [
     "Hyperparameter",
     "aliases",
     "canonical_name",
+    "combining",
     "get",
     "hyperparameter_names",
     "hyperparameters",
     "names",
+    "refused",
 ]

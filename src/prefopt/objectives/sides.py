@@ -60,6 +60,9 @@ class Sides:
     rho_tokens_w: Tensor | None = None
     """(E, T) per-token log-ratios of the winner, zero after its end."""
     rho_tokens_l: Tensor | None = None
+    logp_tokens_w: Tensor | None = None
+    """(E, T) the policy's per-token log-probabilities of the winner, zero after its end."""
+    logp_tokens_l: Tensor | None = None
     log_p2_w: Tensor | None = None
     """(E,) sum over tokens of log sum_v pi(v)^2 (WPO)."""
     log_p2_l: Tensor | None = None
@@ -116,6 +119,8 @@ class Sides:
             logp_l=self.logp_w,
             rho_tokens_w=self.rho_tokens_l,
             rho_tokens_l=self.rho_tokens_w,
+            logp_tokens_w=self.logp_tokens_l,
+            logp_tokens_l=self.logp_tokens_w,
             log_p2_w=self.log_p2_l,
             log_p2_l=self.log_p2_w,
             entropy_w=self.entropy_l,

@@ -20,6 +20,7 @@ from prefopt.files import GO_ON, write_whole
 from prefopt.generation.base import last_turn, text_of
 from prefopt.generation.server import check_server
 from prefopt.methods import Method
+from prefopt.modalities.models import without_adapters
 from prefopt.objectives.base import Objective
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.sources.annotation import annotate, least_confident, pair_rows
@@ -142,7 +143,7 @@ class Rounds:
             str(number), self.verify, hyper, found, model=str(model), data=str(pairs), eval_data=self.material.held_out,
             eval_size=0, label_noise=0.0,
             reference_model=reference if self.config.train_reference == "start" else None,
-            use_peft=False,  # an adapter of the round before is trained on as it is
+            **without_adapters(),  # an adapter of the round before is trained on as it is
         )  # fmt: skip
 
     def prepare(self, number: int, stage: Path, model: Path) -> None:

@@ -129,6 +129,8 @@ def join(known: Known, edges: Edges, objective: Objective, aside: Known | None =
     extras: dict[str, Tensor | None] = {}
     if "rho_tokens" in objective.needs:
         extras["rho_tokens_w"], extras["rho_tokens_l"] = ends(rho_NL)
+    if "logp_tokens" in objective.needs:
+        extras["logp_tokens_w"], extras["logp_tokens_l"] = ends(scores.logp_NL)
     if "changed" in objective.needs and scores.changed_NL is not None:
         extras["changed_w"], extras["changed_l"] = ends(scores.changed_NL)
     if known.kl_N is not None:

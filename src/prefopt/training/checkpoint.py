@@ -5,7 +5,7 @@ every other file, so a damaged one is recognised and passed over. Data order and
 step number, so nothing else needs saving for an exact resume.
 
     checkpoints/step-00000120/  weights.safetensors  optimizer.safetensors  objective.safetensors
-                              feed.safetensors  state.json
+                              feed.safetensors  state.json; of a reference that moves also reference.safetensors
 """
 
 from __future__ import annotations
@@ -67,8 +67,21 @@ def save(
     *,
     main: bool,
     keep: int,
+    reference: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Write the checkpoint of a step; called by every process, written by the main one.
+
+    Args:
+        folder: of all checkpoints.
+        step: steps taken.
+        model: its trained parameters are saved.
+        optimizer: of these.
+        objective_state: running statistics.
+        feed_state: of the feed.
+        extra: for state.json.
+        main: whether this process writes.
+        keep: how many checkpoints stay.
+        reference: weights of a reference that moves.
 
     Raises:
         CheckpointError: the disk is full or not writable; older checkpoints are untouched.
@@ -98,7 +111,7 @@ def save(
             "optimizer.safetensors": states,
             "objective.safetensors": {k: v.detach().cpu().contiguous() for k, v in objective_state.items()},
             "feed.safetensors": {k: whole(v) for k, v in feed_state.items()},
-        }
+        } | ({"reference.safetensors": dict(reference)} if reference else {})
         for name, tensors in files.items():
             save_file(tensors, partial / name)
         digests = {name: _digest(partial / name) for name in files}
@@ -156,6 +169,22 @@ def restored(value: Any, p: nn.Parameter) -> Any:
     field = torch.zeros_like(p, dtype=value.dtype, requires_grad=False)
     copy_into(field, value)
     return field
+
+
+def reference_of(checkpoint: Path) -> dict[str, Tensor]:
+    """Weights of the reference, where it moves.
+
+    Raises:
+        CheckpointError: there are none: it did not move in that run.
+    """
+    from safetensors.torch import load_file
+
+    file = checkpoint / "reference.safetensors"
+    if not file.exists():
+        raise CheckpointError(
+            f"{checkpoint} belongs to a run with a reference that stays: leave out sync_reference, or start over"
+        )
+    return load_file(file)
 
 
 def load(

@@ -166,6 +166,8 @@ class Course:
         loop.updates = state.get("updates", loop.step)  # older checkpoints do not say
         loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
         loop.feed.load_state(feed_state)
+        if loop.scorer.reference.sync is not None:
+            loop.scorer.reference.load_state(checkpoint.reference_of(source))
         loop.learning_rate.load_state(state["scheduler"])
         if loop.accelerator.scaler is not None and "scaler" in state:
             loop.accelerator.scaler.load_state_dict(state["scaler"])
@@ -355,6 +357,7 @@ class Course:
             },
             main=loop.accelerator.is_main_process,
             keep=self.config.save_total_limit,
+            reference=loop.scorer.reference.state(),
         )
         self.tell("on_save", written)
 

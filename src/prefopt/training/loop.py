@@ -106,6 +106,7 @@ class Loop:
             with nullcontext() if self.part and self.rule.by_gradient else without_order_warning():
                 self.learning_rate.step()
             self.step += 1
+            self.scorer.reference.stepped(self.step)
             if after_step():
                 return
         if not self.updates:

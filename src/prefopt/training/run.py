@@ -31,7 +31,7 @@ from prefopt.models.identity import fingerprint
 from prefopt.models.loading import trainable_parameters
 from prefopt.objectives import registry
 from prefopt.objectives.base import Objective
-from prefopt.references import REFERENCE_BATCH, Reference
+from prefopt.references import REFERENCE_BATCH
 from prefopt.runs.console import Console
 from prefopt.runs.record import Follower, Record, versions
 from prefopt.runs.trackers import FOLDER, Trackers, trackers_meant
@@ -46,6 +46,7 @@ from prefopt.training.loop import Loop
 from prefopt.training.metrics import TOKEN_METRICS
 from prefopt.training.moments import Calendar
 from prefopt.training.optimizer import make_optimizer
+from prefopt.training.reference import asked_reference, follow, make_reference
 from prefopt.training.schedule import make_learning_rate
 from prefopt.training.updates import GradientRule
 
@@ -90,6 +91,7 @@ def run(
     objective = build_objective(config, hyper)
     modality = kind_for(config)
     check_keys(config, modality)
+    asked_reference(config, objective)
     config = config.model_copy(update={"report_to": trackers_meant(config.report_to)})
     Calendar.of(config, 100, 10)  # keys that do not go together are found before anything is read
     folder = run_folder(config)
@@ -258,6 +260,7 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         rule=setup.rule or GradientRule(),
         batch_tokens=setup.batch_tokens,
     )
+    follow(context, reference, feed.steps)
     record.manifest(
         **describe(context, setup, start_print),
         effective_batch_size=feed.step_size,
@@ -371,34 +374,3 @@ def find_resume(config: TrainConfig, folder: Path) -> Path | None:
             "overwrite=true"
         )
     return None
-
-
-def make_reference(context: Context, setup: Setup) -> Reference:
-    """The reference that the configuration asks for."""
-    config, objective, accelerator = context.config, context.objective, context.accelerator
-    kind: Any = config.reference
-    if not objective.needs_reference:
-        if kind not in ("auto", "none"):
-            raise ConfigError(f"{config.method} uses no reference: leave out reference={kind}")
-        kind = "none"
-    elif kind == "none":
-        raise ConfigError(f"{config.method} needs a reference: use reference=cached or live")
-    elif kind == "auto":
-        kind = setup.reference_kind
-    if "kl" in objective.needs and kind == "cached":
-        raise ConfigError(
-            f"{config.method} needs the reference's whole distribution at every token, which is not cached: set "
-            "reference=live, or adapter_off with adapters"
-        )
-    other = config.reference_model is not None
-    if other and kind == "adapter_off":
-        raise ConfigError("reference=adapter_off and reference_model exclude each other")
-    return Reference(
-        kind,
-        policy=setup.policy,
-        likelihood=setup.likelihood,
-        load=setup.load_reference,
-        same_as_policy=not other,
-        device=accelerator.device,
-        precision=context.precision,
-    )

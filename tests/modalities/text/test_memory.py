@@ -17,7 +17,7 @@ from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine.memory import forecast_without_activations, sentence
 from prefopt.modalities.text.forecast import Sizes, forecast
 from prefopt.modalities.text.memory import TextMemory
-from prefopt.models.loading import LoraSettings, add_lora, load_model, load_tokenizer
+from prefopt.models.loading import LoraSettings, add_adapters, load_model, load_tokenizer
 
 ROWS, LENGTH, PROMPT, VOCABULARY = 4, 48, 20, 100
 SIZES = {
@@ -84,7 +84,7 @@ def test_exact_parts():
 
 
 def test_adapters_need_little():
-    model = add_lora(model_of(), LoraSettings(r=2))
+    model = add_adapters(model_of(), LoraSettings(r=2))
     trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
     found = bytes_of(model)
     assert (found["gradients"], found["optimizer (adamw)"]) == (trained, 2 * trained)
@@ -129,7 +129,7 @@ def test_passes_without_gradients():
 def test_activations_against_autograd(architecture, lora, dtype, bf16):
     model = model_of(architecture).to(getattr(torch, dtype))
     if lora:
-        model = add_lora(model, LoraSettings(r=2))
+        model = add_adapters(model, LoraSettings(r=2))
     found = bytes_of(model, autocast_bf16=bf16)["activations"]
     assert found == pytest.approx(kept_by_autograd(model, bf16), rel=0.15)
 
@@ -139,7 +139,7 @@ def test_activations_against_autograd(architecture, lora, dtype, bf16):
 )
 @pytest.mark.parametrize("bf16", [False, True])
 def test_activations_that_adapters_keep(targets, bf16):
-    model = add_lora(model_of(), LoraSettings(r=2, target_modules=targets))
+    model = add_adapters(model_of(), LoraSettings(r=2, target_modules=targets))
     found = bytes_of(model, autocast_bf16=bf16)["activations"]
     assert found == pytest.approx(kept_by_autograd(model, bf16), rel=0.15)
 
@@ -165,7 +165,9 @@ def test_a_tied_embedding_has_two_gradients_for_a_moment():
     embedding = model_of("qwen3").get_input_embeddings().weight.numel() * 4
     assert bytes_of(model_of("qwen3"))["second gradient of the embedding"] == embedding
     assert "second gradient of the embedding" not in bytes_of(model_of())
-    assert "second gradient of the embedding" not in bytes_of(add_lora(model_of("qwen3"), LoraSettings(r=2)))
+    assert "second gradient of the embedding" not in bytes_of(
+        add_adapters(model_of("qwen3"), LoraSettings(r=2))
+    )
 
 
 def test_a_copy_that_scores_samples():
@@ -177,7 +179,7 @@ def test_a_copy_that_scores_samples():
 
 def test_adapters_of_many_projections_leave_more_holes():
     few, many = (
-        bytes_of(add_lora(model_of(), LoraSettings(r=2, target_modules=targets)))
+        bytes_of(add_adapters(model_of(), LoraSettings(r=2, target_modules=targets)))
         for targets in (["q_proj"], "all-linear")
     )
     assert 0 < few["holes between blocks"] < many["holes between blocks"] / 3

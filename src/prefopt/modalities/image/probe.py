@@ -54,7 +54,7 @@ def with_probe(context: Context, setup: Setup, likelihood: DenoisingLikelihood) 
         found = None
         if reference.kind != "none":
             # here, started or resumed, the policy still has its first weights and may be lent as the reference
-            with reference.model() as model:
+            with reference.start() as model:
                 found = probe.errors(model)
         split = "held-out" if data.held_out else "training"
         return WithTimesteps(setup.probe(reference), probe, setup.policy.model, found, split)

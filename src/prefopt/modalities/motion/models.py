@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefopt.models.adapters import LoraSettings
 from prefopt.models.dropout import disable_dropout
 from prefopt.models.loading import resolve_dtype
 from prefopt.models.networks import adapters_off, add_network_lora, scaled_lora, write_network
+from prefopt.models.peft_settings import LoraSettings
 
 INDEX = "model_index.json"
 CLASS = "MotionPipeline"

@@ -56,8 +56,9 @@ class TextMemory:
         held_out: Examples,
         bf16: bool,
         needs_reference: bool,
+        switches: bool = False,
     ) -> TextMemory:
-        """Measure the data once."""
+        """Measure the data once; `switches`: whether the reference is the model with its adapters off."""
         items = [item for e in (*train, *held_out) for item in (*e.items, *e.aside)]
         return cls(
             config,
@@ -67,8 +68,8 @@ class TextMemory:
             max(len(item.ids) for item in items),
             len(items),
             bf16,
-            needs_reference and config.reference in ("auto", "cached"),
-            needs_reference and not (adapted(model) and config.reference_model is None),
+            needs_reference and config.reference in ("auto", "cached") and not config.sync_reference,
+            needs_reference and not (switches and config.reference_model is None),
         )
 
     def forecast(self, examples: int, checkpointing: bool, resident: bool) -> list[dict[str, Any]]:
@@ -88,7 +89,9 @@ class TextMemory:
             scored=len(plan.target_K),
             forward_tokens=min(max(REFERENCE_BATCH * self.cached, evaluation), self.items * self.longest),
             own_head=self.likelihood.ability.own_head,
-            samples_reference=self.copies and self.config.sample_prompts > 0 and not resident,
+            samples_reference=self.copies
+            and self.config.sample_prompts > 0
+            and (self.config.sync_reference or not resident),
         )
 
     def tokens_of(self, examples: int) -> int:
@@ -101,11 +104,9 @@ class TextMemory:
         return max(1, sum(1 for _ in takewhile(lambda total: total <= tokens, sums)))
 
 
-def adapted(model: nn.Module) -> bool:
-    """Whether the reference is the model with its adapters switched off."""
-    from peft import PeftModel
-
-    return isinstance(model, PeftModel)
+def resident(config: TrainConfig) -> bool:
+    """Whether a copy of the reference is asked for that stays in memory."""
+    return config.reference == "live" or config.sync_reference
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,9 @@ EARLY = 5
 
 def check_oracle(config: TrainConfig) -> None:
     """Raise ConfigError for settings that an oracle cannot work with."""
-    if config.use_peft or config.load_in_4bit:
+    if config.use_peft or config.load_in_4bit or config.load_in_8bit:
         raise ConfigError(
-            "stage=oracle moves the model's own weights: leave out use_peft and load_in_4bit, or merge adapters first"
+            "stage=oracle moves the model's own weights: leave out use_peft, load_in_4bit and load_in_8bit, or merge adapters first"
         )
     if config.dtype in ("bfloat16", "float16"):
         raise ConfigError(

@@ -61,7 +61,7 @@ class TextSamples:
         return [found[request.id] for request in self._requests]
 
     def measure(self, drawn: Sequence[Response], step: int) -> dict[str, float]:
-        """kl (nats a sequence), sample_length (tokens), sample_repetition."""
+        """kl (nats a sequence; of a reference that moves also kl_to_reference), sample_length (tokens), sample_repetition."""
         values: dict[str, float] = {}
         if self._reference.kind != "none":
             items = [
@@ -69,9 +69,14 @@ class TextSamples:
                 for request, ids, answer in zip(self._requests, self._ids, drawn, strict=True)
             ]
             logp = sequence_logps(self._model, self._likelihood, items)
-            with self._reference.model() as frozen:
-                reference_logp = sequence_logps(frozen, self._likelihood, items)
-            values["kl"] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
+            # of a reference that moves, the distance to the start is what compares with other runs
+            lenders = {"kl": self._reference.start}
+            if self._reference.sync is not None:
+                lenders["kl_to_reference"] = self._reference.model
+            for name, lent in lenders.items():
+                with lent() as frozen:
+                    reference_logp = sequence_logps(frozen, self._likelihood, items)
+                values[name] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
         values["sample_length"] = sum(len(answer.ids) for answer in drawn) / len(drawn)
         values["sample_repetition"] = sum(repetition(answer.text.strip()) for answer in drawn) / len(drawn)
         return values

@@ -17,7 +17,7 @@ from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
 from prefopt.modalities.base import Context, Probe, Setup
-from prefopt.modalities.models import lora_settings, model_folder, weight_dtype
+from prefopt.modalities.models import lora_settings, model_folder, quantization, weight_dtype
 from prefopt.modalities.probes import SampleProbe
 from prefopt.modalities.splits import (
     PreparedData,
@@ -29,7 +29,7 @@ from prefopt.modalities.splits import (
 )
 from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
-from prefopt.modalities.text.memory import TextMemory, settle
+from prefopt.modalities.text.memory import TextMemory, resident, settle
 from prefopt.modalities.text.mismatched import with_mismatched
 from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
 from prefopt.modalities.text.rows import load_comparisons
@@ -43,7 +43,7 @@ from prefopt.models.loading import (
     trainable_parameters,
 )
 from prefopt.models.positions import likelihood_for
-from prefopt.models.quantized import check_installed
+from prefopt.models.quantized import Quantization, check_installed
 from prefopt.models.saving import save_model
 from prefopt.models.sources import CAUSAL, check_causal
 from prefopt.models.tokenizers import check_places, check_reference
@@ -163,7 +163,8 @@ def set_up_language(context: Context, language: Language) -> Setup:
             raise ConfigError(str(error)) from None
     source = model_folder(config.model, accelerator)
     check_causal(source, trained=True, adapters=config.use_peft, loader=language.loader)
-    check_four_bit(config, source)
+    lora, quantized = language.lora(config), quantization(config)
+    check_quantized(config, source, quantized)
     reference_source = (
         source if config.reference_model is None else model_folder(config.reference_model, accelerator)
     )
@@ -191,8 +192,8 @@ def set_up_language(context: Context, language: Language) -> Setup:
     policy = load_model(
         source,
         dtype=dtype,
-        lora=language.lora(config),
-        load_in_4bit=config.load_in_4bit,
+        lora=lora,
+        quantization=quantized,
         attn_implementation=config.attn_implementation,
         loader=language.loader,
     )
@@ -207,14 +208,14 @@ def set_up_language(context: Context, language: Language) -> Setup:
             context.console.say(
                 "the output projection shared its weights with the embedding; it has its own now"
             )
-    if not config.load_in_4bit:
+    if quantized is None:
         model.to(accelerator.device)
 
     def load_reference() -> nn.Module:
         frozen = load_model(
             reference_source,
             dtype=dtype,
-            load_in_4bit=config.load_in_4bit,
+            quantization=quantized,
             attn_implementation=attention.name,
             trainable=False,
             loader=language.loader,
@@ -248,8 +249,9 @@ def set_up_language(context: Context, language: Language) -> Setup:
         data.held_out,
         context.precision != "no",
         objective.needs_reference,
+        policy.adapter is not None and policy.not_off is None,
     )
-    fit = settle(need, memory.available(accelerator.device), config.reference == "live")
+    fit = settle(need, memory.available(accelerator.device), resident(config))
     if fit.chosen:
         context.record.check("memory choices", "note", fit.chosen)
         context.console.say(fit.chosen)
@@ -292,20 +294,21 @@ def set_up_language(context: Context, language: Language) -> Setup:
         ),
         save=lambda folder, state: language.save(folder, policy, state),
         rule=OracleRule(config, model, context.console.say) if oracle else None,
+        not_off=policy.not_off,
     )
 
 
-def check_four_bit(config: TrainConfig, source: str) -> None:
+def check_quantized(config: TrainConfig, source: str, quantized: Quantization | None) -> None:
     """Raise ConfigError if weights cannot be quantized, or nothing would be left to train."""
-    if not config.load_in_4bit:
+    if quantized is None:
         return
     if not config.use_peft and adapter_base(source) is None:
         raise ConfigError(
-            "load_in_4bit=true quantizes the weights, which cannot be trained then: set use_peft=true, which trains "
-            "adapters on them, or leave load_in_4bit out"
+            f"{quantized.key}=true quantizes the weights, which cannot be trained then: set use_peft=true, which trains "
+            f"adapters on them, or leave {quantized.key} out"
         )
     try:
-        check_installed()
+        check_installed(quantized)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

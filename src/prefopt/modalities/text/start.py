@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prefopt.config import TrainConfig
-from prefopt.modalities.models import folder_of, weight_dtype
+from prefopt.modalities.models import folder_of, quantization, weight_dtype
 from prefopt.models.loading import load_model
 from prefopt.models.sources import check_causal
 from prefopt.models.tokenizers import check_reference
@@ -31,7 +31,7 @@ def loaded(config: TrainConfig, source: str) -> Any:
     network: Any = load_model(
         source,
         dtype=weight_dtype(config),  # as a run loads it
-        load_in_4bit=config.load_in_4bit,
+        quantization=quantization(config),
         attn_implementation=config.attn_implementation,
         trainable=False,
     ).model

@@ -39,7 +39,8 @@ from prefopt.modalities.vision_language.video.redrawing import Redraw, Redrawing
 from prefopt.modalities.vision_language.video.rows import VideoColumns
 from prefopt.modalities.vision_language.video.strips import strip_of
 from prefopt.modalities.vision_language.video.videos import Sampling, Video, videos_of
-from prefopt.models.loading import LoadedModel, LoraSettings
+from prefopt.models.loading import LoadedModel
+from prefopt.models.peft_settings import LoraSettings, field_names
 from prefopt.models.sources import PICTURED
 from prefopt.objectives.base import Objective
 from prefopt.sources.collecting import Comparisons
@@ -98,9 +99,22 @@ class VisionLanguage(Language):
             raise ConfigError(
                 "lora_parts is empty: name language_model, projector or vision_tower, or leave it out"
             )
-        return replace(
-            settings, target_modules=adapted_modules(config.lora_parts, config.lora_target_modules)
-        )
+        for name in ("layers_to_transform", "exclude_modules"):
+            if settings.fields.get(name):
+                raise ConfigError(
+                    f"peft: {name} is not possible for vision-language models, where layers are chosen by lora_parts: name them "
+                    "in lora_target_modules by the ends of their paths, such as layers.0.self_attn.q_proj"
+                )
+        if "target_modules" not in field_names(settings.kind) or settings.kind in (
+            "LN_TUNING",
+            "TRAINABLE_TOKENS",
+        ):
+            raise ConfigError(
+                f"peft_type={settings.kind} adapts no linear layers, which lora_parts chooses for vision-language models: take "
+                "LORA"
+            )
+        asked: Any = settings.target_modules
+        return replace(settings, target_modules=adapted_modules(config.lora_parts, asked))
 
     def loaded(self, context: Context, model: nn.Module) -> None:
         """Leave alone what is not to be trained."""

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from prefopt.models.adapters import LoraSettings
 from prefopt.models.networks import add_network_lora
+from prefopt.models.peft_settings import LoraSettings
 
 Family = Literal["sd", "sdxl", "sd3"]
 
