@@ -113,6 +113,14 @@ def test_warmup_that_nobody_gave():
     assert moved().config["warmup_ratio"] == 0.03
     assert moved(warmup_steps=5).config["warmup_steps"] == 5
     assert "warmup_ratio" not in moved(warmup_steps=5).config
+    assert "warmup_ratio" not in moved(lr_scheduler="constant").config
+
+
+def test_a_schedule_without_warmup():
+    """prefopt's `constant` would take one; transformers' does not."""
+    found = moved(lr_scheduler="constant", warmup_ratio=0.1)
+    assert "warmup_ratio" not in found.config
+    assert [line.origin for line in found.of("left out")] == ["warmup_ratio"]
 
 
 def test_how_often_and_on_what_is_evaluated():

@@ -53,6 +53,15 @@ def hyper(found: Migration, *keys: str) -> dict[str, Any]:
         ),
         ({"loss_type": "sigmoid", "ld_alpha": 0.5}, {"method": "ld_dpo", "a": 0.5, "beta": 0.1}),
         ({"loss_type": "sigmoid", "use_weighting": True, "beta": 0.01}, {"method": "wpo", "beta": 0.01}),
+        ({"loss_type": "hinge", "ld_alpha": 0.5}, {"method": "hinge", "ld_alpha": 0.5, "beta": 0.1}),
+        (
+            {"loss_type": "sigmoid", "ld_alpha": 0.5, "use_weighting": True},
+            {"method": "dpo", "ld_alpha": 0.5, "use_weighting": True, "beta": 0.1},
+        ),
+        (
+            {"loss_type": ["sigmoid", "sft"], "use_weighting": True},
+            {"method": "dpo+sft", "use_weighting": True, "average": "batch", "beta": 0.1},
+        ),
         (
             {"loss_type": "sigmoid", "rpo_alpha": 0.2},
             {"method": "dpo+sft", "loss_weights": [1.0, 0.2], "average": "batch", "beta": 0.1},
@@ -60,6 +69,15 @@ def hyper(found: Migration, *keys: str) -> dict[str, Any]:
         ({"loss_type": "aot_pair"}, {"method": "aot", "beta": 0.1, "label_smoothing": 0.0}),
         ({"loss_type": "kto"}, {"method": "kto", "beta": 0.1}),
         ({"desirable_weight": 1.0, "undesirable_weight": 1.33}, {"method": "kto", "beta": 0.1, "undesirable_weight": 1.33}),
+        ({"loss_type": "apo_zero_unpaired"}, {"method": "apo_zero_unpaired", "beta": 0.1}),
+        (
+            {"loss_type": "hinge", "cpo_alpha": 0.5},
+            {"method": "contrastive_po", "loss": "hinge", "alpha": 0.5, "average": "batch", "beta": 0.1},
+        ),
+        (
+            {"loss_type": "simpo", "cpo_alpha": 0, "alpha": 0.2, "beta": 2},
+            {"method": "alpha_po", "alpha": 0.2, "beta": 2, "gamma": 0.5},
+        ),
         ({"loss_type": "simpo", "cpo_alpha": 0.0, "beta": 2}, {"method": "simpo", "beta": 2, "gamma": 0.5}),
         (
             {"loss_type": "simpo", "simpo_gamma": 1.0},
@@ -70,7 +88,7 @@ def hyper(found: Migration, *keys: str) -> dict[str, Any]:
 def test_losses(given, expected):
     keys = (
         "method", "beta", "loss_weights", "average", "margin", "label_smoothing", "f", "alpha", "a", "tau", "gamma",
-        "desirable_weight", "undesirable_weight", "lambda",
+        "desirable_weight", "undesirable_weight", "lambda", "ld_alpha", "use_weighting", "loss",
     )  # fmt: skip
     assert hyper(moved(**given), *keys) == expected
 
@@ -92,6 +110,7 @@ def test_trainers_that_a_file_does_not_tell():
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, "2 losses and 1 loss_weights"),
         ({"loss_type": "hinge", "f_divergence_type": "js_divergence"}, "f_divergence_type with hinge"),
         ({"loss_type": "sigmoid", "f_divergence_type": "js"}, "needed one of reverse_kl, js_divergence"),
+        ({"loss_type": "aot", "use_weighting": True}, "use_weighting with aot"),
         (
             {"loss_type": ["sigmoid", "robust"], "label_smoothing": 0.1},
             "only robust reads it, here dpo would, too",
@@ -131,6 +150,7 @@ def test_adapters_dropout_is_off_there_too():
     assert [line.origin for line in found.of("to check")] == ["disable_dropout"]
 
 
+@pytest.mark.slow
 def test_dropout_is_off_there_indeed():
     """What the sentence above rests on, by TRL and peft themselves."""
     trl = pytest.importorskip("trl.trainer.utils", reason="TRL is no dependency of the tests")

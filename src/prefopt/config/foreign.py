@@ -203,8 +203,8 @@ FOREIGN: Mapping[str, str] = {
     "cpo_alpha": "TRL's name of `alpha` of contrastive_po",
     "kto_chosen_weight": "LLaMA-Factory's name of `desirable_weight`",
     "kto_rejected_weight": "LLaMA-Factory's name of `undesirable_weight`",
-    "f_divergence_type": "f-divergences are `method: f_dpo` with `f: js`, `forward_kl`, ...",
-    "f_alpha_divergence_coef": "`method: f_dpo` with `f: alpha`, and `alpha` 1 minus this number",
+    "f_divergence_type": "f-divergences are `method: f_dpo` with `f: js`, `forward_kl` or `alpha`",
+    "f_alpha_divergence_coef": "write `method: f_dpo` with `f: alpha`, and `alpha` 1 minus this number",
     "discopop_tau": "TRL's name of `tau` of discopop",
     "quantization_bit": "write `load_in_4bit: true` (or load_in_8bit)",
     "model_init_kwargs": "write what is in it as keys: dtype, attn_implementation, model_revision",
@@ -317,7 +317,8 @@ def tool_of(keys: Iterable[str]) -> str | None:
         >>> tool_of(["base_model", "rl"]), tool_of(["model_name_or_path", "pref_loss"]), tool_of(["seed"])
         ('axolotl', 'llamafactory', None)
     """
-    found = {tool: len(marks & set(keys)) for tool, marks in TOOLS.items()}
+    given = set(keys)
+    found = {tool: len(marks & given) for tool, marks in TOOLS.items()}
     others = {tool: n for tool, n in found.items() if tool != "trl" and n}
     if others:
         return max(others, key=lambda tool: others[tool])

@@ -15,6 +15,8 @@ ADAMW = frozenset(
     {"adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "adamw_torch_xla"}
 )
 """Names of one and the same AdamW in float32."""
+NO_WARMUP = frozenset({"constant", "reduce_lr_on_plateau", "greedy"})
+"""Schedules that transformers starts at the peak."""
 DEFAULTS: Mapping[str, Any] = {
     "accelerator_config": {
         "split_batches": False, "dispatch_batches": None, "even_batches": True, "use_seedable_sampler": True,
@@ -115,6 +117,12 @@ def _length(draft: Draft) -> None:
 def _warmup(draft: Draft, ratio: float | None) -> None:
     """`warmup_ratio` of older versions; in transformers 5, `warmup_steps` below 1 is a share of all steps."""
     steps, share = draft.take("warmup_steps", 0), draft.take("warmup_ratio", 0)
+    if draft.out.get("lr_scheduler_type") in NO_WARMUP:
+        draft.leave(
+            "this schedule has no warm-up",
+            *(key for key in ("warmup_steps", "warmup_ratio") if draft.take(key)),
+        )
+        return
     if steps and 0 < steps < 1:
         draft.put("warmup_ratio", steps, "warmup_steps", why="below 1 it is a share of all steps")
     elif steps:

@@ -37,8 +37,6 @@ DIVERGENCES: Mapping[str, str] = {
     "alpha_divergence": "alpha",
 }
 BATCH = "TRL averages likelihood terms over all tokens of a batch"
-REWRITTEN: Mapping[str, str] = {"f_divergence_type": "f_dpo", "ld_alpha": "ld_dpo", "use_weighting": "wpo"}
-"""Arguments that make another method of the sigmoid loss."""
 
 
 def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
@@ -54,7 +52,12 @@ def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
         draft.refuse(
             f"{draft.name('loss_type')}: {', '.join(unknown)}: prefopt knows no such loss of pairs; there are "
             f"{', '.join(PAIRED)}",
-            *("loss_weights", "beta", "label_smoothing", *REWRITTEN),
+            "loss_weights",
+            "beta",
+            "label_smoothing",
+            "f_divergence_type",
+            "ld_alpha",
+            "use_weighting",
         )
         return
     if weights and len(weights) != len(kinds):
@@ -90,47 +93,51 @@ def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
 
 
 def _rewritten(draft: Draft, terms: list[str]) -> list[str]:
-    """The arguments that make f_dpo, ld_dpo or wpo of the sigmoid loss, which is replaced among the terms."""
-    divergence = draft.take("f_divergence_type", "reverse_kl")
-    divergence = str(divergence).rpartition(".")[-1].lower()  # older versions dump an enum
+    """The arguments that make f_dpo, ld_dpo or wpo of the sigmoid loss, which is replaced among the terms; other losses take them as keys."""
+    divergence = (
+        str(draft.take("f_divergence_type", "reverse_kl")).rpartition(".")[-1].lower()
+    )  # older dumps: an enum
+    changed = (
+        ["f_divergence_type"] if divergence != "reverse_kl" and _diverging(draft, terms, divergence) else []
+    )
+    if divergence != "alpha_divergence":
+        _unread(draft, "f_alpha_divergence_coef", 0.5)
     given = [
-        *(["f_divergence_type"] if divergence != "reverse_kl" else []),
         *(["ld_alpha"] if draft.take("ld_alpha", 1) != 1 else []),
         *(["use_weighting"] if draft.take("use_weighting", False) else []),
     ]
-    draft.same += [draft.name(key) for key in REWRITTEN if draft.has(key) and key not in given]
-    if divergence != "alpha_divergence":
-        _unread(draft, "f_alpha_divergence_coef", 0.5)
-    if not given:
-        return []
-    if len(given) > 1 or "dpo" not in terms or set(terms) - {"dpo", "sft"}:
-        own = {"ld_alpha": "ld_alpha", "use_weighting": "use_weighting"}
-        scored = [term for term in terms if term != "sft"]
-        if set(given) <= set(own) and all(draft.takes(term, own[key]) for key in given for term in scored):
-            for key in given:
-                draft.put(own[key], draft.take(key), key)
-            return []
-        draft.refuse(
-            f"{', '.join(map(draft.name, given))} with {', '.join(terms)}: prefopt has "
-            f"{', '.join(REWRITTEN[key] for key in given)} as methods of the sigmoid loss, one at a time"
-        )
-        return []
-    key = given[0]
-    terms[terms.index("dpo")] = REWRITTEN[key]
-    if key == "ld_alpha":
-        draft.put("a", draft.take("ld_alpha"), "ld_alpha")
-    elif key == "f_divergence_type":
-        if divergence not in DIVERGENCES:
+    if terms == ["dpo"] and len(given) == 1:
+        terms[:] = ["ld_dpo" if given == ["ld_alpha"] else "wpo"]
+        if given == ["ld_alpha"]:
+            draft.put("a", draft.take("ld_alpha"), "ld_alpha")
+        return [*changed, *given]
+    for key in given:
+        if all(draft.takes(term, key) for term in terms if term != "sft"):
+            draft.put(key, draft.take(key), key)
+        else:
             draft.refuse(
-                f"f_divergence_type: {divergence}: needed one of reverse_kl, {', '.join(DIVERGENCES)}"
+                f"{draft.name(key)} with {', '.join(terms)}: prefopt has it of losses of pairs, and not of all of these"
             )
-            return []
-        draft.put("f", DIVERGENCES[divergence], "f_divergence_type")
-        if divergence == "alpha_divergence":
-            coefficient = draft.take("f_alpha_divergence_coef", 0.5)
-            origin = ["f_alpha_divergence_coef"] if draft.has("f_alpha_divergence_coef") else []
-            draft.put("alpha", round(1 - coefficient, 12), *origin, why="1 minus TRL's coefficient")
-    return [key]
+    return changed
+
+
+def _diverging(draft: Draft, terms: list[str], divergence: str) -> bool:
+    """Whether f_dpo with this divergence takes the place of the sigmoid loss."""
+    if divergence not in DIVERGENCES:
+        draft.refuse(f"f_divergence_type: {divergence}: needed one of reverse_kl, {', '.join(DIVERGENCES)}")
+        return False
+    if "dpo" not in terms or set(terms) - {"dpo", "sft"}:
+        draft.refuse(
+            f"f_divergence_type with {', '.join(terms)}: prefopt has other divergences of the sigmoid loss alone (f_dpo)"
+        )
+        return False
+    terms[terms.index("dpo")] = "f_dpo"
+    draft.put("f", DIVERGENCES[divergence], "f_divergence_type")
+    if divergence == "alpha_divergence":
+        origin = ["f_alpha_divergence_coef"] if draft.has("f_alpha_divergence_coef") else []
+        coefficient = draft.take("f_alpha_divergence_coef", 0.5)
+        draft.put("alpha", round(1 - coefficient, 12), *origin, why="1 minus TRL's coefficient")
+    return True
 
 
 def _beta(draft: Draft, default: float = 0.1) -> None:
