@@ -111,9 +111,9 @@ def best_and_worst(judged: Judged, beta: float | None = None) -> tuple[list[dict
 
 
 def with_reference_side(rows: Sequence[dict[str, Any]], judged: Judged) -> list[dict[str, Any]]:
-    """Pairs of the policy's answer and the reference's, each with whose the winner is (`reference_won`), as xpo reads it."""
+    """Pairs of the policy's answer and the reference's, each with whose the winner is, as xpo reads it."""
     first = {row["id"]: row["answers"][0] for row in judged.rows}
-    return [row | {"reference_won": float(row["chosen"] != first[row["id"]])} for row in rows]
+    return [row | {"reference_first": float(row["chosen"] != first[row["id"]])} for row in rows]
 
 
 def against_opponent(judged: Judged, rewards: bool) -> list[dict[str, Any]]:

@@ -305,7 +305,7 @@ class Rounds:
         rows, dropped = best_and_worst(judged, beta)
         if self.method.opponent == "reference":
             rows = with_reference_side(rows, judged)
-            found["probability"] = 1 - fmean(row["reference_won"] for row in rows)
+            found["probability"] = 1 - fmean(row["reference_first"] for row in rows)
         found |= {"pairs": len(rows), "dropped": dropped | judged.dropped, **judged.facts(labels)}
         xi = [row["xi"] for row in rows]
         found["mean_gap"] = fmean(xi)
