@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from prefopt.config import ConfigError, TrainConfig
 from prefopt.evaluation.contest import SERVER, parse_server
 from prefopt.evaluation.judges import Duel, ScorerJudge, ServerJudge
-from prefopt.evaluation.judges import Judge as Comparer
 from prefopt.evaluation.reward_names import KNOWN, reward_named
 from prefopt.evaluation.rewards import TextReward, WeightedSum, as_reward
 from prefopt.generation.base import text_of
@@ -40,8 +39,8 @@ class Judge(Protocol):
         """
         ...
 
-    def comparer(self, stage: Path) -> Comparer:
-        """The same judge for two answers at a time."""
+    def preferences(self, stage: Path, duels: Sequence[Duel]) -> list[float | None]:
+        """For each duel how much the first answer is preferred, in [0, 1]; None if that cannot be told."""
         ...
 
 
@@ -75,9 +74,9 @@ class RewardJudge:
             for row in answers
         ]
 
-    def comparer(self, stage: Path) -> Comparer:
+    def preferences(self, stage: Path, duels: Sequence[Duel]) -> list[float | None]:
         """By which reward is higher."""
-        return ScorerJudge(self.reward)
+        return ScorerJudge(self.reward).preferences(duels)
 
 
 @dataclass(frozen=True)
@@ -109,15 +108,15 @@ class DuelJudge:
             for (name, condition), row in zip(prompts, answers, strict=True)
             for i, k in combinations(range(len(row)), 2)
         ]
-        found = iter(self.comparer(stage).preferences(duels) if duels else [])
+        found = iter(self.preferences(stage, duels) if duels else [])
         return [
             {"score": mean_preferences([next(found) for _ in combinations(row, 2)], len(row))}
             for row in answers
         ]
 
-    def comparer(self, stage: Path) -> Comparer:
-        """The server, with its journal."""
-        return ServerJudge(self.url, self.model, stage / "verdicts.jsonl")
+    def preferences(self, stage: Path, duels: Sequence[Duel]) -> list[float | None]:
+        """The mean of both orders' verdicts."""
+        return ServerJudge(self.url, self.model, stage / "verdicts.jsonl").preferences(duels)
 
 
 def mean_preferences(preferences: Sequence[float | None], count: int) -> list[float] | None:
@@ -138,6 +137,43 @@ def mean_preferences(preferences: Sequence[float | None], count: int) -> list[fl
         won[i].append(preference)
         won[k].append(1 - preference)
     return [fmean(found) if found else 0.0 for found in won]
+
+
+def against(
+    judge: Judge,
+    stage: Path,
+    prompts: Sequence[NamedPrompt],
+    ours: Sequence[Sequence[Any]],
+    theirs: Sequence[str],
+) -> dict[str, float]:
+    """How a model does on held-out prompts: `win_rate` against a baseline, ties one half; of a reward also its mean.
+
+    Args:
+        judge: of the run.
+        stage: folder of the round, for what must be kept.
+        prompts: held out.
+        ours: the model's answers, of which the first of each prompt counts.
+        theirs: the baseline's.
+
+    Returns:
+        Shares in [0, 1]; `judged_reward` and `baseline_reward` in the reward's unit.
+    """
+    asked = [condition["prompt"] for _, condition in prompts]
+    texts = [text_of(row[0]) for row in ours]
+    if isinstance(judge, RewardJudge):
+        mine, other = (judge.reward.scores(asked, list(side)) for side in (texts, theirs))
+        verdicts: list[float | None] = [
+            0.5 if a == b else float(a > b) for a, b in zip(mine, other, strict=True)
+        ]
+        found = {"judged_reward": fmean(mine), "baseline_reward": fmean(other)}
+    else:
+        duels = [
+            Duel(f"{name}/held-out", condition["prompt"], a, b)
+            for (name, condition), a, b in zip(prompts, texts, theirs, strict=True)
+        ]
+        verdicts, found = judge.preferences(stage, duels), {}
+    known = [verdict for verdict in verdicts if verdict is not None]
+    return ({"win_rate": fmean(known)} if known else {}) | found
 
 
 def the_judge(config: TrainConfig, method: Method, verify: TextReward | None) -> Judge | None:

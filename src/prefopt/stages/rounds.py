@@ -23,13 +23,15 @@ from prefopt.generation.server import check_server
 from prefopt.methods import Method
 from prefopt.objectives.base import Objective
 from prefopt.objectives.robust import SPA, SSAPO
+from prefopt.runs.console import Console
 from prefopt.sources.annotation import least_confident
 from prefopt.sources.prompts import NamedPrompt
 from prefopt.sources.worst_case import UNMOVED, worst_case
 from prefopt.stages.answers import Answers
 from prefopt.stages.folder import Reward, StagedFolder, read_rows, write_rows
-from prefopt.stages.judging import Judge, RewardJudge, known_reward, the_judge
+from prefopt.stages.judging import Judge, RewardJudge, against, known_reward, the_judge
 from prefopt.stages.material import Material, material_of, named_rows, split_data, written
+from prefopt.stages.pace import Stopwatch, in_words
 from prefopt.stages.pairing import against_opponent, best_and_worst, usable, with_reference_side
 from prefopt.training.run import RunOutcome, build_objective
 
@@ -192,29 +194,63 @@ class Rounds:
         untrained = str(model) == self.config.model
         reference = self.config.reference_model or (None if untrained else self.config.model)
         found = json.loads((stage / "round.json").read_text("utf-8"))
-        return self.folder.run(
+        if (stage / "sampling.json").exists():  # earlier versions did not write it
+            found |= json.loads((stage / "sampling.json").read_text("utf-8"))
+        trained = self.folder.run(
             str(number), self.verify, hyper, found, model=str(model), data=str(pairs), eval_data=self.held_out,
             eval_size=0, label_noise=0.0,
             reference_model=reference if self.config.train_reference == "start" else None,
             # an adapter of the round before is trained on as it is
             use_peft=self.config.use_peft and untrained,
         )  # fmt: skip
+        self.compare(stage, trained)
+        return trained
+
+    def compare(self, stage: Path, model: Path) -> None:
+        """Where prompts are held out: how often the judge prefers a trained model's answers to the starting model's."""
+        prompts, place = self.material.held_prompts, stage / "held_out.json"
+        if not prompts:
+            return
+        if not place.exists():
+            count = self.config.responses
+            # noise of its own: with that of the starting model, the two would agree more than independent answers do
+            ours = self.answers.sample(
+                self.config, str(model), prompts, stage / "held_out_answers.jsonl", 0, range(count, count + 1)
+            )
+            theirs = self.answers_of_start()
+            assert self.judge is not None, "without labels a judge is asked"
+            write_whole(place, json.dumps(against(self.judge, stage, prompts, ours, theirs)), advice=GO_ON)
+        self.folder.whole.stages[-1].measure(json.loads(place.read_text("utf-8")))
+
+    def answers_of_start(self) -> list[str]:
+        """The first answer of the starting model to each held-out prompt."""
+        lines = read_rows(self.folder.stage("data") / "answers.jsonl")[1:]
+        found = {row["id"]: row["text"] for row in lines if row["sample"] == 0}
+        return [found[name] for name, _ in self.material.held_prompts]
 
     def prepare(self, number: int, stage: Path, model: str) -> None:
         """Everything between the last training and the next; `pairs.jsonl` is written last."""
-        config = self.config
+        config, clock = self.config, Stopwatch(stage)
         prompts = self.prompts(number)
         write_rows(stage / "prompts.jsonl", named_rows(prompts))
-        asked, labels = self.asked(number, stage, model, prompts)
+        asked, labels = self.asked(number, stage, model, prompts, clock)
         rows, found = self.pairs(asked, labels)
         if config.accumulate:
             rows = self.earlier(number) + rows
             found["trained_pairs"] = len(rows)
         write_whole(stage / "round.json", json.dumps(found, indent=1), advice=GO_ON)
+        told = clock.told()
+        write_whole(stage / "sampling.json", json.dumps(told, indent=1), advice=GO_ON)
+        Console(main=True).say(f"round {number}: {in_words(told)}")
         write_rows(stage / "pairs.jsonl", rows)
 
     def asked(
-        self, number: int, stage: Path, model: str, prompts: Sequence[NamedPrompt]
+        self,
+        number: int,
+        stage: Path,
+        model: str,
+        prompts: Sequence[NamedPrompt],
+        clock: Stopwatch | None = None,
     ) -> tuple[list[NamedPrompt], list[dict[str, Any]]]:
         """Prompts, answered and labelled; where an opponent answers, too, one entry for each of its answers."""
         config, count = self.config, self.config.responses
@@ -240,6 +276,8 @@ class Rounds:
         else:
             answers = self.answers.sample(config, model, prompts, stage / "answers.jsonl", number)
             numbers = [(name, list(range(count))) for name, _ in prompts]
+        if clock is not None:
+            clock.sampled()
         labelled = stage / "labels.jsonl"
         if not labelled.exists():
             cut = cut_short(stage) if config.missing_eos_penalty is not None else set()
