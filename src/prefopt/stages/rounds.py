@@ -19,6 +19,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.evaluation.rewards import TextReward
 from prefopt.files import GO_ON, write_whole
 from prefopt.generation.base import text_of
+from prefopt.generation.reload import LORA, check_reload
 from prefopt.generation.server import check_server
 from prefopt.methods import Method
 from prefopt.objectives.base import Objective
@@ -122,6 +123,27 @@ def check_rounds(config: TrainConfig, objective: Objective, method: Method) -> N
             check_server(config.generation_server, config.model)
         except ValueError as error:
             raise ConfigError(f"generation_server: {error}") from None
+    check_reloading(config)
+
+
+def check_reloading(config: TrainConfig) -> None:
+    """Raise ConfigError where the server cannot be given a round's weights as `generation_reload` says."""
+    how, url = config.generation_reload, config.generation_server
+    if how is None:
+        return
+    if url is None:
+        raise ConfigError(
+            "generation_reload tells how a server gets weights, and there is none: give generation_server"
+        )
+    if how == LORA and not config.use_peft and not (Path(config.model) / "adapter_config.json").is_file():
+        raise ConfigError(
+            "generation_reload=lora hands adapters to the server, and all weights are trained: set use_peft=true, or give a "
+            "command that makes the server load {model}"
+        )
+    try:
+        check_reload(url, how)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 class Rounds:

@@ -55,8 +55,8 @@ class RoundKeys(Keys):
     )
     generation_reload: str | None = Field(
         None,
-        description="how that server gets a round's weights before it is asked: lora (vLLM's load_lora_adapter), weights "
-        "(vLLM's reload_weights), or a command in which {model} stands for the folder",
+        description="how that server gets a round's weights, if it loads no folders by name: lora (vLLM's load_lora_adapter, for "
+        "adapters), or a command in which {model} stands for the folder",
     )
     missing_eos_penalty: Annotated[float | None, JUDGED_ROUNDS] = Field(
         None, gt=0, description="taken off the reward of an answer that was cut before its end"

@@ -5,10 +5,11 @@ With what is imported here, all that methods of several runs ask of a modality: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from prefopt.evaluation.answers import sequence_logps
 from prefopt.files import link_or_copy, write_whole
 from prefopt.generation.base import Request, Settings
 from prefopt.generation.journal import collect
+from prefopt.generation.reload import served
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.text.doubtful import read_pairs
@@ -131,30 +133,36 @@ def sample(
         seed=config.seed * 1000 + number,
     )
     asked = source_folder(config) if opponent == "reference" else folder_of(model)
-    generator: Any
-    if config.generation_server is not None and opponent != "mixture":
-        generator = generator_there(config, asked, journal)
-    else:
-        generator = generator_here(config, asked, opponent == "mixture")
     found: dict[str, dict[int, str]] = {name: {} for name, _ in prompts}
-    for response in collect(generator, requests, settings, journal):
-        found[response.id][response.sample] = response.text
+    with contextlib.ExitStack() as stack:
+        generator: Any
+        if config.generation_server is not None and opponent != "mixture":
+            generator = stack.enter_context(generator_there(config, asked, journal))
+        else:
+            generator = generator_here(config, asked, opponent == "mixture")
+        for response in collect(generator, requests, settings, journal):
+            found[response.id][response.sample] = response.text
     return [[as_sample(condition, found[name][k]) for k in wanted] for name, condition in prompts]
 
 
-def generator_there(config: TrainConfig, model: str, journal: Path) -> ServerGenerator:
-    """A generator of a model that the server is asked for by its folder, or by its hub id."""
+@contextlib.contextmanager
+def generator_there(config: TrainConfig, model: str, journal: Path) -> Iterator[ServerGenerator]:
+    """A generator of a model that the server is asked for by its folder or hub id, or was given the weights of."""
     from prefopt.generation.server import ServerGenerator
 
     url = str(config.generation_server)
-    if not Path(model).is_dir():
-        return ServerGenerator(url, model)
-    # servers keep models by name: another one gets another folder
-    name = "served" if journal.stem == "answers" else f"served-{journal.stem}"
-    folder = to_serve(Path(model), journal.parent / name).resolve()
-    generator = ServerGenerator(url, str(folder))
-    generator.identity = saved_fingerprint(folder)
-    return generator
+    asked = identity = model
+    if Path(model).is_dir():
+        # servers keep models by name: another one gets another folder
+        name = "served" if journal.stem == "answers" else f"served-{journal.stem}"
+        folder = to_serve(Path(model), journal.parent / name).resolve()
+        asked, identity = str(folder), saved_fingerprint(folder)
+    with contextlib.ExitStack() as stack:
+        if config.generation_reload is not None:
+            asked = stack.enter_context(served(url, asked, config.generation_reload, config.model))
+        generator = ServerGenerator(url, asked)
+        generator.identity = identity
+        yield generator
 
 
 def generator_here(config: TrainConfig, folder: str, mixture: bool) -> LocalGenerator:
