@@ -27,7 +27,7 @@ class Kind:
     traits: frozenset[str]
 
 
-TEXT = Kind("text", frozenset({"text", "adapters"}))
+TEXT = Kind("text", frozenset({"text", "answers", "adapters"}))
 PLAIN = Kind("vector", frozenset({"vectors"}))
 IMAGE = Kind("image", frozenset({"image", "denoising", "adapters"}))
 CONTROL = Kind("control", frozenset({"image", "denoising", "adapters", "control"}))
@@ -55,6 +55,7 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
+    "mixture": ("nash_md", TEXT, "all"),
     "ssapo's loss": ("ssapo", TEXT, "gradient"),
     "judged's loss": ("online_dpo", TEXT, "gradient"),
     "compo": ("compo", TEXT, "all"),
@@ -74,13 +75,14 @@ STAGED = {
     "ssapo",
     "spa",
     "judged",
+    "mixture",
     "ssapo's loss",
     "judged's loss",
     "compo",
     "compo's loss",
     "compo's oracle",
 }
-ROUNDS = {"ssapo", "spa", "judged"}
+ROUNDS = {"ssapo", "spa", "judged", "mixture"}
 
 # key and a value that is not its default; the runs that take it; what some of the others say
 TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
@@ -105,7 +107,17 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
         {"text": "for image models", "steps": r"for training reward models \(lrm\), which lpo does not"},
     ),
     "prompts_per_step": (4, ONLINE, {"semi-online": "for methods that sample while training, which sopo does not"}),
-    "reward": ("r", IMAGES | MOTIONS, {"text": "for image and motion models, and m is a text model"}),
+    "reward": (
+        "r",
+        IMAGES | MOTIONS | TEXTS - VISIONS,
+        {"pictures": "for image, motion and text models, and m is a vision-language model"},
+    ),
+    "missing_eos_penalty": (
+        1.0,
+        {"judged", "mixture"},
+        {"ssapo": "for rounds whose answers a judge scores .*, which ssapo has none of"},
+    ),
+    "mixture_coef": (0.25, {"mixture"}, {"judged": "for nash_md's opponent, and online_dpo has none"}),
     "tau_quantile": (0.3, {"semi-online"}, {"motions": r"for semi-online pairs \(sopo\), which dpo does not make"}),
     "candidates": (
         9,
@@ -122,7 +134,7 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
     "grad_scale": (0.1, {"guided"}, {"steps": r"for guided targets \(gradspo\), which lpo has none of"}),
     "judge": (
         "j",
-        ONLINE | {"judged", "semi-online"},
+        ONLINE | {"judged", "mixture", "semi-online"},
         {
             "text": "for methods that ask a judge .*, which dpo does not",
             "ssapo": "for methods that ask a judge .*, which ssapo does not",

@@ -37,6 +37,7 @@ from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOP
 from prefopt.objectives.reference_free import ORPO, SFT, AlphaPO, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
+from prefopt.objectives.self_play import XPO, NashMD
 from prefopt.objectives.semi_online import SoPo
 from prefopt.objectives.ties import Davidson, RaoKupper
 from prefopt.objectives.triple import TPO
@@ -78,6 +79,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mapo": MaPO,
     "mdpo": MDPO,
     "mpo": MPO,
+    "nash_md": NashMD,
     "nca": NCA,
     "opa_dpo": OPADPO,
     "orpo": ORPO,
@@ -97,6 +99,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "tpo": TPO,
     "vdpo": VDPO,
     "wpo": WPO,
+    "xpo": XPO,
 }
 
 # other names (TRL's, the papers'), each an objective and what it fixes

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prefopt.config import TrainConfig, check_keys
+from prefopt.config import ConfigError, TrainConfig, check_keys
 
 if TYPE_CHECKING:
     from prefopt.training.run import RunOutcome
@@ -34,6 +34,8 @@ def train(
     from prefopt.stages.answers import answers_of
     from prefopt.training.run import run
 
+    if reward is not None and config.reward is not None:
+        raise ConfigError(f"reward is given as a function and by its name ({config.reward}): leave one out")
     method = methods.find(config.method)
     if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)

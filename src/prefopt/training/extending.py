@@ -59,18 +59,12 @@ def go_on(loop: Loop, record: Record, before: int, say: Callable[[str], None]) -
         before: steps that the run had.
         say: tells the user.
     """
-    scheduler = loop.scheduler
-    old = [group["lr"] for group in loop.optimizer.param_groups]
-    rates = [
-        base * rate(loop.step) for base, rate in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-    ]
-    for group, rate in zip(loop.optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
-    scheduler._last_lr = rates  # torch's own place of what get_last_lr() tells
+    before_it = loop.optimizer.param_groups[0]["lr"]
+    loop.learning_rate.move_to(loop.step)
     now = loop.feed.steps
     record.manifest(extended=[*extensions(record), {"from": before, "to": now, "after": loop.step}])
     record.reconfigure()
     say(
         f"extended from {before} to {now} steps: after step {loop.step} the learning rate goes on as in a run of {now} steps "
-        f"({rates[0]:.3g}; it was {old[0]:.3g})"
+        f"({loop.learning_rate.latest():.3g}; it was {before_it:.3g})"
     )

@@ -11,6 +11,8 @@ from torch import nn
 
 from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
+from prefopt.evaluation.reward_names import reward_named
+from prefopt.evaluation.rewards import TextReward
 from prefopt.likelihoods.capability import check_looks_back
 from prefopt.likelihoods.compiling import check_compiler, compile_parts
 from prefopt.likelihoods.forward import balance_experts
@@ -168,6 +170,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     check_causal(source, trained=True, adapters=config.use_peft, loader=language.loader)
     lora, quantized = language.lora(config), quantization(config)
     check_quantized(config, source, quantized)
+    named = named_reward(config)
     reference_source = (
         source if config.reference_model is None else model_folder(config.reference_model, accelerator)
     )
@@ -279,7 +282,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
         context.console.say(told)
 
     world = world_of(config.data)
-    reward = context.reward or (None if world is None else world.verify)
+    reward = context.reward or named or (None if world is None else world.verify)
     return Setup(
         policy=policy,
         likelihood=likelihood,
@@ -304,6 +307,20 @@ def set_up_language(context: Context, language: Language) -> Setup:
         rule=OracleRule(config, model, context.console.say) if oracle else None,
         not_off=policy.not_off,
     )
+
+
+def named_reward(config: TrainConfig) -> TextReward | None:
+    """What the key `reward` names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if config.reward is None:
+        return None
+    try:
+        return reward_named(config.reward, "reward")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_quantized(config: TrainConfig, source: str, quantized: Quantization | None) -> None:
