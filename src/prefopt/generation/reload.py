@@ -43,12 +43,12 @@ def check_reload(url: str, how: str) -> None:
 
 
 @contextlib.contextmanager
-def served(url: str, folder: Path, how: str, base: str) -> Iterator[str]:
+def served(url: str, folder: str, how: str, base: str) -> Iterator[str]:
     """While open, the server serves what a folder holds.
 
     Args:
         url: of the server.
-        folder: of a saved model or adapter.
+        folder: of a saved model or adapter; or a hub id.
         how: "lora": an adapter is loaded under its folder's name, and unloaded afterwards; a folder that is none is the
             model that the server was started with. Else a command that is run with the folder in place of {model} and must end
             when the weights are there, or on their way.
@@ -63,25 +63,24 @@ def served(url: str, folder: Path, how: str, base: str) -> Iterator[str]:
     """
     if how != LORA:
         _run(how, folder)
-        yield _only(url, str(folder), _names(url, wait=True))
+        yield _only(url, folder, _names(url, wait=True))
         return
-    if not (folder / "adapter_config.json").is_file():
+    if not (Path(folder) / "adapter_config.json").is_file():
         yield _only(url, base, _names(url))
         return
-    name = str(folder)
     _adapter(
-        url, "unload", lora_name=name
+        url, "unload", lora_name=folder
     )  # of a round that was interrupted; other weights may have had the name
-    said, loaded = _adapter(url, "load", lora_name=name, lora_path=name)
+    said, loaded = _adapter(url, "load", lora_name=folder, lora_path=folder)
     if not loaded or said:
         raise ValueError(
             f"the server at {url} does not load the adapter {folder}: {said or 'it has no such endpoint'}. It must see the folder, "
             "and be started with --enable-lora and a --max-lora-rank of at least lora_r"
         )
     try:
-        yield name
+        yield folder
     finally:
-        _adapter(url, "unload", lora_name=name)
+        _adapter(url, "unload", lora_name=folder)
 
 
 def _adapter(url: str, verb: str, **body: Any) -> tuple[str, bool]:
@@ -110,8 +109,8 @@ def _words(how: str, folder: str) -> list[str]:
     return [word.replace(PLACE, folder) for word in words]
 
 
-def _run(how: str, folder: Path) -> None:
-    words = _words(how, str(folder))
+def _run(how: str, folder: str) -> None:
+    words = _words(how, folder)
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-500:]
