@@ -159,7 +159,7 @@ def generator_there(config: TrainConfig, model: str, journal: Path) -> Iterator[
         asked, identity = str(folder), saved_fingerprint(folder)
     with contextlib.ExitStack() as stack:
         if config.generation_reload is not None:
-            asked = stack.enter_context(served(url, Path(asked), config.generation_reload, config.model))
+            asked = stack.enter_context(served(url, asked, config.generation_reload, config.model))
         generator = ServerGenerator(url, asked)
         generator.identity = identity
         yield generator
