@@ -58,9 +58,7 @@ OBJECTS = {
     "parquet frame": (frame_of_parquet, "DataFrame of 12 rows"),
     "polars": (lambda tmp_path: polars.DataFrame(MIXED), "polars DataFrame of 12 rows"),
     "lazy polars": (lambda tmp_path: polars.LazyFrame(MIXED), "polars LazyFrame"),
-    "stream": (
-        lambda tmp_path: datasets.Dataset.from_list(MIXED).to_iterable_dataset(), "IterableDataset"
-    ),
+    "stream": (lambda tmp_path: datasets.Dataset.from_list(MIXED).to_iterable_dataset(), "IterableDataset"),
     "generator": (lambda tmp_path: (row for row in MIXED), "generator of 12 rows"),
 }
 

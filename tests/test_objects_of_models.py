@@ -93,7 +93,11 @@ def test_a_model_as_reference_and_new_adapters_by_a_configuration(tiny_model, ca
         peft_config=LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj", "down_proj"]),
     )
     saved = json.loads((result.model_dir / "adapter_config.json").read_text())
-    assert (saved["r"], saved["lora_alpha"], sorted(saved["target_modules"])) == (2, 6, ["down_proj", "q_proj"])
+    assert (saved["r"], saved["lora_alpha"], sorted(saved["target_modules"])) == (
+        2,
+        6,
+        ["down_proj", "q_proj"],
+    )
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["use_peft"] is True
     assert Path(config["reference_model"]).parent == cache / "given"
@@ -149,5 +153,7 @@ def test_what_cannot_be_used_says_what_is_needed(given, words, tiny_model, cache
 def test_a_model_without_a_tokenizer_is_refused(tiny_model, cache, tmp_path):
     model = changed(tiny_model)
     model.name_or_path = model.config._name_or_path = ""
-    with pytest.raises(ConfigError, match=r"model: the LlamaForCausalLM comes without a tokenizer: give tokenizer"):
+    with pytest.raises(
+        ConfigError, match=r"model: the LlamaForCausalLM comes without a tokenizer: give tokenizer"
+    ):
         run(tmp_path / "run", model=model)

@@ -21,6 +21,7 @@ from torch import Tensor
 from prefopt.models.adapters import WEIGHTS
 from prefopt.models.left_out import write_left_out
 from prefopt.models.loading import LoadedModel
+from prefopt.models.revisions import hub_name
 from prefopt.models.sources import config_values, file_of, whole_model
 
 CHANGED = (
@@ -170,4 +171,8 @@ def _untied(source: str, model: Any) -> bool:
 def _name_base(config: Any, source: str) -> None:
     """Have the adapter name its base model so that it is found from any folder."""
     base = whole_model(source)
-    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    place = Path(base).resolve()
+    if place.is_dir() and (on_the_hub := hub_name(place)):
+        config.base_model_name_or_path, config.revision = on_the_hub
+    else:
+        config.base_model_name_or_path = str(place) if place.is_dir() else base

@@ -31,11 +31,13 @@ def train(
     """
     from prefopt import methods
     from prefopt.modalities.fit import kind_for
+    from prefopt.modalities.models import at_its_revision
     from prefopt.stages.answers import answers_of
     from prefopt.training.run import run
 
     if reward is not None and config.reward is not None:
         raise ConfigError(f"reward is given as a function and by its name ({config.reward}): leave one out")
+    config = at_its_revision(config)
     method = methods.find(config.method)
     if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)
