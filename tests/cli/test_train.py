@@ -49,11 +49,12 @@ def test_misspelt_key(tmp_path):
 def test_a_method_and_a_file_for_all_else(tmp_path):
     (tmp_path / "cfg.yaml").write_text("method: kto\nmodel: ./nowhere\ndata: d.jsonl\nbeta: 0.2\n")
     assert_plain_error(
-        prefopt(tmp_path, "train", "dpo", "cfg.yaml", "betta=0.3"), "'betta'", "dpo takes beta"
+        prefopt(tmp_path, "train", "dpo", "cfg.yaml", "betta=0.3"), "'betta'", "dpo takes average, beta"
     )
-    assert_plain_error(
-        prefopt(tmp_path, "train", "dpo", "cfg.yaml", "beta=0.3"), "no model folder at ./nowhere"
-    )
+    for words in (["dpo", "cfg.yaml", "beta=0.3"], ["dpo", "--config", "cfg.yaml"], ["--config=cfg.yaml"]):
+        assert_plain_error(prefopt(tmp_path, "train", *words), "no model folder at ./nowhere")
+    assert_plain_error(prefopt(tmp_path, "train", "cfg.yaml", "--config", "cfg.yaml"), "a run has one file")
+    assert_plain_error(prefopt(tmp_path, "train", "dpo", "--config"), "--config needs a YAML file")
 
 
 def test_missing_model_and_data(tiny_model, rows_file, tmp_path):

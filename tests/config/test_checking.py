@@ -87,8 +87,13 @@ def test_the_nearest_key_means_something_in_this_run(given, near):
 
 
 def test_a_value_that_cannot_be_does_not_hide_a_misspelt_key():
-    assert refused(betta=1, seed=-1).startswith("unknown key 'betta'")
-    assert refused(seed=-1, resolution=64).startswith("seed: ")
+    said = refused(betta=1, seed=-1, optim="adam").splitlines()
+    assert said[0].startswith("unknown key 'betta'")
+    assert "seed: input should be greater than or equal to 0" in said[1]
+    assert "optim: input should be 'adamw', " in said[1]
+    said = refused(seed=-1, resolution=64).splitlines()
+    assert [line.partition(":")[0] for line in said] == ["resolution", "seed"]
+    assert refused(seed=-1).startswith("seed: ")
 
 
 def test_what_comes_of_a_method_s_defaults_is_its_own_affair():

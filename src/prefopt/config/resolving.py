@@ -60,27 +60,47 @@ def resolve(
     rest = {k: v for k, v in merged.items() if k not in FIELD_NAMES}
     refused = refused_terms(method, rest)
     unknown = [key for key in rest if key not in own and key not in refused]
+    if any(key not in training for key in REQUIRED) and (unknown or refused):
+        raise refusal(method, own, unknown, refused)  # what is missing may come of a misspelt key
+    values: list[str] = []
     try:
         config = validated(training)
-    except ConfigError as error:
-        if (
-            unknown or refused
-        ):  # all that is wrong in one go, unless what is missing may come of a misspelt key
-            told = [] if any(key not in training for key in REQUIRED) else [str(error)]
-            raise ConfigError("\n".join([str(refusal(method, own, unknown, refused)), *told])) from None
-        raise
-    if kind_of is not None:
-        check_keys(config, kind_of(config), unknown, rest)
-    elif unknown or refused:
-        raise refusal(method, own, unknown, refused)
+    except WrongValues as error:  # the other keys are looked at all the same: all that is wrong in one go
+        values = [str(error)]
+        config = validated({k: v for k, v in training.items() if k not in error.keys})
+    try:
+        if kind_of is not None:
+            check_keys(config, kind_of(config), unknown, rest)
+        elif unknown or refused:
+            raise refusal(method, own, unknown, refused)
+    except (ConfigError, OSError) as error:
+        if not values:
+            raise
+        # where even the model is not there, nothing is known of keys
+        raise ConfigError("\n".join([str(error), *values])) from None
+    if values:
+        raise ConfigError(values[0])
     return config, rest
+
+
+class WrongValues(ConfigError):
+    """Values that keys cannot have.
+
+    Attributes:
+        keys: whose; never one that a run cannot do without.
+    """
+
+    def __init__(self, text: str, keys: set[str]) -> None:
+        super().__init__(text)
+        self.keys = keys
 
 
 def validated(training: Mapping[str, Any]) -> TrainConfig:
     """The configuration of these keys.
 
     Raises:
-        ConfigError: one is missing, or has a value that it cannot have.
+        WrongValues: some have values that they cannot have.
+        ConfigError: one is missing, or has no value without which nothing can be said of the others.
     """
     for key in REQUIRED:
         if key not in training:
@@ -90,7 +110,11 @@ def validated(training: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig(**conventional(training, FLAGS))
     except ValidationError as error:
-        raise ConfigError("; ".join(map(said, error.errors()))) from error
+        wrong = {str(e["loc"][0]) for e in error.errors()}
+        text = "; ".join(map(said, error.errors()))
+        raise (
+            ConfigError(text) if wrong & {*REQUIRED, "method", "stage"} else WrongValues(text, wrong)
+        ) from error
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
