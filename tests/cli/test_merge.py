@@ -49,7 +49,10 @@ def test_an_adapters_folder(adapter, tiny_model, tmp_path):
     words = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (whole, tiny_model)]
     assert words[0] == words[1]
     code, text = said(adapter, "--output", whole)
-    assert (code, f"{whole} is there already: give another folder as output, or remove it" in text) == (1, True)
+    assert (code, f"{whole} is there already: give another folder as output, or remove it" in text) == (
+        1,
+        True,
+    )
 
 
 def test_refusals(adapter, tiny_model, tmp_path):

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import prefopt
 from conftest import ROWS, save_tiny_model
 from prefopt.config import ConfigError, resolve
-from prefopt.modalities.models import lora_settings
+from prefopt.modalities.models import check_denoiser_settings, lora_settings
 from prefopt.models.loading import load_model
 from prefopt.models.peft_settings import KINDS, REFUSED, LoraSettings, peft_config, peft_settings
 from prefopt.models.saving import save_model
@@ -125,6 +125,20 @@ WRONG = [
 def test_keys_that_cannot_be_honoured(given, words):
     with pytest.raises(ConfigError) as caught:
         settings(**given)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("peft", "words"), [
+    ({"peft_type": "LOHA"}, "peft_type=LOHA: files of adapters for models that denoise hold LoRA's weights alone"),
+    ({"bias": "all"}, "bias: files of adapters"),
+    ({"modules_to_save": ["conv_in"]}, "modules_to_save: files of adapters"),
+    ({"init_lora_weights": "pissa"}, "init_lora_weights: files of adapters"),
+    ({"rank_pattern": {"to_q": 2}}, "rank_pattern: files of adapters"),
+])  # fmt: skip
+def test_what_images_and_motions_refuse(peft, words):
+    config, _ = resolve({"method": "dpo", "model": "m", "data": "d", "use_peft": True, "peft": peft})
+    with pytest.raises(ConfigError) as caught:
+        check_denoiser_settings(config)
     assert words in str(caught.value)
 
 
