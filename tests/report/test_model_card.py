@@ -80,7 +80,7 @@ def test_an_adapter_is_loaded_onto_the_base_that_peft_recorded(run: Path) -> Non
 
 @pytest.mark.parametrize(("peft", "rows", "absent"), [
     ({"r": 8, "bias": "all"}, ["| `lora_r` | 8 |", "| `peft` | bias: all, r: 8 |"], "| `lora_r` | 16 |"),
-    ({"peft_type": "VERA"}, ["| `peft` | peft_type: VERA |"], "| `lora_r` |"),
+    ({"peft_type": "VERA"}, [r"| `peft` | peft\_type: VERA |"], "| `lora_r` |"),
 ])  # fmt: skip
 def test_adapters_are_told_as_they_were(
     run: Path, peft: dict[str, Any], rows: list[str], absent: str
