@@ -176,12 +176,17 @@ def test_no_new_adapter_over_an_adapter(adapter):
         load_model(str(adapter), lora=LoraSettings())
 
 
-def test_adapters_with_whole_modules_are_refused(tiny_model, tmp_path):
+def test_an_adapter_with_whole_modules_has_its_files_as_reference(tiny_model, tmp_path):
     base = AutoModelForCausalLM.from_pretrained(tiny_model)
     config = LoraConfig(r=2, modules_to_save=["lm_head"], task_type="CAUSAL_LM")
     get_peft_model(base, config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"replaces whole modules \(lm_head\)"):
-        load_model(str(tmp_path))
+    loaded = load_model(str(tmp_path))
+    assert loaded.reference_adapter is None
+    with (
+        pytest.raises(ValueError, match="one copy is held, so that no frozen starting adapter"),
+        loaded.as_reference(),
+    ):
+        pass
 
 
 def test_the_tokenizer_of_an_adapter_is_its_base_models(adapter, tiny_model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,17 @@ def score(model: Any, likelihood: TokenLikelihood) -> torch.Tensor:
 
 
 def run(model: Path, rows: Path, output: Path, **more: Any) -> Any:
-    given = {"use_peft": True, "lora_r": 4, "max_steps": 3, "learning_rate": 1e-2} | more
+    given = {
+        "use_peft": True,
+        "lora_r": 4,
+        "max_steps": 3,
+        "learning_rate": 1e-2,
+        "save_strategy": "no",
+    } | more
+    given = {"load_in_4bit": "load_in_8bit" not in more} | given
     return prefopt.train(
-        "dpo", model=model, data=rows, output_dir=str(output), load_in_4bit=True, eval_size=2, sample_prompts=2,
-        sample_max_new_tokens=4, logging_steps=1, save_strategy="no", **given,
+        "dpo", model=model, data=rows, output_dir=str(output), eval_size=2, sample_prompts=2, sample_max_new_tokens=4,
+        logging_steps=1, **given,
     )  # fmt: skip
 
 
@@ -126,13 +134,70 @@ def test_qlora_trains(architecture, dtype, rows_file, own_cache, tmp_path):
     saved = tmp_path / "run" / "model"
     assert "quantization_config" not in (saved / "adapter_config.json").read_text()
     assert load_model(str(saved)).adapter == "default"  # on the weights as they are, and on 4 bits again
-    again = run(saved, rows_file(ROWS), tmp_path / "again", use_peft=False, max_steps=1).history
+    again = run(saved, rows_file(ROWS), tmp_path / "again", use_peft=False, lora_r=16, max_steps=1).history
     assert again[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "8 bits": ("llama", {"load_in_8bit": True}),
+    "fp4": ("llama", {"bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": False, "bnb_4bit_compute_dtype": "bfloat16"}),
+    "turned layers": ("gpt2", {"load_in_8bit": True}),
+    "experts": ("mixtral", {"load_in_8bit": True}),
+    "whole head": ("llama", {"use_dora": True, "lora_modules_to_save": ["lm_head"]}),
+    "another kind": ("llama", {"peft": {"peft_type": "IA3"}, "lora_r": 16}),
+}  # fmt: skip
+
+
+@needed
+@pytest.mark.parametrize(
+    "name", [n if n == "8 bits" else pytest.param(n, marks=pytest.mark.slow) for n in KINDS]
+)
+def test_few_bits_resume_go_on_and_merge(name, rows_file, own_cache, tmp_path):
+    """The merged model is the one that was trained: base weights of few bits written out, and the adapter in them."""
+    architecture, more = KINDS[name]
+    folder, rows = tiny(tmp_path / "model", architecture), rows_file(ROWS)
+    history = run(folder, rows, tmp_path / "run", save_checkpoints=True, save_steps=2, **more).history
+    losses = [line["loss"] for line in history if "loss" in line]
+    assert history[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert losses[-1] < losses[0] - 1e-4
+    weights = tmp_path / "run" / "model" / "adapter_model.safetensors"
+    before = weights.read_bytes()
+    shutil.rmtree(weights.parent)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000003")
+    run(folder, rows, tmp_path / "run", save_checkpoints=True, save_steps=2, resume=True, **more)
+    assert weights.read_bytes() == before
+    merged = prefopt.merge(tmp_path / "run")
+    assert merged.difference < 1e-4
+    assert "written out as numbers" in merged.notes[0]
+    whole = transformers.AutoModelForCausalLM.from_pretrained(merged.folder)
+    assert not hasattr(whole.config, "quantization_config")
+    quantization = Quantization.of({"load_in_4bit": "load_in_8bit" not in more} | more)
+    trained = load_model(str(weights.parent), quantization=quantization, trainable=False).model
+    ids = torch.arange(24).reshape(2, 12)
+    with torch.no_grad():
+        off = float((whole(ids).logits - trained(ids).logits).abs().max())
+    assert off < (0.3 if "8bit" in str(more) or "bfloat16" in str(more) else 1e-4)
+    if name != "8 bits":
+        bits = {k: v for k, v in more.items() if "bit" in k or "bnb" in k}
+        again = run(
+            weights.parent, rows, tmp_path / "again", use_peft=False, lora_r=16, max_steps=1, **bits
+        ).history
+        assert again[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.parametrize(("given", "words"), [
+    ({"load_in_4bit": True, "load_in_8bit": True}, "load_in_4bit and load_in_8bit exclude each other"),
+    ({"load_in_8bit": True, "bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type: for weights of 4 bits"),
+    ({"load_in_8bit": True, "use_peft": False, "lora_r": 16}, "load_in_8bit=true quantizes the weights"),
+])  # fmt: skip
+def test_keys_that_contradict_each_other(given, words, tiny_model, rows_file, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run(tiny_model, rows_file(ROWS), tmp_path / "run", **given)
 
 
 def test_quantized_weights_alone_cannot_be_trained(tiny_model, rows_file, tmp_path):
     with pytest.raises(ConfigError, match="set use_peft=true, which trains adapters on them"):
-        run(tiny_model, rows_file(ROWS), tmp_path / "run", use_peft=False)
+        run(tiny_model, rows_file(ROWS), tmp_path / "run", use_peft=False, lora_r=16)
 
 
 def test_without_bitsandbytes(tiny_model, rows_file, tmp_path, monkeypatch):

@@ -78,6 +78,22 @@ def test_an_adapter_is_loaded_onto_the_base_that_peft_recorded(run: Path) -> Non
     assert "PeftModel.from_pretrained(base, folder)" in code(body)
 
 
+@pytest.mark.parametrize(("peft", "rows", "absent"), [
+    ({"r": 8, "bias": "all"}, ["| `lora_r` | 8 |", "| `peft` | bias: all, r: 8 |"], "| `lora_r` | 16 |"),
+    ({"peft_type": "VERA"}, [r"| `peft` | peft\_type: VERA |"], "| `lora_r` |"),
+])  # fmt: skip
+def test_adapters_are_told_as_they_were(
+    run: Path, peft: dict[str, Any], rows: list[str], absent: str
+) -> None:
+    """Not by the defaults of keys that say nothing here."""
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    config |= {"use_peft": True, "lora_r": 16, "lora_alpha": 32, "peft": peft}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), "utf-8")
+    body = card(run)[1]
+    assert all(row in body for row in rows)
+    assert absent not in body
+
+
 @pytest.mark.parametrize(
     ("name", "loader"),
     [("PeftModelForCausalLM", "AutoModelForCausalLM"), ("LlavaForConditionalGeneration", "LlavaForConditionalGeneration"),

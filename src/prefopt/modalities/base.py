@@ -11,6 +11,7 @@ it is; the rest lies in modules that are imported when they are needed:
 | `report` | `ACCOUNT`, a `prefopt.report.account.Account`: what page and card of a run show |
 | `build` | only where there is something to build comparisons with: `COMMANDS`, of `prefopt build` |
 | `evaluate` | only where models are judged otherwise than by answers to prompts: `COMMAND`, `prefopt evaluate` for its models |
+| `merge` | only where adapters can be put into their model: `merge(adapter, folder, dtype, run)` (`merging.py`), `prefopt merge` |
 | `answers` | only where the policy can answer prompts: what methods of several runs ask of it |
 """
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
+import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ def add_adapters(model: Any, lora: LoraSettings) -> nn.Module:
             adapters that begin as a change of the model.
     """
     from peft import get_peft_model
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as FEEDFORWARD
     from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
     # given by name: peft, left to itself, looks for those of a mixture of experts after it has missed them
@@ -37,10 +40,18 @@ def add_adapters(model: Any, lora: LoraSettings) -> nn.Module:
     targets = asked
     if not asked and lora.kind == LORA and not lora.fields.get("target_parameters"):
         targets = DEFAULT_TARGETS.get(model.config.model_type, "all-linear")
+    if lora.kind == "IA3" and isinstance(targets, list | tuple) and "feedforward_modules" not in lora.fields:
+        usual = FEEDFORWARD.get(
+            model.config.model_type, ()
+        )  # peft adds all of them, and cannot read that back
+        found = [name for name in targets if name.rpartition(".")[-1] in usual]
+        lora = replace(lora, fields={**lora.fields, "feedforward_modules": found})
     config = peft_config(lora, targets, "CAUSAL_LM")
     start_BTV = some_logits(model) if lora.special else None
     try:
-        wrapped: nn.Module = get_peft_model(model, config)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            wrapped: nn.Module = get_peft_model(model, config)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         if "arget modules" not in str(error) and "`target_modules`" not in str(error):
             if not lora.special:
@@ -59,6 +70,12 @@ def add_adapters(model: Any, lora: LoraSettings) -> nn.Module:
         raise ValueError(
             f"{what}; this model has {', '.join(linear) or 'none'}. Leave it out for the usual ones, or say all-linear"
         ) from error
+    untied = [w for w in told if "requested `ensure_weight_tying`" in str(w.message)]
+    if untied and not lora.fields.get("trainable_token_indices"):  # which are tied all the same
+        raise ValueError(
+            f"ensure_weight_tying does nothing here: {str(untied[0].message).rpartition(', but ')[2]}. Leave it out, or name the "
+            "model's embed_tokens and lm_head (peft knows no others)"
+        )
     check_found(wrapped, lora)
     check_untied(wrapped)
     if start_BTV is not None:
@@ -184,8 +201,14 @@ def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
     mapping = getattr(model, "_checkpoint_conversion_mapping", None) or {}
     there = {_renamed(name, mapping) for name in held}
     own_embeddings = (there - needed) & set(_ends(wrapped.get_base_model()))
+    # peft writes embeddings of more tokens than the base has three times where they are trained whole
+    again = {name for name in there if re.sub(r"\.(modules_to_save|original_module)\.", ".", name) in needed}
     check_report(
-        source, model, missing=needed - there, unexpected=there - needed - own_embeddings, todo=ANOTHERS
+        source,
+        model,
+        missing=needed - there,
+        unexpected=there - needed - own_embeddings - again,
+        todo=ANOTHERS,
     )
     if trainable:
         check_untied(wrapped)
@@ -280,6 +303,6 @@ def check_untied(model: Any) -> None:
     raise ValueError(
         f"adapters on {' and '.join(names)} are not possible: the model's embedding and head share their weights, so that "
         "merging would change both, and the merged model would not be the trained one. Leave "
-        f"{' and '.join(name.rpartition('.')[-1] for name in names)} out of lora_target_modules, or save a model whose "
-        "head has weights of its own (tie_word_embeddings=false)"
+        f"{' and '.join(name.rpartition('.')[-1] for name in names)} out of lora_target_modules, train it whole "
+        "(lora_modules_to_save), or save a model whose head has weights of its own (tie_word_embeddings=false)"
     )

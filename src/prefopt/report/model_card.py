@@ -159,9 +159,22 @@ def _hyper_parameters(run: Run, account: Account) -> list[tuple[str, str]]:
     idle = idle_keys(run)
     names = [name for name in HYPER_PARAMETERS if name not in idle]
     names += account.hyper_parameters
+    peft = run.of("config", "peft")
+    own: Mapping[str, Any] = peft if isinstance(peft, Mapping) else {}
     if not run.of("config", "use_peft"):
         names = [name for name in names if not name.startswith("lora_")]
-    rows = [(name, run.config[name]) for name in names if run.config.get(name) is not None]
+    elif (
+        str(own.get("peft_type", "LORA")).upper() != "LORA"
+    ):  # which has other settings, and no rank of LoRA's
+        names = [name for name in names if name not in ("lora_r", "lora_alpha")]
+    said = {
+        "lora_r": own.get("r"),
+        "lora_alpha": own.get("lora_alpha"),
+    }  # these win over the defaults of the keys
+    values = {name: said.get(name) or run.config.get(name) for name in names}
+    rows: list[tuple[str, Any]] = [(name, value) for name, value in values.items() if value is not None]
+    if own:
+        rows.append(("peft", ", ".join(f"{name}: {value}" for name, value in own.items())))
     size = run.of("manifest", "effective_batch_size")
     if size is not None and not run.online:  # there it is prompts_per_step again
         rows.append(("effective batch size", size))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import prefopt
 import tiny_vision
 from modalities.image.image_runs import column, note, record
 from modalities.vision_language.vision_runs import rows_of, said, train, written
@@ -132,6 +133,30 @@ def test_adapters_are_put_on_the_parts_that_are_named(options, parts, llava, own
         **options,
     )
     assert adapted(tmp_path / "run" / "model") == parts
+
+
+def test_other_kinds_and_whole_modules(llava, own_cache, tmp_path):
+    """Layers are chosen by part for every kind; a projector that is trained whole is saved, merged, and not cached."""
+    data = written(tmp_path, rows_of(tmp_path))
+    given = {"use_peft": True, "lora_modules_to_save": ["multi_modal_projector"], "learning_rate": 1e-2}
+    given["peft"] = {"peft_type": "VERA", "r": 8}
+    result = train("dpo", llava, data, tmp_path / "run", **given)
+    assert adapted(result.model_dir) == {"language_model", "projector"}
+    checks = {c["name"]: c["status"] for c in record(result.output_dir, "manifest")["checks"]}
+    assert checks["start value"] == "pass"
+    merged = prefopt.merge(result.output_dir)
+    assert merged.difference < 1e-4
+    assert moved(llava, merged.folder) == {"language_model", "projector"}
+    with pytest.raises(
+        ConfigError, match=r"projector\S* would be trained: leave it out of lora_modules_to_save"
+    ):
+        train("dpo", llava, data, tmp_path / "kept", cache_vision_features=True, **given)
+    for more, words in (
+        ({"layers_to_transform": [0]}, "name them in lora_target_modules by the ends of their paths"),
+        ({"peft_type": "LN_TUNING"}, "adapts no linear layers, which lora_parts chooses"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            train("dpo", llava, data, tmp_path / "refused", use_peft=True, peft=more)
 
 
 def test_a_part_without_such_layers(llava, own_cache, tmp_path):

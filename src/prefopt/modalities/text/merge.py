@@ -94,6 +94,7 @@ def merge_language(
             f"they were rounded from; products with few bits round on their own, here by up to {difference(before, plain):.2g}"
         )
         before = plain
+    put_whole_modules_in_place(model)
     try:
         merged: Any = model.merge_and_unload(safe_merge=True)
     except (NotImplementedError, ValueError, AttributeError, TypeError) as error:
@@ -117,6 +118,19 @@ def merge_language(
         check_same(before, after, f"{compared}, read back from the files,")
     name = str(kind).removeprefix("torch.")
     return Merged(folder, base, name, compared, worst, stored, tuple(notes))
+
+
+def put_whole_modules_in_place(model: Any) -> None:
+    """Modules that were trained whole become the model's own; not every kind of peft unloads one that holds others."""
+    from peft.utils.other import ModulesToSaveWrapper
+
+    inner = model.get_base_model()
+    for name, module in list(inner.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            trained = module.unload_and_optionally_merge_module(
+                merge=True, safe_merge=True, adapter_names=None
+            )
+            inner.set_submodule(name, trained)
 
 
 def check_mergeable(source: str) -> None:

@@ -28,7 +28,7 @@ from prefopt.modalities.vision_language.kept import name_of
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.media import Medium
 from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood, token_of
-from prefopt.modalities.vision_language.parts import adapted_modules, freeze
+from prefopt.modalities.vision_language.parts import adapted_modules, freeze, part_of
 from prefopt.modalities.vision_language.plan import EncodedPictured
 from prefopt.modalities.vision_language.processor import save_processor
 from prefopt.modalities.vision_language.rows import Wanted, load_pictured
@@ -127,6 +127,14 @@ class VisionLanguage(Language):
         """Features of every picture on disk, where that is asked for."""
         if not context.config.cache_vision_features:
             return
+        moving = [
+            n for n, p in model.named_parameters() if p.requires_grad and part_of(n) != "language_model"
+        ]
+        if moving:  # whole modules and biases may be trained beside the adapters
+            raise ConfigError(
+                f"cache_vision_features=true keeps what vision tower and projector give, but {moving[0]} would be trained: leave "
+                "it out of lora_modules_to_save and peft, or leave cache_vision_features out"
+            )
         assert isinstance(likelihood, PicturedLikelihood)
         cache = FeatureCache(model, likelihood.expander, likelihood.settings(), context.precision)
         units = units_of((*data.train, *data.held_out), likelihood)
