@@ -65,7 +65,7 @@ def weigh_prompts(context: Context, model: Any, pad_token_id: int, data: Prepare
     try:
         with context.accelerator.autocast():
             point_PD = embedded(model, prompts, config.per_device_eval_batch_size, pad_token_id)
-        found = density_ratios(point_PD, *count_2P, config.prompt_sample_size, config.seed)
+        found = density_ratios(point_PD, count_2P[0], count_2P[1], config.prompt_sample_size, config.seed)
     except NoTrunk:
         raise ConfigError(
             f"density_ratio_weights needs hidden states, and {config.model} does not say what gives them: leave it out, or "
