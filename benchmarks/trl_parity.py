@@ -120,7 +120,7 @@ def reference_free(name: str, method: str, *, trainer: str, trl: dict[str, Any],
 
 
 SIGMOID = {"loss_type": ["sigmoid"]}
-ALL_THREE = {"ld_alpha": 0.5, "use_weighting": True}
+BOTH = {"ld_alpha": 0.5, "use_weighting": True}
 CASES = [
     case("sigmoid", "dpo"),
     case("sigmoid, merged boundaries", "dpo", trl=SIGMOID, merging=True),
@@ -142,6 +142,15 @@ CASES = [
         "dpo+0.5*sft",
         average="batch",
         trl={"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]},
+    ),
+    case(
+        "hinge + 0.5 sft, ld_alpha 0.5",
+        "hinge",
+        rpo_alpha=0.5,
+        average="batch",
+        ld_alpha=0.5,
+        trl={"loss_type": ["hinge", "sft"], "loss_weights": [1.0, 0.5], "ld_alpha": 0.5},
+        rewards=False,
     ),
     case("sigmoid_norm", "dpo", beta=5.0, margin="average"),
     f_divergence("sigmoid, js_divergence", f="js"),
@@ -174,12 +183,10 @@ CASES = [
         for name in ("ipo", "bco_pair")
     ),
     case(
-        "sigmoid + 0.2 bco_pair + 0.5 sft, both",
+        "sigmoid + 0.2 bco_pair, ld_alpha 0.5, use_weighting",
         "dpo+0.2*bco_pair",
-        rpo_alpha=0.5,
-        average="batch",
-        **ALL_THREE,
-        trl={"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [1.0, 0.2, 0.5], **ALL_THREE},
+        **BOTH,
+        trl={"loss_type": ["sigmoid", "bco_pair"], "loss_weights": [1.0, 0.2], **BOTH},
         rewards=False,
     ),
     Case("kto, one batch", "kto", {"beta": 0.1}, {"loss_type": "kto", "beta": 0.1}, trainer="KTO"),
@@ -451,7 +458,9 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, Any]]) -> list[dict[s
             {**row, "images": [Image.open(path).convert("RGB") for path in row["images"]]} for row in ordered
         ]
         more = {"processing_class": load_processor(str(folder / "model"))}
-    if case.trainer == "CPO":  # it puts one before every prompt, and prefopt and the others only if the tokenizer does
+    if (
+        case.trainer == "CPO"
+    ):  # it puts one before every prompt, and prefopt and the others only if the tokenizer does
         from transformers import AutoTokenizer
 
         more = {"processing_class": AutoTokenizer.from_pretrained(folder / "model")}

@@ -11,6 +11,10 @@ NEEDED = {"method": "dpo", "model": "m", "data": "d"}
 # Public: scripts of users hold these. Adding one is fine; write it here. Renaming one needs an alias. The order is that of
 # a saved configuration.
 KEYS = [
+    "density_ratio_weights",
+    "prompt_sample_size",
+    "min_density_ratio",
+    "max_density_ratio",
     "split_margin",
     "split_rule",
     "noisy_pairs",

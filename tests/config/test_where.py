@@ -61,6 +61,7 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "compo": ("compo", TEXT, "all"),
     "compo's loss": ("compo", TEXT, "gradient"),
     "compo's oracle": ("compo", TEXT, "oracle"),
+    "thumbs": ("bco", TEXT, "all"),
 }
 VISIONS = {name for name, (_, kind, _) in RUNS.items() if kind is VISION}
 TEXTS = {name for name, (_, kind, _) in RUNS.items() if kind is TEXT} | VISIONS
@@ -178,6 +179,11 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
             "ssapo's loss": "for rounds, and stage=gradient is a single run with the loss of ssapo",
             "images": "for methods of several runs, and diffusion_dpo is one run",
         },
+    ),
+    "density_ratio_weights": (
+        True,
+        {"thumbs"},
+        {"text": "for bco, and dpo weighs no prompts", "images": "for text models"},
     ),
     "epsilon": (0.5, {"ssapo"}, {"spa": "for ssapo's adversary, and spa has none", "ssapo's loss": "for rounds, and stage"}),
     "doubted_share": (0.5, {"spa"}, {"ssapo": "for spa, and ssapo smooths no labels"}),

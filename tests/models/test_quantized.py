@@ -156,7 +156,7 @@ def test_few_bits_resume_go_on_and_merge(name, rows_file, own_cache, tmp_path):
     """The merged model is the one that was trained: base weights of few bits written out, and the adapter in them."""
     architecture, more = KINDS[name]
     folder, rows = tiny(tmp_path / "model", architecture), rows_file(ROWS)
-    history = run(folder, rows, tmp_path / "run", save_checkpoints=True, save_steps=2, **more).history
+    history = run(folder, rows, tmp_path / "run", save_strategy="steps", save_steps=2, **more).history
     losses = [line["loss"] for line in history if "loss" in line]
     assert history[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)
     assert losses[-1] < losses[0] - 1e-4
@@ -164,7 +164,7 @@ def test_few_bits_resume_go_on_and_merge(name, rows_file, own_cache, tmp_path):
     before = weights.read_bytes()
     shutil.rmtree(weights.parent)
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000003")
-    run(folder, rows, tmp_path / "run", save_checkpoints=True, save_steps=2, resume=True, **more)
+    run(folder, rows, tmp_path / "run", save_strategy="steps", save_steps=2, resume=True, **more)
     assert weights.read_bytes() == before
     merged = prefopt.merge(tmp_path / "run")
     assert merged.difference < 1e-4

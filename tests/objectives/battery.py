@@ -275,6 +275,7 @@ def columns(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
         "spa_flag": (i % 2) * there,
         "min_similarity": torch.where(there, (0.23 * i) % 0.9, 0.0),
         "rejected_reward": torch.where(there, (0.07 * i) % 0.4, -torch.inf),
+        "density_ratio": torch.where(there, 0.5 + 0.4 * (i % 3), 1.0),
         "tau": torch.where(there, 0.45, torch.inf),
         # absent: they say which side is whose, whatever the outcome; test_self_play.py has them
         "probability": torch.full_like(i, -1.0),

@@ -104,6 +104,15 @@ def test_apo_zero_unpaired(d: float, u: float) -> None:
     assert not objective.branches
 
 
+def test_bco_weighs_undesirable_samples_by_density_ratios() -> None:
+    rho, good, ratio = [3.0, -2.5, 0.5, 40.0], [True, False, False, True], [2.0, 3.0, 0.25, 7.0]
+    r = [mpf(0.2) * x for x in rho]
+    delta = ((r[0] + r[3]) / 2 + (r[1] + r[2]) / 2) / 2  # of rewards as they are, whatever the weights
+    loss = [log1p(exp(delta - r[i])) if good[i] else ratio[i] * log1p(exp(r[i] - delta)) for i in ROWS]
+    objective, given = objectives.get("bco", beta=0.2), torch.tensor(rho, dtype=torch.float64)
+    close(objective(given, torch.tensor(good), density_ratio=torch.tensor(ratio)), loss)
+
+
 def test_apo_zero_is_its_unpaired_form_on_both_sides() -> None:
     rho_w, rho_l = torch.randn(2, 5, dtype=torch.float64)
     good = torch.ones(5, dtype=torch.bool)

@@ -11,6 +11,7 @@ from prefopt.config.keys.control import ControlKeys
 from prefopt.config.keys.course import CourseKeys
 from prefopt.config.keys.data import DataKeys
 from prefopt.config.keys.denoising import DenoisingKeys
+from prefopt.config.keys.density_ratio import DensityRatioKeys
 from prefopt.config.keys.image import ImageKeys
 from prefopt.config.keys.judge import JudgeKeys
 from prefopt.config.keys.model import ModelKeys
@@ -82,6 +83,7 @@ class TrainConfig(
     RoundKeys,
     OracleKeys,
     SplitKeys,
+    DensityRatioKeys,
 ):
     """Everything that decides a run; saved, resolved, as `config.yaml`.
 

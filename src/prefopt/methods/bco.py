@@ -6,12 +6,20 @@ good: -log sigma(r - delta)       bad: -log sigma(delta - r)
 ```
 
 The paper shows that this bounds DPO's loss from above and that the shift delta tightens the bound. The
-running means are over the whole run so far. The density-ratio weights for prompts of different origin are
-not part of this library.
+running means are over the whole run so far.
+
+Where thumbs up and thumbs down come from different prompts, the classifier may learn the prompts. With
+`density_ratio_weights=true` the loss of a bad sample is multiplied by `p(prompt | good) / p(prompt | bad)`, within
+`min_density_ratio` and `max_density_ratio`: a logistic regression of the starting model's hidden states at the prompt's
+last token tells it, fitted on at most `prompt_sample_size` prompts of each kind with both kinds counted alike. Every
+prompt is judged by a regression that has not seen it, and the run says how well those tell the kinds apart: at an
+accuracy of about 0.5 there is nothing to correct. Rows may bring weights of their own in a column `density_ratio`.
 
 ## Relations
 
-`bco_pair` is the form on pairs with delta = 0. `kto` saturates for extreme rewards; BCO does not.
+`bco_pair` is the form on pairs with delta = 0. `kto` saturates for extreme rewards; BCO does not. TRL's former
+BCOTrainer took an embedding function and judged prompts by the regression that was fitted on them; the names of the keys
+are its.
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ METHOD = Method(
         arxiv="2404.04656",
     ),
     summary="Logistic classification of good and bad single responses, around a running reward shift.",
-    use_when="Thumbs up or down without pairs, from prompts of one kind.",
+    use_when="Thumbs up or down without pairs; from prompts of different kinds, with density_ratio_weights.",
     failure_signs=(
         "`bco/delta` runs away from 0: the two kinds are unbalanced or separated by length; balance them. "
         "Accuracy rises while `kl` explodes: raise beta or lower the learning rate."

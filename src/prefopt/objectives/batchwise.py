@@ -110,12 +110,15 @@ class BCO(Unpaired):
     """Binary classifier optimization on single labelled samples (arXiv 2404.04656, eq. 13).
 
     Desirable: -log sigma(r - delta); undesirable: -log sigma(delta - r), with r = beta * rho. The shift delta is the
-    midpoint of the two kinds' mean rewards since the start of the run, without gradient.
+    midpoint of the two kinds' mean rewards since the start of the run, without gradient. Where the data has a column
+    `density_ratio`, an undesirable sample's loss is multiplied by it: p(prompt | desirable) / p(prompt | undesirable),
+    which a run may find itself (`density_ratio_weights`).
 
     Attributes:
         beta: > 0.
     """
 
+    columns: ClassVar[Mapping[str, float]] = {"density_ratio": 1.0}
     beta: float = 0.01
 
     def __post_init__(self) -> None:
@@ -156,7 +159,7 @@ class BCO(Unpaired):
 
     def undesirable_loss(self, sides: Sides, state: State) -> Tensor:
         """(E,) losses."""
-        return softplus(self.beta * sides.rho_w - self.delta(state))
+        return self.column(sides, "density_ratio") * softplus(self.beta * sides.rho_w - self.delta(state))
 
     def diagnostics(self, sides: Sides, state: State) -> dict[str, Tensor]:
         """The shift."""

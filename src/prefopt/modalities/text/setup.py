@@ -31,6 +31,7 @@ from prefopt.modalities.splits import (
     read,
 )
 from prefopt.modalities.text.changed import with_changed
+from prefopt.modalities.text.density_ratio import check_weights, weigh_prompts
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
 from prefopt.modalities.text.further import FURTHER
 from prefopt.modalities.text.memory import TextMemory, resident, settle
@@ -103,6 +104,12 @@ class Language:
     ) -> None:
         """Whatever is to be made of the data before its first forward pass; the model is on its device, and tried out."""
 
+    def weigh(
+        self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
+    ) -> None:
+        """Weights of samples by their prompts, where those are asked for."""
+        weigh_prompts(context, model, likelihood.pad_token_id, data)
+
     def known(self, context: Context, likelihood: TokenLikelihood, data: PreparedData) -> None:
         """Whatever follows from the data; before the model is loaded."""
 
@@ -166,6 +173,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
             check_compiler(accelerator.device.type)
         except RuntimeError as error:
             raise ConfigError(str(error)) from None
+    check_weights(config)
     source = model_folder(config.model, accelerator)
     check_causal(source, trained=True, adapters=config.use_peft, loader=language.loader)
     lora, quantized = language.lora(config), quantization(config)
@@ -252,6 +260,8 @@ def set_up_language(context: Context, language: Language) -> Setup:
         context.record.check("attention", "pass", f"{attention.name} was found to give the same scores")
 
     language.ready(context, model, likelihood, data)
+    if config.density_ratio_weights:
+        language.weigh(context, model, likelihood, data)
     need = TextMemory.of(
         config,
         model,

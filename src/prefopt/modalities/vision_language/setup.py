@@ -179,6 +179,15 @@ class VisionLanguage(Language):
         assert isinstance(likelihood, PicturedLikelihood)
         return sparser_hints(likelihood)
 
+    def weigh(
+        self, context: Context, model: nn.Module, likelihood: TokenLikelihood, data: PreparedData
+    ) -> None:
+        """Refused: what tells prompts apart here may be in their pictures."""
+        raise ConfigError(
+            "density_ratio_weights compares prompts of text, and these may have pictures: leave it out, or give the rows a "
+            "column density_ratio"
+        )
+
     def first_pair(self, context: Context, example: Encoded[EncodedText]) -> dict[str, Any]:
         """The first example decoded, runs of image tokens shortened, with its pictures."""
         pair = first_pair(example, self.tokenizer)
