@@ -115,6 +115,7 @@ KEYS = [
     "ignore_columns",
     "data_config",
     "max_length",
+    "truncation_mode",
     "max_examples",
     "template_date",
     "ties",

@@ -92,7 +92,7 @@ def test_mismatched_completions_are_scored_beside_the_batch(tiny_model, kind):
         for n, (a, b) in enumerate(pairs)
     )
     scorer = Scorer(likelihood, reference, objectives.get("kto"), torch.device("cpu"))
-    sides, edges, width, _ = scorer.sides(policy.model, batch)
+    sides, edges, width, *_ = scorer.sides(policy.model, batch)
     assert width == sum(len(item.ids) for item in batch.items)
     assert len(edges) == 3
     assert sides.rho_w.requires_grad

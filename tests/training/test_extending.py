@@ -61,6 +61,11 @@ def test_the_rate_goes_on_as_that_of_the_longer_run(done, tiny_model, own_cache,
     given = {"lr_scheduler_type": "linear", "learning_rate": 8e-4}
     data = done / "rows.jsonl"
     train(tiny_model, data, tmp_path / "run", **given)
+    # the very next step already has it: with the rate that the finished run ended at, 0, nothing would move
+    one = shutil.copytree(tmp_path / "run", tmp_path / "one")
+    before = (one / "model" / "model.safetensors").read_bytes()
+    train(tiny_model, data, one, **given, max_steps=4, resume=True, extend=True)
+    assert (one / "model" / "model.safetensors").read_bytes() != before
     train(tiny_model, data, tmp_path / "run", **given, max_steps=8, resume=True, extend=True)
     # as it is logged: the rate of the step that follows
     assert losses(tmp_path / "run", "learning_rate") == pytest.approx(

@@ -32,6 +32,7 @@ class EncodedText:
         ids: prompt and completion in one int32 array, already cut to the maximum length.
         start: index of the first completion token, the first that is scored.
         truncated: whether the completion lost tokens to the maximum length.
+        cut: tokens that were cut off the beginning to fit it; of the prompt, and of the completion where that alone is longer.
         reference: what the reference scores instead, where its condition differs; same completion tokens.
         changed: for each completion token whether the comparison's other side lacks it; None: not asked for.
     """
@@ -41,6 +42,7 @@ class EncodedText:
     truncated: bool = False
     reference: EncodedText | None = None
     changed: bytes | None = None
+    cut: int = 0
 
     @property
     def length(self) -> int:

@@ -1,8 +1,9 @@
 """Token log-likelihood of a completion given its prompt, for any causal language model of transformers.
 
-Truncation, one rule: prompt and completion are tokenized together and the *end of the completion* is cut so that
-the whole fits `max_length` and the model's positions, each side on its own. The prompt is never cut: an item whose
-prompt alone fills them is unusable, and its row is reported in `dropped.jsonl`.
+Truncation: prompt and completion are tokenized together, and the *end of the completion* is cut so that the whole fits
+`max_length` and the model's positions, each side on its own. The prompt is never cut: an item whose prompt alone fills
+them is unusable, and its row is reported in `dropped.jsonl`. With `truncation_mode="keep_end"` it is the *beginning of the
+whole* that is cut (as in TRL), a beginning-of-sequence token first; then sides of one row may have prompts of their own.
 
 Legend: N items, R rows, T row length, K scored tokens, V vocabulary, L longest completion.
 """
@@ -14,7 +15,7 @@ from array import array
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+TruncationMode = Literal["keep_start", "keep_end"]
+
+
 class TokenLikelihood:
     """Sum of token log-probabilities.
 
@@ -43,6 +47,7 @@ class TokenLikelihood:
         tokenizer: the model's tokenizer; its chat template is used for rows of messages.
         max_length: most tokens of prompt and completion together; None for no limit.
         positions: of the models that will score, see `models.positions`; rows are cut there too. None: not known.
+        truncation_mode: of what is longer, "keep_start" or "keep_end".
 
     Attributes:
         max_length: the smaller of the two.
@@ -62,7 +67,9 @@ class TokenLikelihood:
         tokenizer: PreTrainedTokenizerBase,
         max_length: int | None = 1024,
         positions: int | None = None,
+        truncation_mode: TruncationMode = "keep_start",
     ) -> None:
+        self.truncation_mode = truncation_mode
         if max_length is not None and max_length < 2:
             raise ValueError(
                 f"max_length must be at least 2 (one prompt token, one completion token); given {max_length}"
@@ -79,7 +86,7 @@ class TokenLikelihood:
         )
 
     def encode(self, item: Item) -> EncodedText:
-        """Tokenize one item and cut its completion's end to `max_length`.
+        """Tokenize one item and cut it to `max_length`: its completion's end, or its beginning.
 
         Raises:
             UnusableItem: the completion is empty, or nothing of it is left within `max_length`.
@@ -93,7 +100,7 @@ class TokenLikelihood:
                 "the completion becomes different tokens under the reference's condition: "
                 "shorten the conditions or raise max_length"
             )
-        return EncodedText(encoded.ids, encoded.start, encoded.truncated, reference=anchored)
+        return replace(encoded, reference=anchored)
 
     def _encode(self, condition: Mapping[str, Any], sample: Any) -> EncodedText:
         prompt_ids, whole_ids = self.tokenize(condition, sample)
@@ -107,10 +114,17 @@ class TokenLikelihood:
             start = 1
             if start == len(whole_ids):
                 raise UnusableItem("prompt and completion together are a single token: nothing can be scored")
+        if self.truncation_mode == "keep_end":
+            return self._ending(array("i", whole_ids), start)
         if self.max_length is not None and start >= self.max_length:
             raise UnusableItem(f"the prompt alone has {start} tokens and fills {self.limit}", "prompt_length")
         ids = whole_ids if self.max_length is None else whole_ids[: self.max_length]
         return EncodedText(array("i", ids), start, truncated=len(ids) < len(whole_ids))
+
+    def _ending(self, ids: array[int], start: int) -> EncodedText:
+        """The last `max_length` tokens; of a completion that fills them, the first that is left is read and not scored."""
+        cut = 0 if self.max_length is None else max(0, len(ids) - self.max_length)
+        return EncodedText(ids[cut:], max(1, start - cut), truncated=cut >= start, cut=cut)
 
     def tokenize(self, condition: Mapping[str, Any], sample: Any) -> tuple[list[int], list[int]]:
         """Token ids of the prompt alone, and of prompt and completion together, uncut.
@@ -174,15 +188,22 @@ class TokenLikelihood:
             samples: of one row, under one condition.
         """
         bos = self.tokenizer.bos_token_id
-        begun = [sample.start == 1 and sample.ids[0] == bos for sample in samples]
+        begun = [sample.start == 1 and sample.ids[0] == bos and not sample.cut for sample in samples]
         if any(begun) and not all(begun):
             # one lost its whole prompt to such a token, and `_encode` began it anew: so must the others
-            samples = [s if s.ids[0] == bos else self._begin(s, bos) for s in samples]
-        start = min(sample.start for sample in samples)
-        return [sample if sample.start == start else scored_from(sample, start) for sample in samples]
+            samples = [s if one else self._begin(s, bos) for s, one in zip(samples, begun, strict=True)]
+        # places in the whole texts, since each may have lost another number of tokens at its beginning
+        start = min(sample.start + sample.cut for sample in samples)
+        places = [max(1, start - sample.cut) for sample in samples]
+        return [
+            sample if sample.start == place else scored_from(sample, place)
+            for sample, place in zip(samples, places, strict=True)
+        ]
 
     def _begin(self, sample: EncodedText, bos: int) -> EncodedText:
         ids = array("i", [bos, *sample.ids])[: self.max_length]
+        if sample.cut or (self.truncation_mode == "keep_end" and len(ids) == len(sample.ids)):
+            return replace(sample, cut=sample.cut + 1)  # what was put before it is the first to be cut
         return replace(sample, ids=ids, start=1, truncated=sample.truncated or len(ids) == len(sample.ids))
 
     def attention(self, model: nn.Module, asked: str | None = None) -> Attention:

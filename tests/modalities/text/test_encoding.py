@@ -22,6 +22,7 @@ class Sample:
     ids: list[int]
     start: int
     truncated: bool
+    cut: int = 0
 
 
 class Characters:

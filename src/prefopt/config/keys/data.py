@@ -35,7 +35,11 @@ class DataKeys(Keys):
     data_config: str | None = Field(None, description="configuration name of a hub data set")
     max_length: Annotated[int | None, TEXT] = Field(
         1024,
-        description="most tokens of prompt and completion, at most the model's positions; the completion's end is cut",
+        description="most tokens of prompt and completion, at most the model's positions; truncation_mode says what is cut",
+    )
+    truncation_mode: Annotated[Literal["keep_start", "keep_end"], TEXT] = Field(
+        "keep_start",
+        description="of a longer row, keep the start and cut the completion's end, or keep the end and cut the prompt's start",
     )
     max_examples: int | None = Field(None, ge=1, description="use only the first rows")
     template_date: Annotated[date | None, TEXT] = Field(

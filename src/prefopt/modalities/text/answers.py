@@ -215,7 +215,7 @@ def score(
         A list a prompt, policy's and reference's.
     """
     reference = source_folder(config)
-    likelihood = likelihood_for(model, config.max_length, reference)
+    likelihood = likelihood_for(model, config.max_length, reference, truncation_mode=config.truncation_mode)
     items = [
         likelihood.encode(Item(condition, answer))
         for (_, condition), row in zip(prompts, answers, strict=True)

@@ -67,7 +67,7 @@ def read_pairs(config: TrainConfig, objective: Objective) -> Pairs:
     parts = read(config, objective, load_comparisons)
     check_start(config, load_tokenizer(folder_of(config.model)))
     source = source_folder(config)
-    likelihood = likelihood_for(source, config.max_length)
+    likelihood = likelihood_for(source, config.max_length, truncation_mode=config.truncation_mode)
     train = encode_examples(parts.train, likelihood)
     examples = {e.id: e for e in parts.train.examples}
     return Pairs(

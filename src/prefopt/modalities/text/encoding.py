@@ -34,7 +34,14 @@ class EncodedSample(Protocol):
         """Whether the completion lost tokens to the maximum length."""
         ...
 
+    @property
+    def cut(self) -> int:
+        """Tokens that were cut off the beginning."""
+        ...
 
+
+SHOWN = 5
+"""Rows that a hint names."""
 SampleT = TypeVar("SampleT", bound=EncodedSample)
 
 
@@ -155,16 +162,18 @@ def positions_hint(
     if positions is None or (asked is not None and asked <= positions):
         return []
     lost = sum(d.reason in ("prompt_length", "identical_after_truncation") for d in encoded.dropped)
-    cut = sum(any(item.truncated for item in e.items) for e in encoded.examples)
+    cut = sum(any(item.truncated or item.cut for item in e.items) for e in encoded.examples)
+    front = any(item.cut for e in encoded.examples for item in e.items)
+    what = "the beginning of a prompt" if front else "the end of a completion"
     total = len(encoded.examples) + len(encoded.dropped)
     than = "no max_length is set" if asked is None else f"fewer than max_length={asked}"
-    told = f"the model has {positions} positions ({than}), so rows end there: "
+    told = f"the model has {positions} positions ({than}), so rows {'are cut to them' if front else 'end there'}: "
     if not cut + lost:
         return [Hint("note", f"{told}all {total} fit")]
     return [
         Hint(
             "warn",
-            f"{told}of {total} rows, {cut} lost the end of a completion and {lost} could not be used at all. To keep "
+            f"{told}of {total} rows, {cut} lost {what} and {lost} could not be used at all. To keep "
             "more, shorten them, or take a model with more positions (or rotary scaling in its config.json)",
         )
     ]
@@ -211,8 +220,9 @@ def _refuse_identical(example: Example, items: Sequence[SampleT]) -> None:
         first, second = items[edge.first], items[edge.second]
         if first.start == second.start and list(first.ids) == list(second.ids):
             if first.truncated or second.truncated:
+                where = "before the last" if first.cut else "after the first"
                 raise UnusableItem(
-                    f"the sides differ only after the first {len(first.ids)} tokens, which is all that is kept",
+                    f"the sides differ only {where} {len(first.ids)} tokens, which is all that is kept",
                     "identical_after_truncation",
                 )
             chat = not isinstance(example.items[edge.first].sample, str)
@@ -261,7 +271,8 @@ def _token_hints(
     examples: Sequence[Encoded[SampleT]], truncated: int, sides: int, special: Mapping[int, str]
 ) -> list[Hint]:
     hints = []
-    if truncated:
+    truncated -= sum(item.truncated and item.cut > 0 for example in examples for item in example.items)
+    if truncated > 0:
         share = truncated / sides
         hints.append(
             Hint(
@@ -269,6 +280,7 @@ def _token_hints(
                 f"{truncated} of {sides} completions ({share:.1%}) lost their end to max_length",
             )
         )
+    hints += beginning_hints(examples)
     items = [item for example in examples for item in example.items]
     starts = [item.ids[item.start] for item in items]
     hints += same_start_hint(starts, f"the same token, id {starts[0]}")
@@ -285,6 +297,24 @@ def _token_hints(
             for token, n in found.items()
         ]
     return hints
+
+
+def beginning_hints(examples: Sequence[Encoded[SampleT]]) -> list[Hint]:
+    """Which rows lost their beginning (`truncation_mode=keep_end`), and how many tokens of them."""
+    cut = {example.id: [item.cut for item in example.items if item.cut] for example in examples}
+    rows = {name: lost for name, lost in cut.items() if lost}
+    if not rows:
+        return []
+    lost = [n for each in rows.values() for n in each]
+    shown = ", ".join(list(rows)[:SHOWN]) + (", ..." if len(rows) > SHOWN else "")
+    told = (
+        f"{len(lost)} completion(s) in {len(rows)} row(s) ({shown}) are read without the beginning of their prompt, which max_length "
+        f"cuts (truncation_mode=keep_end): {sum(lost)} tokens, at most {max(lost)} of one; a beginning-of-sequence token goes first"
+    )
+    whole = sum(item.truncated for example in examples for item in example.items)
+    if whole:
+        told += f". {whole} of them fill max_length alone: they lost their own beginning, and are scored from their second token left"
+    return [Hint("warn" if whole or len(rows) > 0.05 * len(examples) else "note", told)]
 
 
 def doubled(pairs: Iterable[tuple[int, ...]], special: Collection[int]) -> Counter[int]:

@@ -15,13 +15,17 @@ from dataclasses import replace
 from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError
 from prefopt.likelihoods.plan import EncodedText
+from prefopt.likelihoods.tokens import TruncationMode
 
 Prompted = Sequence[tuple[str, Encoded[EncodedText]]]
 """Single labelled samples, each behind a name of its prompt: equal for equal prompts."""
 
 
 def with_mismatched(
-    samples: Prompted, max_length: int | None, others: Prompted = ()
+    samples: Prompted,
+    max_length: int | None,
+    truncation_mode: TruncationMode = "keep_start",
+    others: Prompted = (),
 ) -> list[Encoded[EncodedText]]:
     """Give each sample its prompt followed by a completion to another prompt, as an item beside its own.
 
@@ -30,7 +34,8 @@ def with_mismatched(
 
     Args:
         samples: to complete.
-        max_length: most tokens; the completion's end is cut.
+        max_length: most tokens.
+        truncation_mode: what is cut of more.
         others: where to take completions from too if all `samples` have one prompt.
 
     Raises:
@@ -49,11 +54,17 @@ def with_mismatched(
     out = []
     for (_, example), k in zip(samples, partner, strict=False):  # donors begin with the samples
         own, other = example.items[0], donors[k][1].items[0]
-        ids = array("i", (own.ids[: own.start] + other.ids[other.start :])[:max_length])
+        whole = own.ids[: own.start] + other.ids[other.start :]
+        more = max(0, len(whole) - (max_length or len(whole)))
+        cut = more if truncation_mode == "keep_end" else 0
+        ids = array("i", whole[cut : cut + len(whole) - more])
+        start = max(1, own.start - cut)
         edges = tuple(replace(e, branches={"mismatched": len(example.items)}) for e in example.comparisons)
         out.append(
             replace(
-                example, aside=(replace(own, ids=ids, truncated=False, reference=None),), comparisons=edges
+                example,
+                aside=(replace(own, ids=ids, start=start, truncated=False, cut=cut, reference=None),),
+                comparisons=edges,
             )
         )
     return out

@@ -77,7 +77,13 @@ class Language:
 
     def likelihood(self, source: str, config: TrainConfig, reference: str) -> TokenLikelihood:
         """Rows that fit both models."""
-        return likelihood_for(source, config.max_length, reference, tokenizer=self.tokenizer)
+        return likelihood_for(
+            source,
+            config.max_length,
+            reference,
+            tokenizer=self.tokenizer,
+            truncation_mode=config.truncation_mode,
+        )
 
     def rows(self, config: TrainConfig, objective: Objective) -> Callable[..., Comparisons]:
         """The reader of rows.
@@ -381,8 +387,9 @@ def prepare(
     train, held_out = language.encoded(train, objective), language.encoded(held_out, objective)
     if "mismatched" in objective.branches:
         samples, judged = prompted(split.train, train), prompted(split.held_out, held_out)
-        train = with_mismatched(samples, likelihood.max_length)
-        held_out = with_mismatched(judged, likelihood.max_length, others=samples)
+        cut = likelihood.max_length, likelihood.truncation_mode
+        train = with_mismatched(samples, *cut)
+        held_out = with_mismatched(judged, *cut, others=samples)
     if "changed" in objective.needs:
         train, held_out = with_changed(train), with_changed(held_out)
     return PreparedData(

@@ -78,6 +78,11 @@ class VisionLanguage(Language):
 
     def likelihood(self, source: str, config: TrainConfig, reference: str) -> PicturedLikelihood:
         """Rows that fit both models."""
+        if config.truncation_mode == "keep_end":
+            raise ConfigError(
+                "truncation_mode=keep_end cuts the beginning of the prompt, where pictures and videos stand, and tokens of a picture "
+                "cannot be cut: leave it out, and shorten the rows, the pictures or video_frames"
+            )
         return pictured_likelihood(self.images, config.max_length, source, reference)
 
     def rows(self, config: TrainConfig, objective: Objective) -> Callable[..., Comparisons]:
