@@ -105,8 +105,7 @@ def trainer_of(draft: Draft) -> str:
 
 
 def _model(draft: Draft) -> None:
-    inner = draft.take("model_init_kwargs", {})
-    inner = dict(inner) if isinstance(inner, Mapping) else {}
+    inner = draft.mapping("model_init_kwargs")
     if draft.has("model_init_kwargs") and not inner:
         draft.same.append("model_init_kwargs")
     draft.carry("model", "model_name_or_path")
@@ -140,7 +139,7 @@ def _model(draft: Draft) -> None:
 
 def data(draft: Draft) -> None:
     """The data set, from `dataset_name` or the one entry of `datasets`; and what is evaluated on."""
-    sources = draft.take("datasets")
+    sources = draft.entries("datasets")
     if sources:
         if len(sources) > 1:
             draft.refuse(
@@ -148,7 +147,7 @@ def data(draft: Draft) -> None:
                 f"{len(sources)}. Join them (datasets.concatenate_datasets(...).to_parquet(...)) and give the file: data=FILE",
             )
             return
-        source = dict(sources[0])
+        source = sources[0]
         draft.put("data", source.pop("path", None), "datasets")
         if files := as_list(source.pop("data_files", None)):
             if len(files) > 1:
