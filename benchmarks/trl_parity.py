@@ -6,7 +6,8 @@
     python benchmarks/trl_parity.py --write docs/parity.md
 
 A tiny Llama with random weights and rows of random words are written to a temporary folder. Each tool reads them
-through its public entry (`prefopt.train`; `trl.DPOTrainer`, `trl.KTOTrainer`) and takes a few AdamW steps. Compared at
+through its public entry (`prefopt.train`; `trl.DPOTrainer`, `trl.KTOTrainer`, and `CPOTrainer` and `TPOTrainer` of
+`trl.experimental`) and takes a few AdamW steps. Compared at
 every step: loss, rewards of both sides, their margin, KTO's reference point, and the gradient's norm before clipping. A
 difference is divided by the largest absolute value of that quantity in the run, because rewards start at zero. Exits
 with 1 if any of them exceeds LIMIT.
@@ -48,7 +49,8 @@ class Case:
         name: TRL's name.
         method: prefopt's method.
         options: prefopt's keys.
-        trl: fields of `DPOConfig`, or of `KTOConfig` where method is "kto".
+        trl: fields of `DPOConfig`, or of the configuration that goes with `trainer`.
+        trainer: "DPO", "KTO", "CPO" or "TPO".
         rewards: False where the two tools mean different things by a reward; docs/parity.md says which.
         merging: prompts end in a space, which the tokenizer joins with the first word of some completions.
         vision: class of `tests/tiny_vision.py` that reads rows with images; None for text.
@@ -61,6 +63,12 @@ class Case:
     rewards: bool = True
     merging: bool = False
     vision: str | None = None
+    trainer: str = "DPO"
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows are single labelled samples."""
+        return self.trainer == "KTO"
 
     @property
     def inputs(self) -> str:
@@ -70,8 +78,9 @@ class Case:
     @property
     def compared(self) -> tuple[str, ...]:
         """Which of COMPARED both tools log, with one meaning."""
-        if self.method == "kto":
-            return ("loss", "rewards/chosen", "rewards/rejected", "kto/z0", "grad_norm")
+        if self.labelled:
+            z0 = ("kto/z0",) if self.method == "kto" else ()
+            return ("loss", "rewards/chosen", "rewards/rejected", *z0, "grad_norm")
         return ("loss", *COMPARED[1:4], "grad_norm") if self.rewards else ("loss", "grad_norm")
 
 
@@ -99,7 +108,19 @@ def f_divergence(name: str, **options: Any) -> Case:
     return case(name, "f_dpo", trl=trl, **options)
 
 
+def reference_free(name: str, method: str, *, trainer: str, trl: dict[str, Any], **options: Any) -> Case:
+    """A case of one of TRL's trainers without a reference model.
+
+    Where its loss is of averages a token, so are its rewards, and prefopt's of sums.
+    """
+    beta = options.pop("beta")
+    sums = trl["loss_type"] in ("sigmoid", "hinge")
+    options = {"beta": beta, **options}
+    return Case(name, method, options, {"beta": beta, **trl}, rewards=sums, trainer=trainer)
+
+
 SIGMOID = {"loss_type": ["sigmoid"]}
+ALL_THREE = {"ld_alpha": 0.5, "use_weighting": True}
 CASES = [
     case("sigmoid", "dpo"),
     case("sigmoid, merged boundaries", "dpo", trl=SIGMOID, merging=True),
@@ -126,9 +147,111 @@ CASES = [
     f_divergence("sigmoid, js_divergence", f="js"),
     f_divergence("sigmoid, forward_kl", f="forward_kl"),
     f_divergence("sigmoid, alpha_divergence 0.7", f="alpha", alpha=0.3),
-    case("sigmoid, ld_alpha 0.5", "ld_dpo", a=0.5, trl={**SIGMOID, "ld_alpha": 0.5}, rewards=False),
-    case("sigmoid, use_weighting", "wpo", trl={**SIGMOID, "use_weighting": True}),
-    Case("kto, one batch", "kto", {"beta": 0.1}, {"loss_type": "kto", "beta": 0.1}),
+    case("sigmoid, ld_alpha 0.5", "dpo", ld_alpha=0.5, trl={**SIGMOID, "ld_alpha": 0.5}, rewards=False),
+    *(
+        case(
+            f"{name}, ld_alpha 0.5",
+            method,
+            ld_alpha=0.5,
+            trl={"loss_type": [name], "ld_alpha": 0.5},
+            rewards=False,
+        )
+        for name, method in (
+            ("ipo", "ipo"),
+            ("apo_zero", "apo_zero"),
+            ("aot", "aot"),
+            ("aot_unpaired", "aot_unpaired"),
+        )
+    ),
+    case("sigmoid, use_weighting", "dpo", use_weighting=True, trl={**SIGMOID, "use_weighting": True}),
+    *(
+        case(
+            f"{name}, use_weighting",
+            name,
+            use_weighting=True,
+            trl={"loss_type": [name], "use_weighting": True},
+        )
+        for name in ("ipo", "bco_pair")
+    ),
+    case(
+        "sigmoid + 0.2 bco_pair + 0.5 sft, both",
+        "dpo+0.2*bco_pair",
+        rpo_alpha=0.5,
+        average="batch",
+        **ALL_THREE,
+        trl={"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [1.0, 0.2, 0.5], **ALL_THREE},
+        rewards=False,
+    ),
+    Case("kto, one batch", "kto", {"beta": 0.1}, {"loss_type": "kto", "beta": 0.1}, trainer="KTO"),
+    Case(
+        "apo_zero_unpaired",
+        "apo_zero_unpaired",
+        {"beta": 0.1, "desirable_weight": 1.3},
+        {"loss_type": "apo_zero_unpaired", "beta": 0.1, "desirable_weight": 1.3},
+        trainer="KTO",
+    ),
+    *(
+        reference_free(
+            f"CPO {loss}",
+            "contrastive_po",
+            trainer="CPO",
+            beta=0.1,
+            loss=loss,
+            average="batch",
+            trl={"loss_type": loss},
+        )
+        for loss in ("sigmoid", "hinge", "ipo")
+    ),
+    reference_free(
+        "CPO sigmoid, cpo_alpha 0.3, label_smoothing 0.1",
+        "contrastive_po",
+        trainer="CPO",
+        beta=0.1,
+        alpha=0.3,
+        label_smoothing=0.1,
+        average="batch",
+        trl={"loss_type": "sigmoid", "cpo_alpha": 0.3, "label_smoothing": 0.1},
+    ),
+    reference_free(
+        "CPO simpo",
+        "simpo",
+        trainer="CPO",
+        beta=2.0,
+        gamma=0.5,
+        trl={"loss_type": "simpo", "cpo_alpha": 0.0, "simpo_gamma": 0.5},
+    ),
+    reference_free(
+        "CPO simpo, cpo_alpha 0.2",
+        "simpo",
+        trainer="CPO",
+        beta=2.0,
+        gamma=0.5,
+        rpo_alpha=0.2,
+        average="batch",
+        trl={"loss_type": "simpo", "cpo_alpha": 0.2, "simpo_gamma": 0.5},
+    ),
+    reference_free(
+        "CPO alphapo, alpha 0.25",
+        "alpha_po",
+        trainer="CPO",
+        beta=2.0,
+        gamma=0.5,
+        alpha=0.25,
+        trl={"loss_type": "alphapo", "simpo_gamma": 0.5, "alpha": 0.25},
+    ),
+    *(
+        reference_free(
+            f"TPO {loss}",
+            "tpo",
+            trainer="TPO",
+            beta=2.0 if loss == "tpo-l" else 0.1,
+            loss=loss,
+            tpo_alpha=0.7,
+            average="batch",
+            trl={"loss_type": loss, "tpo_alpha": 0.7},
+        )
+        for loss in ("sigmoid", "hinge", "ipo", "tpo-l")
+    ),
 ]
 VISION = ("llava", "llava_next", "qwen2_5_vl", "gemma3")
 CASES += [
@@ -177,12 +300,15 @@ def make_inputs(folder: Path, merging: bool) -> list[dict[str, Any]]:
         return " " + text(2, 12)
 
     rows = [
-        {"prompt": text(2, 8) + " " * merging, "chosen": completion(), "rejected": completion()}
+        {
+            "prompt": text(2, 8) + " " * merging,
+            **{name: completion() for name in ("chosen", "rejected", "reference")},
+        }
         for _ in range(STEPS * BATCH)
     ]
     if merging:
         tokenizer = joining_tokenizer(
-            [row["prompt"] + row[side] for row in rows for side in ("chosen", "rejected")]
+            [row["prompt"] + row[side] for row in rows for side in ("chosen", "rejected", "reference")]
         )
     else:
         tokenizer = train_tokenizer((t for row in rows for t in row.values()), 200)
@@ -253,11 +379,10 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
     """What `prefopt.train` logs, a mapping a step."""
     import prefopt
 
-    kto = case.method == "kto"
     result = prefopt.train(
         case.method,
         model=folder / "model",
-        data=folder / ("labelled.jsonl" if kto else "pairs.jsonl"),
+        data=folder / ("labelled.jsonl" if case.labelled else "pairs.jsonl"),
         output_dir=str(folder / "prefopt"),
         overwrite=True,
         eval_size=0,
@@ -265,7 +390,7 @@ def run_prefopt(case: Case, folder: Path) -> list[dict[str, float]]:
         save_strategy="no",
         logging_steps=1,
         max_steps=STEPS,
-        per_device_train_batch_size=STEPS * BATCH if kto else BATCH,
+        per_device_train_batch_size=STEPS * BATCH if case.labelled else BATCH,
         learning_rate=LEARNING_RATE,
         adam_epsilon=ADAM_EPSILON,
         lr_scheduler_type="constant",
@@ -285,20 +410,19 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, Any]]) -> list[dict[s
     """
     from datasets import Dataset
     from transformers.trainer_callback import PrinterCallback
-    from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 
     from prefopt.sources.schedule import Schedule
 
-    kto = case.method == "kto"
+    make_config, make_trainer = trainer_of(case)
     schedule = Schedule(len(rows), BATCH, 1, 1, 1.0, STEPS, SEED)
     ordered: list[Any] = [rows[i] for step in range(STEPS) for i in schedule.examples(step)]
-    if kto:
+    if case.labelled:
         ordered = sorted(labelled(rows), key=key_of, reverse=True)
-    config = (KTOConfig if kto else DPOConfig)(
+    config = make_config(
         output_dir=str(folder / "trl"),
         train_sampling_strategy="sequential",
         max_steps=STEPS,
-        per_device_train_batch_size=STEPS * BATCH if kto else BATCH,
+        per_device_train_batch_size=STEPS * BATCH if case.labelled else BATCH,
         learning_rate=LEARNING_RATE,
         adam_epsilon=ADAM_EPSILON,
         lr_scheduler_type="constant",
@@ -327,13 +451,25 @@ def run_trl(case: Case, folder: Path, rows: list[dict[str, Any]]) -> list[dict[s
             {**row, "images": [Image.open(path).convert("RGB") for path in row["images"]]} for row in ordered
         ]
         more = {"processing_class": load_processor(str(folder / "model"))}
+    if case.trainer == "CPO":  # it puts one before every prompt, and prefopt and the others only if the tokenizer does
+        from transformers import AutoTokenizer
+
+        more = {"processing_class": AutoTokenizer.from_pretrained(folder / "model")}
+        more["processing_class"].bos_token = None
     data = Dataset.from_list(ordered)
-    trainer = (KTOTrainer if kto else DPOTrainer)(
-        str(folder / "model"), args=config, train_dataset=data, **more
-    )
+    trainer = make_trainer(str(folder / "model"), args=config, train_dataset=data, **more)
     trainer.remove_callback(PrinterCallback)
     trainer.train()
     return [line for line in trainer.state.log_history if "loss" in line and "grad_norm" in line]
+
+
+def trainer_of(case: Case) -> tuple[Any, Any]:
+    """TRL's configuration and trainer of a case."""
+    import trl
+    from trl.experimental import cpo, tpo
+
+    module: Any = {"DPO": trl, "KTO": trl, "CPO": cpo, "TPO": tpo}[case.trainer]
+    return getattr(module, f"{case.trainer}Config"), getattr(module, f"{case.trainer}Trainer")
 
 
 def key_of(row: dict[str, Any]) -> str:

@@ -40,7 +40,7 @@ OF_BRANCHES = {
     "length": "torch.tensor([4.0, 6.0])",
     "rho_tokens": "torch.full((2, 8), 0.05)",
 }
-ALSO = {"chip": ("rho_tokens",), "ha_dpo": ("length",)}
+ALSO = {"chip": ("rho_tokens",), "ha_dpo": ("length",), "tpo": ("length",)}
 """What is read of branches beside a log-ratio, or a log-probability where there is no reference."""
 GIVEN = {"vdpo": "alpha=0.5"}
 """Hyper-parameters that have no default."""

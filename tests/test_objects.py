@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import pandas
+import polars
 import pytest
 import yaml
 
@@ -55,6 +56,10 @@ OBJECTS = {
     ),
     "frame": (lambda tmp_path: pandas.DataFrame(MIXED), "DataFrame of 12 rows"),
     "parquet frame": (frame_of_parquet, "DataFrame of 12 rows"),
+    "polars": (lambda tmp_path: polars.DataFrame(MIXED), "polars DataFrame of 12 rows"),
+    "lazy polars": (lambda tmp_path: polars.LazyFrame(MIXED), "polars LazyFrame"),
+    "stream": (lambda tmp_path: datasets.Dataset.from_list(MIXED).to_iterable_dataset(), "IterableDataset"),
+    "generator": (lambda tmp_path: (row for row in MIXED), "generator of 12 rows"),
 }
 
 
@@ -79,6 +84,35 @@ def test_held_out_objects_and_their_splits(tiny_model, tmp_path):
     assert outcome(result)[2:] == outcome(other)[2:]
     counts = json.loads((tmp_path / "a" / "record" / "manifest.json").read_text())["data"]
     assert (counts["examples"], counts["eval_examples"]) == (7, 3)
+
+
+def test_named_sets_have_metrics_of_their_own(tiny_model, tmp_path):
+    """And all of them together those without a name, which are those of one set that holds all rows."""
+    sets = {"easy": ROWS[6:8], "hard": pandas.DataFrame(ROWS[8:])}
+    result = run(tiny_model, tmp_path / "run", data=ROWS[:6], eval_data=sets)
+    one = run(tiny_model, tmp_path / "one", data=ROWS[:6], eval_data=ROWS[6:])
+    for name in ("eval_loss", "eval_rewards/margins", "eval_rewards/accuracies"):
+        assert result.metrics[name] == pytest.approx(one.metrics[name], rel=1e-6)
+        parts = [result.metrics[name.replace("eval_", f"eval_{part}_")] for part in sets]
+        assert sum(parts) / 2 == pytest.approx(one.metrics[name], rel=1e-5)
+    easy = run(tiny_model, tmp_path / "easy", data=ROWS[:6], eval_data=ROWS[6:8])
+    assert result.metrics["eval_easy_loss"] == pytest.approx(easy.metrics["eval_loss"], rel=1e-6)
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["eval_data"] == {
+        "easy": "memory:eval_data.easy/list of 2 rows", "hard": "memory:eval_data.hard/DataFrame of 2 rows",
+    }  # fmt: skip
+
+
+def test_nested_cells_of_polars_are_those_of_the_rows():
+    chat = [
+        {
+            "prompt": [{"role": "user", "content": "a"}],
+            "chosen": [{"role": "assistant", "content": "b"}],
+            "rejected": [{"role": "assistant", "content": "c", "name": "x"}],
+        }
+    ]
+    item = load_comparisons(polars.DataFrame(chat)).examples[0].items[0]
+    assert item.sample == [{"role": "assistant", "content": "b"}]
 
 
 def test_a_run_on_an_object_is_resumed_with_it(tiny_model, tmp_path):
@@ -205,9 +239,9 @@ def test_the_split_to_judge_by(splits, trained, wanted):
 
 
 def test_other_containers_are_refused_with_what_is_taken(tiny_model, tmp_path):
-    for key, value in (("data", {"train": ROWS}), ("data", tuple(ROWS)), ("eval_data", iter(ROWS))):
+    for key, value in (("data", {"train": ROWS}), ("data", b"rows"), ("eval_data", 3)):
         given = {"data": ROWS, key: value}
-        with pytest.raises(ConfigError, match=rf"^{key} is a .*; needed a path, a hub id, a list of rows"):
+        with pytest.raises(ConfigError, match=rf"^{key} is a .*; needed a path, a hub id,.* a list of rows"):
             run(tiny_model, tmp_path / "run", **given)
 
 

@@ -180,7 +180,7 @@ def test_bad_input_is_told_before_anything_runs(tiny_model, data, right, tmp_pat
             "out",
         )
 
-    assert_plain_error(run(judge="gpt"), "no judge is called 'gpt'", "openai:MODEL@URL")
+    assert_plain_error(run(judge="gpt"), "no judge of texts is called 'gpt'", "openai:MODEL@URL")
     assert_plain_error(run(judge="openai:http://x"), "openai:MODEL@URL")
     assert_plain_error(
         run(judge="openai:m@http://127.0.0.1:9/v1"), "no server answers at http://127.0.0.1:9/v1"

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from prefopt.config import FIELD_NAMES, ConfigError, TrainConfig, applying, check_keys, needs_of, staged_keys
+from prefopt.config import (
+    FIELD_NAMES,
+    ConfigError,
+    TrainConfig,
+    applying,
+    check_keys,
+    needs_of,
+    resolve,
+    staged_keys,
+)
 
 
 @dataclass(frozen=True)
@@ -18,7 +27,7 @@ class Kind:
     traits: frozenset[str]
 
 
-TEXT = Kind("text", frozenset({"text", "adapters"}))
+TEXT = Kind("text", frozenset({"text", "answers", "adapters"}))
 PLAIN = Kind("vector", frozenset({"vectors"}))
 IMAGE = Kind("image", frozenset({"image", "denoising", "adapters"}))
 CONTROL = Kind("control", frozenset({"image", "denoising", "adapters", "control"}))
@@ -46,6 +55,7 @@ RUNS: dict[str, tuple[str, Kind, str]] = {
     "ssapo": ("ssapo", TEXT, "all"),
     "spa": ("spa", TEXT, "all"),
     "judged": ("online_dpo", TEXT, "all"),
+    "mixture": ("nash_md", TEXT, "all"),
     "ssapo's loss": ("ssapo", TEXT, "gradient"),
     "judged's loss": ("online_dpo", TEXT, "gradient"),
     "compo": ("compo", TEXT, "all"),
@@ -65,13 +75,14 @@ STAGED = {
     "ssapo",
     "spa",
     "judged",
+    "mixture",
     "ssapo's loss",
     "judged's loss",
     "compo",
     "compo's loss",
     "compo's oracle",
 }
-ROUNDS = {"ssapo", "spa", "judged"}
+ROUNDS = {"ssapo", "spa", "judged", "mixture"}
 
 # key and a value that is not its default; the runs that take it; what some of the others say
 TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
@@ -96,7 +107,17 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
         {"text": "for image models", "steps": r"for training reward models \(lrm\), which lpo does not"},
     ),
     "prompts_per_step": (4, ONLINE, {"semi-online": "for methods that sample while training, which sopo does not"}),
-    "reward": ("r", IMAGES | MOTIONS, {"text": "for image and motion models, and m is a text model"}),
+    "reward": (
+        "r",
+        IMAGES | MOTIONS | TEXTS - VISIONS,
+        {"pictures": "for image, motion and text models, and m is a vision-language model"},
+    ),
+    "missing_eos_penalty": (
+        1.0,
+        {"judged", "mixture"},
+        {"ssapo": "for rounds whose answers a judge scores .*, which ssapo has none of"},
+    ),
+    "mixture_coef": (0.25, {"mixture"}, {"judged": "for nash_md's opponent, and online_dpo has none"}),
     "tau_quantile": (0.3, {"semi-online"}, {"motions": r"for semi-online pairs \(sopo\), which dpo does not make"}),
     "candidates": (
         9,
@@ -113,7 +134,7 @@ TABLE: dict[str, tuple[object, set[str], dict[str, str]]] = {
     "grad_scale": (0.1, {"guided"}, {"steps": r"for guided targets \(gradspo\), which lpo has none of"}),
     "judge": (
         "j",
-        ONLINE | {"judged", "semi-online"},
+        ONLINE | {"judged", "mixture", "semi-online"},
         {
             "text": "for methods that ask a judge .*, which dpo does not",
             "ssapo": "for methods that ask a judge .*, which ssapo does not",
@@ -270,3 +291,33 @@ def test_words_say_where_each_key_applies():
             assert need.traits
             assert re.match(r"(and|which) ", need.lacks)
             need.lacks.format(method="dpo", model="m", noun="a text model")
+
+
+@pytest.mark.parametrize(
+    ("run", "key", "reason"),
+    [
+        ("text", "ld_alpha", None),
+        ("text", "rpo_alpha", None),
+        ("images", "use_weighting", "for likelihoods by token"),
+        ("steps", "rpo_alpha", "for sums of losses, and lpo has scores of its own"),
+        ("ssapo", "use_weighting", "ssapo reads .* of every row"),
+    ],
+)
+def test_what_goes_with_a_loss_is_taken_or_refused_with_a_reason(run, key, reason):
+    config, kind = config_of(run)
+    if reason is None:
+        check_keys(config, kind, given={key: 0.5})
+        return
+    with pytest.raises(ConfigError, match=rf"^{key}: {reason}.*\. Leave it out$"):
+        check_keys(config, kind, given={key: 0.5})
+
+
+def test_a_loss_refuses_what_it_has_no_place_for_beside_other_wrong_keys():
+    place = {"model": "m", "data": "d"}
+    with pytest.raises(ConfigError, match=r"^ld_alpha: kto takes single labelled samples.*Leave it out$"):
+        resolve({"method": "kto", "ld_alpha": 0.5, **place})
+    with pytest.raises(
+        ConfigError, match=r"(?s)betta: unknown.*use_weighting: wpo has these weights already"
+    ):
+        resolve({"method": "wpo", "use_weighting": True, "betta": 0.5, **place})
+    assert resolve({"method": "ipo", "ld_alpha": 0.5, "rpo_alpha": 1, **place})[1]["ld_alpha"] == 0.5

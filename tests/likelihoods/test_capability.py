@@ -213,10 +213,12 @@ def test_experts_are_balanced_over_real_tokens(name, own_head):
     padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True)
     exact = model(padded, attention_mask=mask).aux_loss * model.router_aux_loss_coef
-    for sharing in ("plain", "packed"):
+    for sharing in ("plain", "packed", "shared"):  # a shared prompt counts as often as it is read
         likelihood = likelihood_of(sharing, own_head, *parts_of(name))
-        found = likelihood.score(model, likelihood.plan(items), {"log_p2"}).auxiliary
+        scores = likelihood.score(model, likelihood.plan(items), {"log_p2"})
+        found = scores.auxiliary
         torch.testing.assert_close(found, exact)
+        torch.testing.assert_close(scores.aux_loss * model.router_aux_loss_coef, exact)
         found.backward()
         assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
         with torch.no_grad():

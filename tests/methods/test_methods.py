@@ -14,6 +14,7 @@ import torch
 from prefopt import methods, objectives
 from prefopt.config import ALIASES, FIELD_NAMES, resolve
 from prefopt.methods import Method
+from prefopt.objectives.combining import COMBINED
 
 ALL = list(methods.all_methods())
 PLACES = {"model": "m", "data": "d"}
@@ -169,7 +170,7 @@ def test_keys_and_metrics_named_in_the_text_exist(name: str) -> None:
     doc = importlib.import_module(f"prefopt.methods.{name}").__doc__ or ""
     text = " ".join([doc, entry.use_when, entry.failure_signs])
     own = {key for other in ALL for key in objectives.hyperparameters(other)}
-    known = {*FIELD_NAMES, *own, "lambda"}
+    known = {*FIELD_NAMES, *own, *COMBINED, "lambda"}
     named = re.findall(r"`(\w+)=[\w.]+`", text)
     assert not set(named) - known
     for term in re.findall(r"`([a-z_.\d*]+(?:\+[a-z_.\d*]+)+)`", text):

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 import prefopt
 from modalities.battery import BATTERY, Row, install_vectors
@@ -23,6 +25,14 @@ QUIET: dict[str, Any] = {
     "eval_size": 0, "sample_prompts": 2, "logging_steps": 1, "eval_steps": 20, "lr_scheduler_type": "constant",
     "weight_decay": 0.0, "max_steps": 20, "save_steps": 8, "per_device_train_batch_size": 2, "bf16": False,
 }  # fmt: skip
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a model's folder, by the folder of its file within that and its name."""
+    found = {}
+    for file in sorted(folder.rglob("*.safetensors")):
+        found |= {f"{file.parent.relative_to(folder)}/{k}": v for k, v in load_file(file).items()}
+    return found
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,11 @@ def test_adapters(tried):
     if not tried.row.adapters:
         pytest.skip("it takes no adapters, and refuses them: see the foreign keys")
     given = {"use_peft": True, "lora_r": 2, "lora_alpha": 8, "sample_prompts": 0, "save_strategy": "no"}
+    given |= {
+        "use_rslora": True,
+        "use_dora": True,
+        "max_steps": 8,
+    }  # a scale, and a length of each row, that a file could lose
     given["learning_rate"] = 10 * tried.row.options["learning_rate"]
     off = tried.train("adapters", reference="adapter_off", **given)
     live = tried.train("adapters-live", reference="live", **given)
@@ -158,7 +173,12 @@ def test_adapters(tried):
     moved = column(off, "train_rows_logps/chosen")
     assert moved[-1] != pytest.approx(moved[0], rel=1e-4)
     tried.row.again(off.model_dir, tried.model, tried.place / "merged")
-    begun = tried.train("from-merged", model=tried.place / "merged", max_steps=1, save_strategy="no")
+    merged = prefopt.merge(off.output_dir, tried.place / "by-prefopt")
+    assert merged.difference < 1e-4
+    assert tensors(merged.folder).keys() == tensors(tried.place / "merged").keys()
+    for name, tensor in tensors(merged.folder).items():
+        torch.testing.assert_close(tensor, tensors(tried.place / "merged")[name], rtol=0, atol=1e-5)
+    begun = tried.train("from-merged", model=merged.folder, max_steps=1, save_strategy="no")
     for side in ("chosen", "rejected"):
         ended = column(off, f"train_rows_logps/{side}")[-1]
         assert column(begun, f"train_rows_logps/{side}")[0] == pytest.approx(ended, rel=1e-4)

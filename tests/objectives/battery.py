@@ -95,6 +95,11 @@ ROWS = [
     Row("contrastive_po", {"loss": "hinge"}),
     Row("contrastive_po", {"loss": "ipo"}),
     Row("slic"),
+    Row("tpo"),
+    Row("tpo", {"loss": "hinge", "beta": 0.2}),
+    Row("tpo", {"loss": "ipo", "average": "batch"}, smooth=False),
+    Row("tpo", {"loss": "tpo-l", "beta": 2.0, "label_smoothing": 0.1}),
+    Row("tpo", {"tpo_alpha": 0.0}),
     Row("sft", loser="keep"),
     Row("sft", {"average": "batch"}, loser="keep", smooth=False),
     Row("longvpo", takes_beta_0=True),
@@ -104,6 +109,10 @@ ROWS = [
     Row("kto"),
     Row("apo_zero_unpaired"),
     Row("apo_zero_unpaired", {"desirable_weight": 1.3, "undesirable_weight": 0.7}),
+    Row("nash_md"),
+    Row("nash_md", {"beta": 0.008}),
+    Row("xpo"),
+    Row("xpo", {"alpha": 0.1, "label_smoothing": 0.1}),
     Row("bco", smooth=False),
     Row("aot", smooth=False, soft_votes=False),
     Row("aot", {"label_smoothing": 0.1}, smooth=False, soft_votes=False),
@@ -267,6 +276,9 @@ def columns(n: int, dtype: torch.dtype) -> dict[str, Tensor]:
         "min_similarity": torch.where(there, (0.23 * i) % 0.9, 0.0),
         "rejected_reward": torch.where(there, (0.07 * i) % 0.4, -torch.inf),
         "tau": torch.where(there, 0.45, torch.inf),
+        # absent: they say which side is whose, whatever the outcome; test_self_play.py has them
+        "probability": torch.full_like(i, -1.0),
+        "reference_first": torch.full_like(i, -1.0),
     }
     assert set(values) == {name for row in ROWS for name in row.objective.columns}
     return {name: value.to(dtype) for name, value in values.items()}

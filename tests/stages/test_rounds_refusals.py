@@ -20,7 +20,7 @@ REFUSED = {
     "tools": ("spa", [{**row, "tools": TOOLS} for row in ROWS], {}, "prompts carry tools"),
     "answers longer than the model": ("ssapo", ROWS, {"response_tokens": 128}, "lower response_tokens"),
     "no judge": ("online_dpo", ROWS, {}, "online_dpo needs a judge of answers"),
-    "unknown judge": ("online_dpo", ROWS, {"judge": "clip:DIR"}, "judge=clip:DIR is not known for text"),
+    "unknown judge": ("online_dpo", ROWS, {"judge": "clip:DIR"}, "no judge of texts is called 'clip:DIR'"),
     "judge of a method that labels": ("ssapo", ROWS, {"judge": "world:text"}, "judge: for methods that ask a judge .*which ssapo does not"),
     "keys of image methods": ("ssapo", ROWS, {"candidates": 3}, "candidates: for diffusion models"),
     "another's keys": ("spa", ROWS, {"epsilon": 0.5}, "epsilon: for ssapo's adversary"),

@@ -3,6 +3,7 @@ reference is held. A new objective is a row here without any change."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,18 @@ from prefopt import methods, objectives
 from prefopt.objectives.sides import Score, Sides
 
 ROWS = [
-    {"prompt": "Sort: pear fig apple", "chosen": " apple fig pear", "rejected": " pear apple fig pear"},
-    {"prompt": "Count: red red blue", "chosen": " red two blue one", "rejected": " blue"},
+    {
+        "prompt": "Sort: pear fig apple",
+        "chosen": " apple fig pear",
+        "rejected": " pear apple fig pear",
+        "reference": " apple fig pear fig",
+    },
+    {
+        "prompt": "Count: red red blue",
+        "chosen": " red two blue one",
+        "rejected": " blue",
+        "reference": " blue red red",
+    },
 ]
 QUIET = {
     "eval_size": 0,
@@ -29,10 +40,10 @@ QUIET = {
     "warmup_ratio": 0.0,
 }
 # what must rise where it is not the margin
-RISES = {"sft": "train_rows_logps/chosen"}
+RISES = {"sft": "train_rows_logps/chosen", "tpo": "train_rows_tpo/nll"}
 # DiscoPOP's loss is not monotone: at tau = 0.05 its slope at zero margin is +0.78, towards the local minimum on the
-# negative side that its authors plot, so small margins fall while the loss falls
-FALLS = {"discopop"}
+# negative side that its authors plot, so small margins fall while the loss falls; TPO's likelihood outweighs its margin
+FALLS = {"discopop", "tpo"}
 
 
 def train(name: str, model: Path, data: Path, folder: Path, **options: Any) -> prefopt.TrainResult:
@@ -74,7 +85,12 @@ def sides_by_hand(model_dir: Path, objective: Any) -> Sides:
             f"changed_{side}": torch.zeros(2, 9),
             f"log_p2_{side}": torch.stack([p2 for _, p2 in scored]),
         }
-    return Sides(**values)
+    gold = [scores_by_hand(model_dir, row["prompt"] + row["reference"], row["prompt"])[0] for row in ROWS]
+    third = Score(
+        logp=torch.stack([tokens.sum() for tokens in gold]),
+        length=torch.tensor([float(len(tokens)) for tokens in gold]),
+    )
+    return Sides(**values, branches={"reference": third})
 
 
 def start_by_hand(model_dir: Path, name: str) -> float:
@@ -109,3 +125,32 @@ def test_method(name, tiny_model, rows_file, own_cache, tmp_path):
     if objectives.get(name).needs_reference:
         live = train(name, tiny_model, data, tmp_path / "live", reference="live")
         assert column(live, "loss") == pytest.approx(losses, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "other", "same"),
+    [
+        ("aot", {"ld_alpha": 0.3}, "ld_dpo", {"a": 0.3}),  # of one row a batch, so that nothing is sorted
+        (
+            "hinge",
+            {"use_weighting": True, "beta": 1e-3},
+            "wpo",
+            {"beta": 1e-3},
+        ),  # steep alike, log 2 against 1
+        ("dpo", {"rpo_alpha": 0.2, "average": "batch"}, "dpo+0.2*sft", {"average": "batch"}),
+    ],
+)
+def test_keys_that_combine_with_a_loss(name, given, other, same, tiny_model, rows_file, own_cache, tmp_path):
+    data = rows_file(ROWS)
+    alone = {"per_device_train_batch_size": 1, "max_steps": 4}
+    runs = [
+        train(method, tiny_model, data, tmp_path / method, **{"beta": 0.1, **alone, **keys})
+        for method, keys in ((name, given), (other, same))
+    ]
+    first, second = (column(run, "loss") for run in runs)
+    assert len(set(first)) > 1
+    if name == "hinge":
+        assert first[0] == pytest.approx(second[0] / math.log(2), rel=1e-4)
+        assert column(runs[0], "wpo/weight")[0] == pytest.approx(first[0], rel=1e-4)
+    else:
+        assert first == pytest.approx(second, rel=1e-6)

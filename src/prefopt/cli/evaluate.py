@@ -81,7 +81,8 @@ def _modality_of(model: str) -> Modality:
 )
 @click.option(
     "--judge", required=True, metavar="JUDGE",
-    help="world:text, openai:MODEL@URL of a server, or FILE.py:FUNCTION, a score of (prompt, answer).",
+    help="world:text, openai:MODEL@URL of a server, reward:DIR of a reward model, FILE.py:FUNCTION, a score of "
+    "(prompt, answer), or a sum 0.7*reward:DIR+0.3*FILE.py:FUNCTION.",
 )  # fmt: skip
 @click.option(
     "--max_new_tokens", "--max-new-tokens", type=click.IntRange(min=1), default=256, show_default=True

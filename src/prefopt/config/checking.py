@@ -33,10 +33,13 @@ BESIDE = {
         "sync_reference",
         "for a reference that moves, which sync_reference=true makes it do",
     ),
+    "extend": ("resume", "for a run that goes on, which resume=true asks for"),
 }
 """Keys that mean nothing unless another one is set, and the reason."""
 OF_ONE_RUN = {
     "sync_reference": "for a single run, and {method} is several: between its rounds, train_reference says what the reference is",
+    "save_dtype": "for a single run, and {method} is several: each would begin with the rounded weights of the one before",
+    "extend": "for a single run, and {method} is several, whose number of rounds is part of what they are",
 }
 """Keys that a method of several runs would use in each of them, where they would not mean what they say."""
 NEAR = 0.7

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from prefopt.evaluation.judges import Duel, Judge, ScorerJudge, ServerJudge
-from prefopt.evaluation.user_files import object_of
+from prefopt.evaluation.reward_models import REWARD_MODEL
+from prefopt.evaluation.reward_names import reward_named
 from prefopt.generation.base import Generator, Prompt, Request, Settings, last_turn
 from prefopt.generation.journal import collect
 from prefopt.generation.server import ServerGenerator, check_server
@@ -207,7 +208,7 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
     """A judge by name.
 
     Args:
-        name: world:text, openai:MODEL@URL, or FILE.py:FUNCTION, a score of (prompt, answer).
+        name: openai:MODEL@URL, or a reward by name (`reward_names.reward_named`), a sum of several included.
         prompts: that it will judge.
         journal: for replies of a server.
 
@@ -215,51 +216,20 @@ def the_judge(name: str, prompts: Sequence[Prompted], journal: Path) -> Judge:
         ValueError, OSError: no such judge, or prompts that a world does not know.
         ConnectionError: no server is there.
     """
-    if ".py:" in name:
-        score = function_of(name)
-        score(last_turn(prompts[0].prompt), "")  # before answers are generated for a judge that fails
-        return ScorerJudge(score)
     if name.startswith(SERVER):
         model, url = parse_server(name)
         judge = ServerJudge(url, model, journal)
         check_server(url, model)  # before answers are generated for a judge that is not there
         return judge
-    if not name.startswith(WORLD_PREFIX):
-        raise ValueError(
-            f"no judge is called {name!r}: needed world:text, openai:MODEL@URL, or FILE.py:FUNCTION"
-        )
-    world = text_world(name)
-    for prompt in prompts:
-        try:
-            world.verify(last_turn(prompt.prompt), "")
+    reward = reward_named(name)
+    for prompt in prompts if WORLD_PREFIX in name else prompts[:1]:
+        if REWARD_MODEL in name:  # it would load the model
+            break
+        try:  # before answers are generated for a judge that fails
+            reward.scores([prompt.prompt], [""])
         except ValueError as error:
             raise ValueError(f"{name} cannot judge prompt {prompt.id!r}: {error}") from None
-    return ScorerJudge(world.verify)
-
-
-def function_of(name: str) -> Callable[[str, str], float]:
-    """The function that `FILE.py:FUNCTION` names; the file is run.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be run, or has no such function.
-    """
-    found = object_of(name, "judge", "function")
-    if not callable(found):
-        raise ValueError(
-            f"{name} is a {type(found).__name__} and no function; needed a score of (prompt, answer)"
-        )
-
-    def score(prompt: str, answer: str) -> float:
-        try:
-            return float(found(prompt, answer))
-        except Exception as error:  # whatever a user's function raises
-            raise ValueError(
-                f"the judge {name} failed on prompt {prompt[:40]!r} and answer {answer[:40]!r}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    return score
+    return ScorerJudge(reward)
 
 
 def displacement(model: str, baseline: str, prompts: Sequence[Prompted], batch_size: int) -> float | None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from prefopt.evaluation.rewards import TextReward, as_reward
 from prefopt.generation import Request, ServerGenerator, Settings, collect
-from prefopt.generation.base import Prompt, last_turn
+from prefopt.generation.base import Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class ScorerJudge:
     """Prefers the answer with the higher score; equal scores tie.
 
     Args:
-        score: of (prompt, answer), such as a world's `verify`; of a conversation it is given the last message's text.
+        score: of (prompt, answer), such as a world's `verify`; of a conversation it is given the last message's text. Or a
+            reward (`reward_names.reward_named`), which is given whole conversations.
         margin: scores that differ by no more tie.
 
     Raises:
@@ -58,10 +60,10 @@ class ScorerJudge:
         [1.0]
     """
 
-    def __init__(self, score: Callable[[str, str], float], margin: float = 0.0) -> None:
+    def __init__(self, score: Callable[[str, str], float] | TextReward, margin: float = 0.0) -> None:
         if margin < 0:
             raise ValueError(f"margin must be at least 0; given {margin}")
-        self.score, self.margin = score, margin
+        self.reward, self.margin = as_reward(score), margin
 
     def preferences(self, duels: Sequence[Duel]) -> list[float | None]:
         """1, 0.5 or 0 for each duel; never None.
@@ -69,10 +71,14 @@ class ScorerJudge:
         Raises:
             ValueError: a score is not a finite number.
         """
+        prompts = [duel.prompt for duel in duels]
+        first, second = (
+            self.reward.scores(prompts, [getattr(duel, side) for duel in duels])
+            for side in ("first", "second")
+        )
         out: list[float | None] = []
-        for duel in duels:
-            prompt = last_turn(duel.prompt)
-            gap = self.score(prompt, duel.first) - self.score(prompt, duel.second)
+        for duel, one, other in zip(duels, first, second, strict=True):
+            gap = one - other
             if not abs(gap) < float("inf"):
                 raise ValueError(f"the scores of duel {duel.id!r} differ by {gap}; needed finite scores")
             out.append(0.5 if abs(gap) <= self.margin else float(gap > 0))

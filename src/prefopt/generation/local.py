@@ -108,7 +108,9 @@ class LocalGenerator:
                 self.likelihood.pad_token_id,
                 self.tokenizer.eos_token_id,
                 max_new_tokens=settings.max_new_tokens,
-                processors=own_noise(settings, names) if self.counted else (),
+                processors=self.processors(
+                    names, [len(prompts[request.id]) for request, _ in batch], settings
+                ),
                 temperature=0.0 if self.counted else settings.temperature,
                 inputs=partial(self.inputs, [request for request, _ in batch]),
                 num_beams=self.num_beams,
@@ -117,6 +119,18 @@ class LocalGenerator:
                 Response(request.id, sample, self._text(request, tokens), len(tokens), ended, tuple(tokens))
                 for (request, sample), (tokens, ended) in zip(batch, drawn, strict=True)
             ]
+
+    def processors(
+        self, rows: Sequence[tuple[str, int]], lengths: Sequence[int], settings: Settings
+    ) -> list[LogitsProcessor]:
+        """What the logits of a batch go through before the choice.
+
+        Args:
+            rows: (id, sample) of each row.
+            lengths: of the prompts, in tokens.
+            settings: how to draw.
+        """
+        return own_noise(settings, rows) if self.counted else []
 
     def inputs(self, requests: Sequence[Request], ids_BT: Tensor) -> dict[str, Tensor]:
         """What the model is given beside the (B, T) token ids of these requests, padded on the left."""

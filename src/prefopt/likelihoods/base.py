@@ -41,6 +41,8 @@ class ItemScores:
     """(K, V) log-probabilities of all tokens at the K scored places, in the plan's order; only when asked for."""
     auxiliary: Tensor | None = None
     """A loss of the model's own, weighed, that is added to the objective's (balance of experts)."""
+    aux_loss: Tensor | None = None
+    """The same without its weight, for the log."""
 
     @property
     def logp_N(self) -> Tensor:

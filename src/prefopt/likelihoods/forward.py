@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from prefopt.likelihoods.attention import queries_of
@@ -88,10 +89,41 @@ def balances_experts(model: nn.Module) -> bool:
 
 
 def experts_loss(model: nn.Module, router_logits: Any, plan: Plan) -> Tensor:
-    """The model's own load-balancing loss times its coefficient, over real tokens: padding needs no expert."""
+    """The model's own load-balancing loss, over real tokens: padding needs no expert, and a token counts once an item."""
     inner: Any = causal_lm(model)
     balance = sys.modules[type(inner).__module__].load_balancing_loss_func
+    count_RT = torch.zeros(
+        plan.input_ids_RT.shape
+    )  # of a shared prompt as often as a row an item would have it
+    for r, path in zip(plan.layout.row_of, plan.layout.path_of, strict=True):
+        count_RT[r, path] += 1
     loss: Tensor = balance(
-        router_logits, inner.num_experts, inner.num_experts_per_tok, plan.attention_mask_RT
+        router_logits, inner.num_experts, inner.num_experts_per_tok, count_RT.to(plan.input_ids_RT.device)
     )
-    return inner.router_aux_loss_coef * loss
+    return loss
+
+
+def balance_experts(model: nn.Module, coefficient: float) -> None:
+    """Add the loss that keeps experts in balance to training, with this weight; 0: leave it out.
+
+    Raises:
+        ValueError: there are no experts, or the model does not tell which token went to which.
+    """
+    inner: Any = causal_lm(model)
+    text: Any = None if inner is None else inner.config.get_text_config()
+    known = hasattr(sys.modules[type(inner).__module__], "load_balancing_loss_func")
+    if not (known and hasattr(text, "output_router_logits") and hasattr(inner, "num_experts_per_tok")):
+        if not coefficient:
+            return
+        raise ValueError(
+            f"{type(inner or model).__name__} is no mixture of experts that returns its router logits, so that there is no balance "
+            f"to weigh by router_aux_loss_coef={coefficient:g}: leave it out"
+        )
+    text.output_router_logits = coefficient > 0
+    inner.router_aux_loss_coef = coefficient
+
+
+def balance_weight(model: nn.Module) -> float:
+    """The weight of that loss."""
+    inner: Any = causal_lm(model)
+    return float(inner.router_aux_loss_coef)

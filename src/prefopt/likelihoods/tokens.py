@@ -25,7 +25,7 @@ from prefopt.likelihoods.base import ItemScores
 from prefopt.likelihoods.capability import Ability, ability_of, causal_lm
 from prefopt.likelihoods.clock import Clock
 from prefopt.likelihoods.flex import Attention, choose, try_flex
-from prefopt.likelihoods.forward import balances_experts, experts_loss, scoring_forward
+from prefopt.likelihoods.forward import balance_weight, balances_experts, experts_loss, scoring_forward
 from prefopt.likelihoods.head import MEASURES, Finish, measures, token_logp
 from prefopt.likelihoods.layout import Sharing, common_prefix
 from prefopt.likelihoods.plan import EncodedText, Plan, plan_rows
@@ -265,16 +265,16 @@ class TokenLikelihood:
         balanced = torch.is_grad_enabled() and balances_experts(model)
         if balanced:
             inputs["output_router_logits"] = True
-        auxiliary = distribution_KV = None
+        aux_loss = distribution_KV = None
         with self.reading(model, plan):
             if ability.own_head and "distribution" not in extras:
                 with scoring_forward(model, plan, names, ability):
                     logp_K, *found = model(**inputs)
                 if balanced:
-                    auxiliary = found.pop()
+                    aux_loss = found.pop()
             else:
                 outputs = model(**inputs)
-                auxiliary = experts_loss(model, outputs.router_logits, plan) if balanced else None
+                aux_loss = experts_loss(model, outputs.router_logits, plan) if balanced else None
                 logits_KV = Finish()(outputs.logits[plan.row_K, plan.position_K])
                 logp_K = token_logp(logits_KV, plan.target_K)
                 found = list(measures(logits_KV, plan.target_K, names).values())
@@ -286,7 +286,8 @@ class TokenLikelihood:
             length_N=plan.length_N,
             changed_NL=plan.changed_NL,
             distribution_KV=distribution_KV,
-            auxiliary=auxiliary,
+            auxiliary=None if aux_loss is None else balance_weight(model) * aux_loss,
+            aux_loss=None if aux_loss is None else aux_loss.detach(),
             **more,
         )
 

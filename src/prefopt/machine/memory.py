@@ -13,7 +13,16 @@ from torch import nn
 
 from prefopt.machine.allocator import LARGEST
 
-OPTIMIZER_STATES = {"adamw": 2, "rmsprop": 1, "sgd": 0}
+OPTIMIZER_STATES = {
+    "ademamix": 3,
+    "adamw": 2,
+    "lion": 1,
+    "rmsprop": 1,
+    "adagrad": 1,
+    "adafactor": 0,
+    "sgd": 0,
+}
+"""Numbers that an optimizer keeps of each weight, by what its name contains; Adafactor's are rows and columns."""
 LOADED_LATER = 64 * 2**20  # optimizer, report and drawing of a CPU run, in bytes; measured
 
 
@@ -40,7 +49,18 @@ def standing(model: nn.Module, optim: str, reference_resident: bool) -> tuple[di
     held = set(parts)
     if not on_gpu(model):
         parts["loaded later"] = LOADED_LATER
-    return parts | {f"optimizer ({optim})": OPTIMIZER_STATES[optim] * trained_bytes(model)}, held
+    return parts | {f"optimizer ({optim})": round(state_share(optim) * trained_bytes(model))}, held
+
+
+def state_share(optim: str) -> float:
+    """What an optimizer keeps, as a multiple of the bytes that it trains.
+
+    Example:
+        >>> state_share("adamw"), state_share("paged_adamw_8bit")
+        (2.0, 0.5)
+    """
+    numbers = next(count for name, count in OPTIMIZER_STATES.items() if name in optim)
+    return numbers / 4 if "8bit" in optim else float(numbers)
 
 
 def mapped_bytes(model: nn.Module) -> int:

@@ -72,6 +72,8 @@ class Method:
         stages: how the method's several runs follow each other: "rounds" of training on answers that the policy wrote,
             labelled by itself ("self") or by a judge ("judged"); "oracle": a gradient on clear pairs, then a comparison
             oracle; "twice": one loss on one data set and then on another, where both are given. "" for methods of one run.
+        opponent: who answers each prompt of a round beside the policy: the "reference", or the geometric "mixture" of both;
+            "" where all answers are the policy's own. Such methods begin without labelled pairs.
         likelihood: how items are scored, where it is not the modality's usual way.
         failure_signs: what a run that goes wrong looks like, and the remedy.
         defaults: configuration keys (training keys and hyper-parameters) that the paper or its authors' code use,
@@ -88,6 +90,7 @@ class Method:
     modality: str = "text"
     samples: Literal["", "steps", "trajectories", "semi_online"] = ""
     stages: Literal["", "self", "judged", "oracle", "twice"] = ""
+    opponent: Literal["", "mixture", "reference"] = ""
     likelihood: Literal["", "transition", "guided", "reward"] = ""
     objective: str = ""
     defaults: Mapping[str, Any] = field(default_factory=dict)

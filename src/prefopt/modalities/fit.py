@@ -7,6 +7,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.methods import Method
 from prefopt.modalities import all_modalities, of_config
 from prefopt.modalities.base import Modality
+from prefopt.modalities.models import at_its_revision
 
 WELL_KNOWN = ("dpo", "ipo", "kto", "diffusion_dpo")
 """Methods to name as examples."""
@@ -32,7 +33,7 @@ def kind_for(config: TrainConfig) -> Modality:
     from prefopt.objectives import registry
 
     try:
-        kind = of_config(config)
+        kind = of_config(at_its_revision(config))
     except ValueError as error:
         raise ConfigError(str(error)) from error
     names = [name for _, name in registry.parse(config.method)]

@@ -10,6 +10,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.methods import defaults
 from prefopt.models.peft_settings import LORA, LoraSettings, check_fields, field_names, kind_of
 from prefopt.models.quantized import Quantization
+from prefopt.models.revisions import at_revision, hub_name
 from prefopt.models.sources import adapter_base
 from prefopt.worlds import world_of
 
@@ -26,6 +27,22 @@ ADAPTER_FIELDS = {
 """Keys of the configuration, and what peft calls them."""
 OF_ALL_KINDS = ("lora_target_modules", "lora_modules_to_save")
 """Those of them that say something to other kinds than LoRA."""
+
+
+def at_its_revision(config: TrainConfig) -> TrainConfig:
+    """The configuration with the folder of the model's version in place of its hub id, where a version is named.
+
+    Raises:
+        ConfigError: the model has no versions, or not this one.
+        OSError: it cannot be had.
+    """
+    if config.model_revision is None or hub_name(Path(config.model)) is not None:
+        return config
+    try:
+        folder = at_revision(config.model, config.model_revision)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return config.model_copy(update={"model": str(folder)})
 
 
 def lora_settings(config: TrainConfig) -> LoraSettings | None:
@@ -121,7 +138,7 @@ def check_low_rank(config: TrainConfig) -> None:
 
 
 NETWORK_FIELDS = (
-    "use_rslora", "use_dora", "exclude_modules", "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+    "use_rslora", "use_dora", "exclude_modules", "layers_to_transform", "layers_pattern", "alpha_pattern",
 )  # fmt: skip
 """What adapters on networks of diffusers can be told beside rank, scale and layers."""
 

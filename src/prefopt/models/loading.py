@@ -7,7 +7,6 @@ too; continuing from an adapter keeps a second, frozen copy of it as the referen
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from prefopt.models.dropout import disable_dropout
 from prefopt.models.left_out import left_out
 from prefopt.models.loading_report import load_whole
 from prefopt.models.peft_settings import LoraSettings, mutates, why_not_off, why_one_copy
-from prefopt.models.quantized import Quantization, ready_for_adapters
+from prefopt.models.quantized import Quantization, dequantized, ready_for_adapters
 from prefopt.models.sources import CAUSAL, adapter_base, check_causal, check_source
 from prefopt.models.tokenizers import load_tokenizer
 
@@ -157,9 +156,8 @@ def load_model(
             f"{' '.join(str(error).split())[:200]}. Its place is base_model_name_or_path in adapter_config.json"
         ) from error
     if dequantize and getattr(model, "hf_quantizer", None) is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = model.dequantize(dtype=model.dtype if dtype == "auto" else resolve_dtype(dtype))
+        kind = resolve_dtype(dtype)
+        model = dequantized(model, kind if isinstance(kind, torch.dtype) else model.dtype)
     disable_dropout(model)  # before adapters are added: their own dropout is the user's choice
     plain_outputs(model)
     ready_for_adapters(model)

@@ -96,6 +96,16 @@ def scaled_lora(network: Any, state_dict: Mapping[str, Tensor] | None = None) ->
     return {k: v.detach().cpu().contiguous() for k, v in scaled.items()}
 
 
+def merge_lora(network: Any) -> None:
+    """Add a network's adapters to its weights, in place, and take them off.
+
+    Raises:
+        ValueError: the merged weights are not finite.
+    """
+    network.fuse_lora(safe_fusing=True)
+    network.unload_lora()
+
+
 def write_network(folder: Path, network: Any, state_dict: Mapping[str, Tensor] | None) -> None:
     """One network as diffusers saves it, of whole weights where they are given."""
     if state_dict is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -88,6 +89,25 @@ def ready_for_adapters(model: Any) -> None:
         if layer.bias is not None and layer.compute_dtype is not None:
             # else the first call does it, and the model is another to whoever looked at it before
             layer.bias.data = layer.bias.data.to(layer.compute_dtype)
+
+
+def dequantized(model: Any, dtype: torch.dtype) -> Any:
+    """The model with the numbers that its quantized weights stand for, in the layers that its class has."""
+    from transformers.pytorch_utils import Conv1D
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = model.dequantize(dtype=dtype)
+    model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
+    with torch.device("meta"):
+        plain = type(model)(model.config)
+    for name, layer in plain.named_modules():
+        if isinstance(layer, Conv1D):  # quantized, GPT-2's layers became linear ones
+            linear = model.get_submodule(name)
+            layer.weight = nn.Parameter(linear.weight.data.T.contiguous(), requires_grad=False)
+            layer.bias = linear.bias
+            model.set_submodule(name, layer)
+    return model
 
 
 def four_bit_layers(model: nn.Module) -> Iterator[Any]:

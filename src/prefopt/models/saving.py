@@ -11,7 +11,8 @@ import contextlib
 import copy
 import json
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor
 from prefopt.models.adapters import WEIGHTS
 from prefopt.models.left_out import write_left_out
 from prefopt.models.loading import LoadedModel
+from prefopt.models.revisions import hub_name
 from prefopt.models.sources import config_values, file_of, whole_model
 
 CHANGED = (
@@ -50,6 +52,8 @@ def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[st
         else:
             _save_difference(folder, policy, state)
     if not policy.adapter:
+        if state is not None:
+            _name_dtype(folder, state)
         source = whole_model(policy.source)
         if policy.left_out:
             write_left_out(folder, source, policy.left_out)
@@ -86,6 +90,17 @@ def _save_difference(folder: Path, policy: LoadedModel, state: dict[str, Tensor]
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
     config.save_pretrained(folder)
+
+
+def _name_dtype(folder: Path, state: Mapping[str, Tensor]) -> None:
+    """Have the configuration tell the dtype of what was written, which need not be the model's."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text("utf-8"))
+    sizes: Counter[str] = Counter()
+    for value in state.values():
+        if value.is_floating_point():
+            sizes[str(value.dtype).removeprefix("torch.")] += value.numel()
+    path.write_text(json.dumps(values | {"dtype": sizes.most_common(1)[0][0]}, indent=2) + "\n", "utf-8")
 
 
 def restore_configuration(folder: Path, source: str, model: Any) -> None:
@@ -156,4 +171,8 @@ def _untied(source: str, model: Any) -> bool:
 def _name_base(config: Any, source: str) -> None:
     """Have the adapter name its base model so that it is found from any folder."""
     base = whole_model(source)
-    config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+    place = Path(base).resolve()
+    if place.is_dir() and (on_the_hub := hub_name(place)):
+        config.base_model_name_or_path, config.revision = on_the_hub
+    else:
+        config.base_model_name_or_path = str(place) if place.is_dir() else base

@@ -111,6 +111,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 CAUSAL = "AutoModelForCausalLM"
 PICTURED = "AutoModelForImageTextToText"
+SEQUENCE = "AutoModelForSequenceClassification"
 LOADERS = {
     CAUSAL: (
         "MODEL_FOR_CAUSAL_LM_MAPPING",
@@ -120,6 +121,10 @@ LOADERS = {
     PICTURED: (
         "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING",
         f"model of images and text: needed one that transformers loads with {PICTURED} (LLaVA, Qwen-VL, Gemma 3, ...)",
+    ),
+    SEQUENCE: (
+        "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
+        f"classifier of texts: needed one that transformers loads with {SEQUENCE} (Llama, Qwen, BERT, DeBERTa, ...)",
     ),
 }
 """By auto class of transformers: its mapping, and what a model must be, behind "which is no"."""

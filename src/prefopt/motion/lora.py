@@ -41,6 +41,7 @@ def load_lora(pipe: Any, folder: str | Path) -> None:
         )
     # the scale is in the weights, so that alpha is r here
     rank = max(ranks.values())
-    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets))
+    dora = any(".lora_magnitude_vector" in name for name in state)
+    network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets, use_dora=dora))
     set_peft_model_state_dict(network, state)
     network.requires_grad_(False).eval()

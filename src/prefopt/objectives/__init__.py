@@ -55,6 +55,7 @@ from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
 from prefopt.objectives.sides import Branch, Score, Sides
 from prefopt.objectives.ties import Davidson, RaoKupper, TieModel
+from prefopt.objectives.triple import TPO
 from prefopt.objectives.weighted import Weighted
 
 __all__ = [
@@ -85,6 +86,7 @@ __all__ = [
     "SPPO",
     "SSAPO",
     "SVCO",
+    "TPO",
     "VDPO",
     "WPO",
     "AOTUnpaired",

@@ -37,8 +37,10 @@ from prefopt.objectives.pointwise import DPOP, NCA, SPPO, APODown, APOZero, BCOP
 from prefopt.objectives.reference_free import ORPO, SFT, AlphaPO, ContrastivePO, SimPO, SLiC
 from prefopt.objectives.robust import SPA, SSAPO
 from prefopt.objectives.segments import DDPO, CHiP
+from prefopt.objectives.self_play import XPO, NashMD
 from prefopt.objectives.semi_online import SoPo
 from prefopt.objectives.ties import Davidson, RaoKupper
+from prefopt.objectives.triple import TPO
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "alpha_po": AlphaPO,
@@ -77,6 +79,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "mapo": MaPO,
     "mdpo": MDPO,
     "mpo": MPO,
+    "nash_md": NashMD,
     "nca": NCA,
     "opa_dpo": OPADPO,
     "orpo": ORPO,
@@ -93,8 +96,10 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "step_dpo": StepDPO,
     "svco": SVCO,
     "symmpo": SymMPO,
+    "tpo": TPO,
     "vdpo": VDPO,
     "wpo": WPO,
+    "xpo": XPO,
 }
 
 # other names (TRL's, the papers'), each an objective and what it fixes

@@ -107,7 +107,8 @@ def history(run: Run, name: str, split: str = "eval") -> list[float]:
 
 def steps_done(run: Run) -> float | None:
     """Optimizer steps taken: the manifest's for a finished run, else the newest that was logged."""
-    planned = finite(run.of("manifest", "steps"))
+    early = run.of("manifest", "stopped_early")
+    planned = finite(early.get("step") if isinstance(early, dict) else run.of("manifest", "steps"))
     return planned if planned and run.of("manifest", "status") == "finished" else run.metrics.last_step()
 
 

@@ -47,6 +47,24 @@ def _state(run: Run) -> list[Finding]:
         out.append(
             Finding("note", f"Status when this page was written: {status}.", "Numbers and curves end there.")
         )
+    early = run.of("manifest", "stopped_early")
+    if isinstance(early, dict):
+        planned = number(float(run.of("manifest", "steps") or 0))
+        out.append(
+            Finding(
+                "note",
+                f"The run ended after step {early.get('step')} of {planned}: {early.get('reason')}.",
+                "It was to: a callback or early stopping asked for it.",
+            )
+        )
+    if (best := finite(run.of("manifest", "best_step"))) is not None:
+        out.append(
+            Finding(
+                "note",
+                f"The saved model is that of step {number(best)}, the best evaluation by metric_for_best_model.",
+                "The last point of each held-out curve is that model; the one before it is the last step's.",
+            )
+        )
     broken = []
     for split, name in itertools.product(("train", "eval"), ("loss", "grad_norm", "rewards/margins")):
         points = run.metrics.points(name, split)

@@ -150,6 +150,12 @@ class Record:
                 self._memory[path.stem] = json.loads(path.read_text(encoding="utf-8"))
             self._memory.get("manifest", {}).pop("checks", None)
 
+    def reconfigure(self) -> None:
+        """Write the configuration anew: the run is longer than it was begun."""
+        if self.main:
+            plainly = {"resume": False, "extend": False, "overwrite": False}
+            write_whole(self.folder / "config.yaml", dump(self.config.model_copy(update=plainly), self.hyper))
+
     def json(self, name: str, value: Any) -> None:
         """Write record/NAME.json."""
         self._memory[name] = value

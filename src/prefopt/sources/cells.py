@@ -217,6 +217,20 @@ def _message(message: Any, where: str, strip_nones: bool) -> dict[str, Any]:
     return without_nones(kept) | {"content": kept.get("content")} if strip_nones else kept
 
 
+def as_answer(value: Any, name: str, like: Any, arrow: bool) -> Any:
+    """A further answer of a row, in the form that its chosen one has."""
+    if value is None:
+        raise UnusableItem(f"{name} is absent", "missing_value")
+    found = as_sample(value, name, arrow)
+    if is_empty(found):
+        raise UnusableItem(f"{name} is empty", "empty_side")
+    if isinstance(like, list) and isinstance(found, str):
+        return [{"role": "assistant", "content": found}]
+    if isinstance(like, str) and not isinstance(found, str):
+        raise UnusableItem(f"{name} is a list of messages, and chosen is text", "wrong_type")
+    return found
+
+
 def is_empty(sample: str | list[dict[str, Any]]) -> bool:
     """Whether there is nothing to read: only white space, or only messages without text and tool calls."""
     if isinstance(sample, str):

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefopt.comparisons import UnusableItem
 from prefopt.sources.cells import is_empty, shown
-from prefopt.sources.files import load_rows
+from prefopt.sources.files import Rows, load_rows
 from prefopt.sources.layouts import KNOWN, prompt_columns
 
 NamedPrompt = tuple[str, dict[str, Any]]
@@ -33,7 +33,15 @@ def load_text_prompts(source: str, limit: int | None = None) -> list[tuple[str, 
         >>> load_text_prompts([{"prompt": "Hi"}])    # type: ignore[arg-type]
         [('prompt-1', {'prompt': 'Hi'})]
     """
-    rows = load_rows(source, lines="prompt")
+    return prompts_in(load_rows(source, lines="prompt"), limit)
+
+
+def prompts_in(rows: Rows, limit: int | None = None) -> list[tuple[str, Mapping[str, Any]]]:
+    """The same of rows that are already there.
+
+    Raises:
+        ValueError: no column of prompts, a row without one, or an id twice.
+    """
     columns = prompt_columns(rows.columns)
     if not columns.parts:
         raise ValueError(

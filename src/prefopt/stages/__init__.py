@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prefopt.config import TrainConfig, check_keys
+from prefopt.config import ConfigError, TrainConfig, check_keys
 
 if TYPE_CHECKING:
     from prefopt.training.run import RunOutcome
@@ -31,16 +31,20 @@ def train(
     """
     from prefopt import methods
     from prefopt.modalities.fit import kind_for
+    from prefopt.modalities.models import at_its_revision
     from prefopt.stages.answers import answers_of
     from prefopt.training.run import run
 
+    if reward is not None and config.reward is not None:
+        raise ConfigError(f"reward is given as a function and by its name ({config.reward}): leave one out")
+    config = at_its_revision(config)
     method = methods.find(config.method)
     if method is None or not method.stages or config.stage == "gradient":
         return run(config, hyper, reward)
     if method.stages == "twice" and config.stage2_data is None:
         return run(config, hyper, reward)
     modality = kind_for(config)
-    check_keys(config, modality)
+    check_keys(config, modality, given=hyper)
     if method.stages == "twice":
         from prefopt.stages.twice import train_twice
 

@@ -82,16 +82,25 @@ class Answers(Protocol):
         ...
 
     def sample(
-        self, config: TrainConfig, model: str, prompts: Sequence[NamedPrompt], journal: Path, number: int
+        self,
+        config: TrainConfig,
+        model: str,
+        prompts: Sequence[NamedPrompt],
+        journal: Path,
+        number: int,
+        wanted: range | None = None,
+        opponent: str = "",
     ) -> list[list[Any]]:
-        """`config.responses` answers a prompt.
+        """Answers to each prompt.
 
         Args:
             config: how to sample.
-            model: folder of the policy.
+            model: folder of the policy, or its source as configured.
             prompts: with their names.
             journal: answers that arrived are kept there; only missing ones are sampled.
             number: of the round; its answers have noise of their own.
+            wanted: numbers of the samples; None: the first `config.responses`.
+            opponent: who answers: "" the policy, "reference", or the "mixture" of both (`Method.opponent`).
 
         Raises:
             OSError, ValueError: a server went away, a journal of another run; what had arrived is kept.

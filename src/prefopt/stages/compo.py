@@ -18,7 +18,7 @@ from prefopt.oracles.comparison import is_noisy
 from prefopt.sources.report import write_dropped
 from prefopt.stages.answers import Answers, Pairs
 from prefopt.stages.folder import Reward, StagedFolder, write_rows
-from prefopt.stages.material import verifier
+from prefopt.stages.judging import known_reward
 from prefopt.training.run import RunOutcome, build_objective
 
 ONE_PAIR: dict[str, Any] = {
@@ -48,7 +48,7 @@ def train_compo(
     answers.check_oracle(config)
     first_keys, first_hyper = first_stage(config, hyper)
     oracle_hyper = taken_by(method.name, hyper)
-    verify = reward or verifier(config)
+    verify = known_reward(config, reward)
     with StagedFolder(config, hyper) as folder:
         config = folder.config
         split = folder.path / "stages" / "data" / "split.json"

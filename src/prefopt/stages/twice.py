@@ -28,7 +28,7 @@ def train_twice(config: TrainConfig, hyper: Mapping[str, Any], reward: Reward | 
     build_objective(config, hyper)
     second = str(config.stage2_data)
     world = world_of(second)
-    judge = reward or (None if world is None else world.verify)
+    judge = reward or (None if world is None or config.reward is not None else world.verify)
     count = len(load_rows(second, config.split, config.data_config)) if world is None else None
     check_world(second)
     with StagedFolder(config, hyper) as folder:

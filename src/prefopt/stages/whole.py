@@ -19,6 +19,8 @@ from prefopt.sources.report import Dropped
 
 COUNTERS = ("step", "epoch", "num_tokens")
 """What counts on from stage to stage in the lines of metrics.jsonl."""
+SAMPLING = ("tokens_per_second", "sampled_tokens", "sampling_seconds", "judging_seconds", "waited_seconds")
+"""What is known of how the answers of a stage came about, in a line of its own before those of its run."""
 OWN = frozenset({
     "prefopt", "run_name", "status", "started", "finished", "duration_s", "non_default", "method", "modality", "title", "summary",
     "paper", "seed", "command",
@@ -38,7 +40,8 @@ class Stage:
         folder: of its run.
         found: what is known of the stage besides what its run records.
         start: value of each counter where it begins.
-        lines: of its metrics.jsonl, as they stand in that of the whole.
+        own: lines of its metrics.jsonl, as they stand in that of the whole.
+        measured: what was measured of its model when it had finished.
         parts: its records by name.
     """
 
@@ -47,8 +50,31 @@ class Stage:
     folder: Path
     found: Mapping[str, Any]
     start: Mapping[str, float]
-    lines: list[dict[str, Any]] = field(default_factory=list)
+    own: list[dict[str, Any]] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)
     parts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """Its lines in the metrics.jsonl of the whole: how its answers were sampled, its run's, what was measured after it."""
+        counted = {"step": self.start.get("step", 0), "epoch": self.start.get("epoch", 0.0)}
+        sampling = {name: self.found[name] for name in SAMPLING if name in self.found}
+        before = [{**counted, "split": "generation", "stage": self.name, **sampling}] if sampling else []
+        if not self.measured:
+            return before + self.own
+        ends = self.own[-1] if self.own else before[-1] if before else counted
+        last = {"step": ends["step"], "epoch": ends["epoch"], "split": "eval", "stage": self.name}
+        return [
+            *before,
+            *self.own,
+            {**last, **{f"eval_{name}": value for name, value in self.measured.items()}},
+        ]
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Note what was measured of its model, when its run has finished."""
+        self.measured = dict(values)
+        self.whole.relog()
+        self.whole.note("manifest")
 
     def noted(self, name: str, value: Any) -> None:
         """See `Follower`."""
@@ -57,14 +83,14 @@ class Stage:
 
     def logged(self, line: Mapping[str, Any]) -> None:
         """See `Follower`."""
-        self.lines.append(in_a_row(line, self.name, self.start))
-        self.whole.record.log(self.lines[-1])
+        self.own.append(in_a_row(line, self.name, self.start))
+        self.whole.record.log(self.own[-1])
         if line["split"] != "train":
             self.whole.note("manifest")
 
     def relogged(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """See `Follower`."""
-        self.lines = [in_a_row(line, self.name, self.start) for line in lines]
+        self.own = [in_a_row(line, self.name, self.start) for line in lines]
         self.whole.relog()
 
     def replay(self) -> None:
@@ -80,7 +106,11 @@ class Stage:
         """The stage in one level: its name, how far it has come, what was found and measured."""
         manifest = self.parts.get("manifest", {})
         told = {name: manifest[name] for name in ("method", "status", "steps") if name in manifest}
-        return {"stage": self.name, **told, **self.found, **shown(last_metrics(self.lines))}
+        row = {"stage": self.name, **told, **self.found, **shown(last_metrics(self.own)), **self.measured}
+        waited, trained = row.get("waited_seconds"), manifest.get("duration_s")
+        if waited is not None and trained is not None:
+            row["waited_share"] = waited / max(waited + trained, 1e-9)
+        return row
 
 
 class Whole:

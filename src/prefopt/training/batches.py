@@ -29,6 +29,8 @@ class Scored(NamedTuple):
     """Of its items, summed (tokens)."""
     auxiliary: Tensor | None
     """A loss of the model's own, see `ItemScores`."""
+    aux_loss: Tensor | None = None
+    """The same without its weight."""
 
 
 @dataclass
@@ -57,7 +59,8 @@ class Scorer:
         edges = batch.edges.to(self.device)
         aside = self.aside(model, batch.aside) if batch.aside else None
         sides = join(known, edges, self.objective, aside)
-        return Scored(sides, edges, sum(map(self.likelihood.width, batch.items)), scores.auxiliary)
+        width = sum(map(self.likelihood.width, batch.items))
+        return Scored(sides, edges, width, scores.auxiliary, scores.aux_loss)
 
     @property
     def asked(self) -> frozenset[str]:

@@ -91,13 +91,17 @@ def save(
     parameters = trained(model)
     weights = {name: whole(p) for name, p in parameters.items()}
     states: dict[str, Tensor] = {}
+    seen: set[int] = set()
     numbers: dict[
         str, float | None
     ] = {}  # some optimizers count in plain numbers, and are to find them again
     for name, p in parameters.items():
         for key, value in optimizer.state.get(p, {}).items():
             if torch.is_tensor(value):
-                states[f"{name}/{key}"] = whole(value)
+                held = whole(value)
+                # bitsandbytes has one table of eight-bit values for all, and safetensors takes no tensor twice
+                states[f"{name}/{key}"] = held.clone() if held.data_ptr() in seen else held
+                seen.add(held.data_ptr())
             else:
                 numbers[f"{name}/{key}"] = value
     final = folder / f"step-{step:08d}"

@@ -19,6 +19,7 @@ from prefopt.files import replace_folder
 from prefopt.machine import memory
 from prefopt.modalities.base import Probe, Setup
 from prefopt.modalities.splits import judged_sets
+from prefopt.models.dtypes import in_dtype
 from prefopt.runs.console import Console
 from prefopt.runs.record import Record
 from prefopt.runs.trackers import Trackers
@@ -27,6 +28,7 @@ from prefopt.training.best import BestModel
 from prefopt.training.checks import check_start_value, rehearse_longest
 from prefopt.training.ending import finish
 from prefopt.training.evaluate import evaluate
+from prefopt.training.extending import check_length, go_on
 from prefopt.training.leaving import leave
 from prefopt.training.loop import Loop
 from prefopt.training.moments import Calendar
@@ -34,7 +36,7 @@ from prefopt.training.moments import Calendar
 # keys that a resumed run may change: they decide what is written, not what is learned
 FREE_ON_RESUME = frozenset(
     {
-        "output_dir", "run_name", "template_date", "report_to", "resume", "overwrite", "logging_steps", "eval_steps", "save_steps",
+        "output_dir", "run_name", "template_date", "report_to", "resume", "extend", "overwrite", "save_dtype", "logging_steps", "eval_steps", "save_steps",
         "logging_strategy", "eval_strategy", "save_strategy", "save_total_limit", "token_metrics", "per_device_eval_batch_size", "sample_prompts",
         "sample_max_new_tokens", "sample_temperature", "gradient_checkpointing",
         "gradient_checkpointing_kwargs", "load_best_model_at_end",
@@ -156,12 +158,16 @@ class Course:
         loop = self.loop
         state, objective_state, feed_state = checkpoint.load(source, loop.model, loop.optimizer)
         identity = self.identity()
-        if state["identity"] != identity:
-            changed = [k for k in identity if state["identity"].get(k) != identity[k]]
+        # keys that are newer than the checkpoint had their default
+        before = {k: f.default for k, f in TrainConfig.model_fields.items() if k in identity} | state[
+            "identity"
+        ]
+        if changed := [k for k in identity if k != "steps" and before.get(k) != identity[k]]:
             raise ConfigError(
                 f"{source} belongs to a run with other {', '.join(changed)}: resume with the configuration in "
                 f"{self.record.folder / 'config.yaml'}, or start over with overwrite=true"
             )
+        longer = check_length(self.config, self.record, before["steps"], identity["steps"])
         loop.step, loop.tokens = state["step"], state["tokens"]
         loop.updates = state.get("updates", loop.step)  # older checkpoints do not say
         loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
@@ -174,6 +180,9 @@ class Course:
         self.remind(state)
         for group, rate in zip(loop.optimizer.param_groups, state["learning_rates"], strict=True):
             group["lr"] = rate
+        if longer:
+            self.run_seen.stopped = None
+            go_on(loop, self.record, before["steps"], self.console.say)
         self.record.rewind(loop.step)
         self.console.say(f"resumed after step {loop.step} from {source}")
 
@@ -368,6 +377,8 @@ class Course:
         held = model.state_dict()
         sharded = any(hasattr(value, "full_tensor") for value in held.values())
         state = {name: checkpoint.whole(value) for name, value in held.items()} if sharded else None
+        if self.config.save_dtype != "auto":
+            state = in_dtype(held if state is None else state, self.config.save_dtype)
         if not self.loop.accelerator.is_main_process:
             return
         replace_folder(folder, lambda place: self.setup.save(place, state), "the trained model")

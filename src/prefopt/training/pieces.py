@@ -79,8 +79,8 @@ class Pieces:
         scores = self.scorer.likelihood.score(model, plan, extras=self.scorer.asked)
         if scores.auxiliary is not None:
             raise ValueError(
-                "a loss that balances experts is no function of scores: leave per_device_train_batch_items out, or save the "
-                "model with output_router_logits=false"
+                "a loss that balances experts is no function of scores: leave per_device_train_batch_items out, or set "
+                "router_aux_loss_coef=0"
             )
         return scores
 

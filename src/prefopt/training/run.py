@@ -90,7 +90,7 @@ def run(
     """
     objective = build_objective(config, hyper)
     modality = kind_for(config)
-    check_keys(config, modality)
+    check_keys(config, modality, given=hyper)
     asked_reference(config, objective)
     config = config.model_copy(update={"report_to": trackers_meant(config.report_to)})
     Calendar.of(config, 100, 10)  # keys that do not go together are found before anything is read
@@ -367,6 +367,10 @@ def find_resume(config: TrainConfig, folder: Path) -> Path | None:
         if not (folder / "config.yaml").exists():
             raise ConfigError(
                 f"there is no run to resume in {folder}: leave out resume, or give its output_dir"
+            )
+        if config.extend:
+            raise ConfigError(
+                f"{folder} has no checkpoint to go on from: leave out extend, and the run starts over"
             )
     if (folder / "config.yaml").exists() and not (config.overwrite or config.resume):
         raise ConfigError(

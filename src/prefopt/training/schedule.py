@@ -39,6 +39,16 @@ class LearningRate:
         """The rate of the next step."""
         return float(self.schedule.get_last_lr()[0])
 
+    def move_to(self, step: int) -> None:
+        """Take the rate that the schedule has after a step, whatever it was; a follower goes on from where it is."""
+        if self.follows:
+            return
+        schedule = self.schedule
+        rates = [base * rate(step) for base, rate in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = rates  # torch's own place of what get_last_lr() tells
+
     def state(self) -> dict[str, Any]:
         """Plain numbers; functions of the step are rebuilt from the configuration, never stored."""
         return {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"}

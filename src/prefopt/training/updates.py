@@ -41,13 +41,15 @@ class GradientRule:
                         scored = loop.scorer.sides(model, whole)
                     else:
                         scored, leaves = pieces.scored(model, partial(loop.count_randomness, k))
-                sides, edges, width, auxiliary = scored
+                sides, edges, width, auxiliary, aux_loss = scored
                 counted_E = torch.full_like(edges.weight_E, float(bool(batch)))
                 losses_E = loop.losses(sides, edges, counted_E)
                 share_E = edges.weight_E * counted_E / total_weight
                 loss = (losses_E * share_E).sum()
                 if auxiliary is not None:
                     loss = loss + auxiliary * share_E.sum()
+                if aux_loss is not None:
+                    loop.metrics.add("aux_loss", aux_loss.expand_as(counted_E), counted_E)
                 # data parallel wrappers average gradients over processes; this loss is a share of the sum
                 accelerator.backward(loss * accelerator.num_processes)
             if pieces is not None:

@@ -338,3 +338,20 @@ def test_an_instruction_beside_the_pair(tmp_path):
 def test_audio_is_refused():
     with pytest.raises(ValueError, match="'audio' is filled"):
         load_pictured([{**PAIR, "image": ONE, "audio": "a.wav"}])
+
+
+def test_a_third_answer_stands_under_the_winners_picture() -> None:
+    gold = {"reference": Branch(condition="own", sample="reference", reference=False)}
+    row = {**PAIR, "chosen_image": ONE, "rejected_image": TWO, "reference": "a grey cat"}
+    example = only([row], branches=gold)
+    assert [item.sample for item in example.items] == ["a cat", "a dog", "a grey cat"]
+    assert [seen(item) for item in example.items] == [digests(ONE), digests(TWO), digests(ONE)]
+    assert example.comparisons[0].branches == {"reference": 2}
+    lost = only([{**row, "label": "lose"}], branches=gold)
+    assert [seen(item) for item in lost.items] == [digests(TWO), digests(ONE), digests(TWO)]
+    both = gold | {"c": Branch(condition="contrast", sample="chosen")}
+    more = only([{**PAIR, "image": ONE, "contrast_image": TWO, "reference": "a grey cat"}], branches=both)
+    assert more.comparisons[0].branches == {"reference": 2, "c": 3}
+    assert seen(more.items[3]) == digests(TWO)
+    with pytest.raises(ValueError, match="has no column reference"):
+        only([{**PAIR, "image": ONE}], branches=gold)

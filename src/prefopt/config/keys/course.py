@@ -63,6 +63,10 @@ class CourseKeys(Keys):
     resume: bool | str = Field(
         False, description="true: from the newest checkpoint of output_dir; or a checkpoint folder"
     )
+    extend: bool = Field(
+        False,
+        description="with resume: go on to a larger max_steps or num_train_epochs than the run was begun with, also after its end",
+    )
     overwrite: bool = Field(False, description="replace a finished or unfinished run in output_dir")
     sample_prompts: int = Field(
         8, ge=0, description="fixed prompts to generate on, for samples and KL; 0 for none"

@@ -22,6 +22,6 @@ class JudgeKeys(Keys):
 
     judge: str | None = Field(
         None,
-        description="scores candidates: lrm:DIR (latents), or a scorer of images or motions as for `reward`; for online_dpo world:text or "
-        "openai:MODEL@URL",
+        description="scores candidates: lrm:DIR (latents), or a scorer of images or motions as for `reward`; of texts reward:DIR, "
+        "FILE.py:FUNCTION, world:text, a sum 0.7*reward:DIR+0.3*FILE.py:FUNCTION, or openai:MODEL@URL",
     )

@@ -19,6 +19,9 @@ class ModelKeys(Keys):
     model_revision: str | None = Field(
         None, description="branch, tag or commit of a hub id; None: its newest"
     )
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="dtype that the trained model is saved in; auto: the one that it was trained in"
+    )
     bf16: bool | None = Field(None, description="bf16 autocast; None: on where the GPU supports it")
     fp16: bool = Field(
         False, description="fp16 autocast with scaled gradients, for GPUs without bf16 (V100, T4)"
@@ -40,6 +43,12 @@ class ModelKeys(Keys):
         "auto",
         description="prompts shared by several completions and short rows packed, only packed, or one padded row "
         "an item; auto: the densest that the model is found to score rightly",
+    )
+    router_aux_loss_coef: Annotated[float | None, TEXT] = Field(
+        None,
+        ge=0,
+        description="weight of the loss that keeps a mixture of experts in balance, logged as aux_loss; 0: none; None: what the "
+        "model's config.json says",
     )
     use_peft: Annotated[bool, ADAPTERS] = Field(
         False, description="train LoRA adapters instead of the weights"

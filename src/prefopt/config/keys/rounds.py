@@ -11,6 +11,10 @@ from prefopt.config.keys.base import STAGES, Keys, Needs
 ROUNDS = Needs(("rounds",), "rounds", "which {method} has none of")
 ADVERSARY = Needs(("ssapo",), "ssapo's adversary", "and {method} has none")
 DOUBTS = Needs(("spa",), "spa", "and {method} smooths no labels")
+JUDGED_ROUNDS = Needs(
+    ("judged",), "rounds whose answers a judge scores (such as online_dpo)", "which {method} has none of"
+)
+MIXTURE = Needs(("nash_md",), "nash_md's opponent", "and {method} has none")
 
 
 class RoundKeys(Keys):
@@ -20,7 +24,10 @@ class RoundKeys(Keys):
 
     rounds: int = Field(3, ge=0, description="rounds after the first training on labelled pairs")
     seed_pairs: int = Field(
-        2000, ge=1, description="rows of `data` whose labels are used; the others give prompts alone"
+        2000,
+        ge=0,
+        description="rows of `data` whose labels are used; the others give prompts alone. 0, or data of prompts alone: judged "
+        "methods begin with the first round",
     )
     seed_selection: Literal["first", "random", "farthest"] = Field(
         "first",
@@ -34,7 +41,9 @@ class RoundKeys(Keys):
         None, ge=1, description="new prompts of a round; None: all, shared out evenly"
     )
     responses: int = Field(
-        2, ge=2, description="answers sampled a prompt; the best and the worst make a pair"
+        2,
+        ge=2,
+        description="answers sampled a prompt; the best and the worst make a pair. nash_md, xpo: half of them the opponent's",
     )
     response_tokens: int = Field(300, ge=1, description="most new tokens of an answer")
     response_temperature: float = Field(0.7, gt=0, description="of sampling answers")
@@ -43,6 +52,20 @@ class RoundKeys(Keys):
         None,
         description="address of an OpenAI-compatible server that samples answers; it is asked for the round's model by "
         "its folder (`transformers serve`, started without a model, loads it). None: sample here",
+    )
+    generation_reload: str | None = Field(
+        None,
+        description="how that server gets a round's weights, if it loads no folders by name: lora (vLLM's load_lora_adapter, for "
+        "adapters), or a command in which {model} stands for the folder",
+    )
+    missing_eos_penalty: Annotated[float | None, JUDGED_ROUNDS] = Field(
+        None, gt=0, description="taken off the reward of an answer that was cut before its end"
+    )
+    mixture_coef: Annotated[float, MIXTURE] = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="nash_md: weight of the reference in the opponent, which samples from pi^(1-c) pi_ref^c",
     )
     accumulate: bool = Field(False, description="train each round on the pairs of all rounds so far")
     train_reference: Literal["start", "previous"] = Field(

@@ -54,6 +54,10 @@ def set_up(context: Context) -> Setup:
     config, accelerator = context.config, context.accelerator
     if config.use_peft:
         raise ConfigError("use_peft is not possible for lrm: the whole judge is trained")
+    if config.save_dtype != "auto":
+        raise ConfigError(
+            "save_dtype is not possible for lrm: a judge is saved as it was trained; LatentRewardModel.from_pretrained takes a dtype"
+        )
     source = model_folder(config.model, accelerator)
     check_pipeline_source(source)
     split, report, dropped = read_data(context)

@@ -16,7 +16,7 @@ def claims(model: str) -> bool:
 MODALITY = Modality(
     name="text",
     noun="text",
-    traits=frozenset({"text", "adapters"}),
+    traits=frozenset({"text", "answers", "adapters"}),
     model="the folder or hub id of a causal language model",
     claims=claims,
     package=__name__,

@@ -5,12 +5,13 @@ With what is imported here, all that methods of several runs ask of a modality: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +21,7 @@ from prefopt.evaluation.answers import sequence_logps
 from prefopt.files import link_or_copy, write_whole
 from prefopt.generation.base import Request, Settings
 from prefopt.generation.journal import collect
+from prefopt.generation.reload import served
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.modalities.text.doubtful import read_pairs
@@ -33,6 +35,10 @@ from prefopt.models.positions import likelihood_for
 from prefopt.models.sources import check_causal
 from prefopt.sources.prompts import NamedPrompt
 from prefopt.sources.report import Dropped
+
+if TYPE_CHECKING:
+    from prefopt.generation.local import LocalGenerator
+    from prefopt.generation.server import ServerGenerator
 
 __all__ = [
     "check_oracle",
@@ -93,22 +99,32 @@ def room_for_answers(
 
 
 def sample(
-    config: TrainConfig, model: str, prompts: Sequence[NamedPrompt], journal: Path, number: int
+    config: TrainConfig,
+    model: str,
+    prompts: Sequence[NamedPrompt],
+    journal: Path,
+    number: int,
+    wanted: range | None = None,
+    opponent: str = "",
 ) -> list[list[Any]]:
-    """`config.responses` answers a prompt, in the form of its rows: text, or a list of one message.
+    """Answers to each prompt, in the form of its rows: text, or a list of one message.
 
     Args:
         config: how to sample.
-        model: folder of the policy.
+        model: folder of the policy, or its source as configured.
         prompts: (id, condition).
         journal: answers that arrived are kept there; only missing ones are sampled.
         number: of the round; its answers have noise of their own.
+        wanted: numbers of the samples; None: the first `config.responses`.
+        opponent: who answers: "" the policy, "reference", or the "mixture" of both by `config.mixture_coef`.
 
     Raises:
         OSError, ValueError: see the generators.
     """
+    wanted = range(config.responses) if wanted is None else wanted
     requests = [
-        Request(id=name, prompt=condition["prompt"], n=config.responses) for name, condition in prompts
+        Request(id=name, prompt=condition["prompt"], n=len(wanted), first=wanted.start)
+        for name, condition in prompts
     ]
     settings = Settings(
         max_new_tokens=config.response_tokens,
@@ -116,25 +132,53 @@ def sample(
         top_p=config.response_top_p,
         seed=config.seed * 1000 + number,
     )
-    generator: Any
-    if config.generation_server is not None:
-        from prefopt.generation.server import ServerGenerator
+    asked = source_folder(config) if opponent == "reference" else folder_of(model)
+    found: dict[str, dict[int, str]] = {name: {} for name, _ in prompts}
+    with contextlib.ExitStack() as stack:
+        generator: Any
+        if config.generation_server is not None and opponent != "mixture":
+            generator = stack.enter_context(generator_there(config, asked, journal))
+        else:
+            generator = generator_here(config, asked, opponent == "mixture")
+        for response in collect(generator, requests, settings, journal):
+            found[response.id][response.sample] = response.text
+    return [[as_sample(condition, found[name][k]) for k in wanted] for name, condition in prompts]
 
-        folder = to_serve(Path(model), journal.parent / "served").resolve()
-        generator = ServerGenerator(config.generation_server, str(folder))
-        generator.identity = saved_fingerprint(folder)
-    else:
-        from prefopt.generation.local import LocalGenerator
 
-        network = loaded(config, model)
-        # answers of other weights, left by a round that was trained again, must not pass for this one's
-        generator = LocalGenerator(
-            network, load_tokenizer(model), config.per_device_eval_batch_size, identity=fingerprint(network)
-        )
-    found: dict[str, list[str]] = {name: [""] * config.responses for name, _ in prompts}
-    for response in collect(generator, requests, settings, journal):
-        found[response.id][response.sample] = response.text
-    return [[as_sample(condition, text) for text in found[name]] for name, condition in prompts]
+@contextlib.contextmanager
+def generator_there(config: TrainConfig, model: str, journal: Path) -> Iterator[ServerGenerator]:
+    """A generator of a model that the server is asked for by its folder or hub id, or was given the weights of."""
+    from prefopt.generation.server import ServerGenerator
+
+    url = str(config.generation_server)
+    asked = identity = model
+    if Path(model).is_dir():
+        # servers keep models by name: another one gets another folder
+        name = "served" if journal.stem == "answers" else f"served-{journal.stem}"
+        folder = to_serve(Path(model), journal.parent / name).resolve()
+        asked, identity = str(folder), saved_fingerprint(folder)
+    with contextlib.ExitStack() as stack:
+        if config.generation_reload is not None:
+            asked = stack.enter_context(served(url, asked, config.generation_reload, config.model))
+        generator = ServerGenerator(url, asked)
+        generator.identity = identity
+        yield generator
+
+
+def generator_here(config: TrainConfig, folder: str, mixture: bool) -> LocalGenerator:
+    """A generator in this process of a model, or of its mixture with the reference."""
+    from prefopt.generation.local import LocalGenerator
+
+    network, tokenizer = loaded(config, folder), load_tokenizer(folder)
+    # answers of other weights, left by a round that was trained again, must not pass for this one's
+    identity, size = fingerprint(network), config.per_device_eval_batch_size
+    if not mixture:
+        return LocalGenerator(network, tokenizer, size, identity=identity)
+    from prefopt.generation.mixture import MixtureGenerator
+
+    reference = loaded(config, source_folder(config))
+    identity = f"{identity}^{1 - config.mixture_coef:g} {fingerprint(reference)}^{config.mixture_coef:g}"
+    return MixtureGenerator(network, tokenizer, reference, config.mixture_coef, size, identity=identity)
 
 
 def to_serve(model: Path, folder: Path) -> Path:

@@ -88,12 +88,12 @@ def merge_language(
     if few_bits:
         del model  # before another one comes
         model = loaded(True)
+        plain = measure(model)
         notes.append(
-            "the base weights are those of few bits that the adapter was trained on, written out as numbers: as the adapter knows "
-            "them, and not those that they were rounded from. Products with few bits round on their own, which is in the "
-            f"difference: {difference(before, measure(model)):.2g} of it before anything was merged"
+            "the base weights are those of few bits that the adapter was trained on, written out as numbers, and not those that "
+            f"they were rounded from; products with few bits round on their own, here by up to {difference(before, plain):.2g}"
         )
-        before = measure(model)
+        before = plain
     try:
         merged: Any = model.merge_and_unload(safe_merge=True)
     except (NotImplementedError, ValueError, AttributeError, TypeError) as error:
@@ -112,7 +112,9 @@ def merge_language(
     restore_configuration(folder, base, merged)
     del merged
     again = load_whole(getattr(transformers, loader), folder, dtype=kind, trust_remote_code=False).eval()
-    stored = difference(before, measure(again))
+    stored = difference(before, after := measure(again))
+    if kind == torch.float32:
+        check_same(before, after, f"{compared}, read back from the files,")
     name = str(kind).removeprefix("torch.")
     return Merged(folder, base, name, compared, worst, stored, tuple(notes))
 

@@ -2,6 +2,7 @@
 
     prompt, chosen, rejected      a pair; strings or message lists; without `prompt`, the shared start is the prompt
     prompt, completion, label     a single sample, desirable (true) or not (false)
+    reference                     of a pair, a third answer, for objectives that read one (`tpo`)
 
 The prompt may also stand in the columns of other tools' layouts (`layouts.py`). Optional for pairs: `label` "win" | "tie" | "lose", `is_tie`, `votes` [win, lose, tie] counts, `target` shares; for
 both: `id`, `weight`, `tools`, `chat_template_kwargs`. Columns are TRL's where TRL has them.
@@ -12,12 +13,16 @@ A row that cannot be used is dropped with a reason and listed. What is wrong wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from prefopt.comparisons import LOSE, WIN, Example, Item, UnusableItem
+from prefopt.modalities.text.further import behind, check_further, further_answers
+from prefopt.modalities.text.prompt_columns import refuse_repeated_prompts, refuse_unread_prompts
+from prefopt.objectives import Branch
 from prefopt.sources import cells
 from prefopt.sources.collecting import Comparisons, Parsed, collect, column_hints, judgement, trait_hints
 from prefopt.sources.columns import AS_THEY_ARE, ColumnsAs
@@ -50,6 +55,7 @@ def load_comparisons(
     columns: Sequence[str] = (),
     optional: Iterable[str] = (),
     columns_as: ColumnsAs = AS_THEY_ARE,
+    branches: Mapping[str, Branch] = MappingProxyType({}),
 ) -> Comparisons:
     """Read a data set of text comparisons.
 
@@ -60,6 +66,7 @@ def load_comparisons(
         columns: numeric columns of the rows that ride along to the objective as `Comparison.columns`.
         optional: further such columns, read where the data has them; `Objective.columns` names those of an objective.
         columns_as: columns to leave out or to call otherwise.
+        branches: `Objective.branches`: those of `FURTHER` answers become items of their own.
 
     Returns:
         Examples, dropped rows and report.
@@ -74,16 +81,23 @@ def load_comparisons(
         1
     """
     rows = columns_as.apply(load_rows(source, split, config_name))
-    return to_comparisons(rows, columns, optional)
+    return to_comparisons(rows, columns, optional, branches)
 
 
-def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[str] = ()) -> Comparisons:
+def to_comparisons(
+    rows: Rows,
+    columns: Sequence[str] = (),
+    optional: Iterable[str] = (),
+    branches: Mapping[str, Branch] = MappingProxyType({}),
+) -> Comparisons:
     """Convert rows to examples; see `load_comparisons`."""
     optional = tuple(optional)
     columns = (*columns, *(name for name in optional if name in rows.columns and name not in columns))
     schema = detect_schema(rows)
     prompts = prompt_columns(rows.columns)
-    parse = paired if schema == "paired" else unpaired
+    further = further_answers(branches) if schema == "paired" else {}
+    check_further(rows, further)
+    parse: Callable[..., Parsed] = partial(paired, further=further) if schema == "paired" else unpaired
     arrow = rows.kind in ("datasets", "parquet")
     media = [name for name in rows.columns if name in MEDIA_COLUMNS]
 
@@ -96,7 +110,7 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
             raise ValueError(_text_only(rows, number, str(error))) from None
 
     examples, dropped, origins, traits = collect(rows, parse_text, columns)
-    known = (*COLUMNS[schema], *prompts.names, *optional)
+    known = (*COLUMNS[schema], *prompts.names, *optional, *further.values())
     unread = column_hints(rows, known, (*columns, *media))
     refuse_repeated_prompts(rows, traits["prompt_repeated"], len(examples))
     if traits["implicit_text"]:
@@ -119,40 +133,6 @@ def to_comparisons(rows: Rows, columns: Sequence[str] = (), optional: Iterable[s
         report=describe(rows.source, len(rows), examples, dropped, origins, notes),
         origins=origins,
     )
-
-
-def refuse_repeated_prompts(rows: Rows, repeated: int, used: int) -> None:
-    """Raise ValueError where every row's texts begin with the prompt that stands beside them."""
-    if repeated == used:
-        raise ValueError(
-            f"{rows.source}: in all {used} rows the completions begin with the prompt, so the model would read it twice "
-            "and be trained on it. Cut it from the completions; or, for pairs, leave the column out "
-            "(ignore_columns=[prompt]): then what both sides share is the prompt"
-        )
-
-
-def refuse_unread_prompts(rows: Rows, unread: Sequence[str], shared: Sequence[Any]) -> None:
-    """Raise ValueError where a column says more about the rows than what both of their texts share, by chance perhaps.
-
-    Args:
-        rows: without a column of prompts.
-        unread: columns that nobody reads.
-        shared: what was taken for the prompts.
-    """
-    if sum(str(text).rstrip(" ").endswith((":", "\n", ">", "]", "?", "#")) for text in shared) > 0.9 * len(
-        shared
-    ):
-        return  # as prompts end that were written before their answers
-    few = len(set(map(str, shared))) <= max(2, len(shared) // 10)
-    for name in unread:
-        texts = [str(value) for _, row in islice(rows, 5000) if (value := row.get(name)) not in (None, "")]
-        sentences = sum(len(text.split()) > 1 for text in texts) > len(texts) / 2
-        if len(set(texts)) > len(set(map(str, shared[:5000]))) and (sentences or few):
-            raise ValueError(
-                f"{rows.source} has no column of prompts, but {name!r} could be one (the columns are "
-                f"{', '.join(rows.columns)}). If it is: rename_columns={{{name}: prompt}}; if not, leave it out with "
-                f"ignore_columns=[{name}], and the start that both texts share is the prompt"
-            )
 
 
 def detect_schema(rows: Rows) -> Schema:
@@ -195,7 +175,12 @@ CUT_OFF = (
 
 
 def paired(
-    row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str], alike: bool = False
+    row: Mapping[str, Any],
+    prompts: PromptColumns,
+    arrow: bool,
+    traits: Counter[str],
+    alike: bool = False,
+    further: Mapping[str, str] = MappingProxyType({}),
 ) -> Parsed:
     """A pair of completions.
 
@@ -205,6 +190,7 @@ def paired(
         arrow: whether the row comes from a table, which gives messages the keys of all.
         traits: counts what is noticed.
         alike: whether both sides may be the same text, because something else tells them apart.
+        further: columns of further answers, by the branches that they become.
     """
     chosen = cells.as_sample(row.get("chosen"), "chosen", arrow)
     rejected = cells.as_sample(row.get("rejected"), "rejected", arrow)
@@ -218,12 +204,17 @@ def paired(
             raise UnusableItem(f"{name} is empty", "empty_side")
     if chosen == rejected and not alike:
         raise UnusableItem("chosen and rejected are the same: nothing to learn", "identical_sides")
+    others = [cells.as_answer(row.get(name), name, chosen, arrow) for name in further.values()]
+    before = len(chosen)
     prompt, chosen, rejected = _split_prompt(row, prompts, arrow, chosen, rejected, traits)
+    cut = before - len(chosen)
+    others = [behind(prompt, cut, name, other) for name, other in zip(further.values(), others, strict=True)]
     prompt = prompts.with_system(prompt, row)
-    both = repeats(prompt, chosen) + repeats(prompt, rejected)
-    traits["prompt_repeated"] += both == 2
-    traits["prompt_repeated_once"] += both == 1
-    for name, side in (("chosen", chosen), ("rejected", rejected)):
+    sides = {"chosen": chosen, "rejected": rejected, **dict(zip(further.values(), others, strict=True))}
+    repeated = sum(repeats(prompt, side) for side in sides.values())
+    traits["prompt_repeated"] += repeated == len(sides)
+    traits["prompt_repeated_once"] += 0 < repeated < len(sides)
+    for name, side in sides.items():
         _check_turns(name, side)
     condition = _condition(prompt, row, arrow)
     outcome, scores = judgement(row, traits)
@@ -231,7 +222,8 @@ def paired(
         # the same comparison, told from the winner's side, so that "chosen" means chosen in every metric
         chosen, rejected, outcome, scores = rejected, chosen, WIN, (scores[1], scores[0])
         traits["swapped"] += 1
-    return Parsed((Item(condition, chosen), Item(condition, rejected)), outcome, *scores)
+    items = tuple(Item(condition, sample) for sample in (chosen, rejected, *others))
+    return Parsed(items, outcome, *scores, branches={name: 2 + k for k, name in enumerate(further)})
 
 
 def unpaired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:

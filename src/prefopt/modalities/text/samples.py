@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from prefopt.config import TrainConfig
 from prefopt.evaluation.answers import repetition, sequence_logps
-from prefopt.generation.base import Request, Response, Settings, last_turn
+from prefopt.evaluation.rewards import WeightedSum, as_reward
+from prefopt.generation.base import Prompt, Request, Response, Settings
 from prefopt.generation.local import LocalGenerator
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
@@ -25,7 +27,7 @@ class TextSamples:
         model: the policy, unwrapped.
         reference: for the KL.
         conditions: held out where possible.
-        reward: exact or judged reward of (prompt text, answer); None for none.
+        reward: exact or judged reward of (prompt text, answer), or a `TextReward`; None for none.
         note: told what of the samples had to be left out.
     """
 
@@ -54,6 +56,7 @@ class TextSamples:
         self._drawn_as = Settings(new_tokens, config.sample_temperature, seed=config.seed)
         self._generator = self.generator(model, likelihood.tokenizer, counted=False, likelihood=likelihood)
         self._likelihood, self._model, self._reference, self._reward = likelihood, model, reference, reward
+        self._apart: tuple[Any, dict[str, list[float]]] = None, {}
 
     def draw(self, step: int) -> list[Response]:
         """An answer to each prompt."""
@@ -61,7 +64,8 @@ class TextSamples:
         return [found[request.id] for request in self._requests]
 
     def measure(self, drawn: Sequence[Response], step: int) -> dict[str, float]:
-        """kl (nats a sequence; of a reference that moves also kl_to_reference), sample_length (tokens), sample_repetition."""
+        """kl (nats a sequence; of a reference that moves also kl_to_reference), sample_length (tokens), sample_repetition; of a sum
+        of rewards each part's mean."""
         values: dict[str, float] = {}
         if self._reference.kind != "none":
             items = [
@@ -77,6 +81,10 @@ class TextSamples:
                 with lent() as frozen:
                     reference_logp = sequence_logps(frozen, self._likelihood, items)
                 values[name] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
+        if isinstance(self._reward, WeightedSum):
+            parts = self._reward.apart(self._asked, [answer.text.strip() for answer in drawn])
+            self._apart = drawn, parts
+            values |= {f"reward/{name}": fmean(found) for name, found in parts.items()}
         values["sample_length"] = sum(len(answer.ids) for answer in drawn) / len(drawn)
         values["sample_repetition"] = sum(repetition(answer.text.strip()) for answer in drawn) / len(drawn)
         return values
@@ -87,10 +95,15 @@ class TextSamples:
 
     def rewards(self, drawn: Sequence[Response]) -> list[float | None]:
         """The reward of each answer."""
-        return [
-            None if self._reward is None else self._reward(last_turn(request.prompt), answer.text.strip())
-            for request, answer in zip(self._requests, drawn, strict=True)
-        ]
+        if self._reward is None:
+            return [None] * len(drawn)
+        if isinstance(self._reward, WeightedSum) and self._apart[0] is drawn:
+            return [*self._reward.joined(self._apart[1])]
+        return [*as_reward(self._reward).scores(self._asked, [answer.text.strip() for answer in drawn])]
+
+    @property
+    def _asked(self) -> list[Prompt]:
+        return [request.prompt for request in self._requests]
 
     def entries(self, drawn: Sequence[Response], step: int) -> list[dict[str, Any]]:
         """Text and length of each answer."""

@@ -11,8 +11,11 @@ from torch import nn
 
 from prefopt.comparisons import Encoded
 from prefopt.config import ConfigError, TrainConfig
+from prefopt.evaluation.reward_names import reward_named
+from prefopt.evaluation.rewards import TextReward
 from prefopt.likelihoods.capability import check_looks_back
 from prefopt.likelihoods.compiling import check_compiler, compile_parts
+from prefopt.likelihoods.forward import balance_experts
 from prefopt.likelihoods.plan import EncodedText
 from prefopt.likelihoods.tokens import TokenLikelihood
 from prefopt.machine import memory
@@ -29,6 +32,7 @@ from prefopt.modalities.splits import (
 )
 from prefopt.modalities.text.changed import with_changed
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
+from prefopt.modalities.text.further import FURTHER
 from prefopt.modalities.text.memory import TextMemory, resident, settle
 from prefopt.modalities.text.mismatched import with_mismatched
 from prefopt.modalities.text.oracle import OracleRule, check_oracle, untie
@@ -80,11 +84,12 @@ class Language:
         Raises:
             ConfigError: the objective reads more than rows of text have.
         """
-        if more := [name for name, branch in objective.branches.items() if branch.sample != "mismatched"]:
+        own = ("mismatched", *FURTHER)
+        if more := [name for name, branch in objective.branches.items() if branch.sample not in own]:
             raise ConfigError(
                 f"{config.method} reads {', '.join(more)} of every row, which text has not: give a vision-language model"
             )
-        return partial(load_comparisons, optional=objective.columns)
+        return partial(load_comparisons, optional=objective.columns, branches=objective.branches)
 
     def lora(self, config: TrainConfig) -> LoraSettings | None:
         """Adapters as configured."""
@@ -165,6 +170,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
     check_causal(source, trained=True, adapters=config.use_peft, loader=language.loader)
     lora, quantized = language.lora(config), quantization(config)
     check_quantized(config, source, quantized)
+    named = named_reward(config)
     reference_source = (
         source if config.reference_model is None else model_folder(config.reference_model, accelerator)
     )
@@ -199,6 +205,11 @@ def set_up_language(context: Context, language: Language) -> Setup:
     )
     model: Any = policy.model
     language.loaded(context, model)
+    if config.router_aux_loss_coef is not None:
+        try:
+            balance_experts(model, config.router_aux_loss_coef)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     if not trainable_parameters(model):
         raise ConfigError(f"nothing is trainable in {config.model}: every parameter is frozen")
     oracle = config.stage == "oracle"
@@ -271,7 +282,7 @@ def set_up_language(context: Context, language: Language) -> Setup:
         context.console.say(told)
 
     world = world_of(config.data)
-    reward = context.reward or (None if world is None else world.verify)
+    reward = context.reward or named or (None if world is None else world.verify)
     return Setup(
         policy=policy,
         likelihood=likelihood,
@@ -296,6 +307,20 @@ def set_up_language(context: Context, language: Language) -> Setup:
         rule=OracleRule(config, model, context.console.say) if oracle else None,
         not_off=policy.not_off,
     )
+
+
+def named_reward(config: TrainConfig) -> TextReward | None:
+    """What the key `reward` names.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if config.reward is None:
+        return None
+    try:
+        return reward_named(config.reward, "reward")
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def check_quantized(config: TrainConfig, source: str, quantized: Quantization | None) -> None:

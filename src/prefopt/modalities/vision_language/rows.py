@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from prefopt.comparisons import Example, Item, UnusableItem
 from prefopt.modalities.text import rows as text_rows
+from prefopt.modalities.text.further import FURTHER, check_further, further_answers
 from prefopt.modalities.vision_language.contrasts import Change, Picture, altered
 from prefopt.modalities.vision_language.layouts import SYMMPO_REST, as_ours, columns_here, renamed
 from prefopt.modalities.vision_language.media import Medium, marks_of
@@ -55,8 +56,8 @@ PICTURES = tuple(name for base in BASES for name in (base, f"{base}s"))
 OTHER_MEDIA = frozenset(
     f"{side}{name}" for side in ("", "chosen_", "rejected_") for name in ("audio", "audios")
 )
-OWN: frozenset[str] = frozenset({"mismatched"})
-"""Samples that are not made of the row itself."""
+OWN: frozenset[str] = frozenset({"mismatched", *FURTHER})
+"""Samples that are made here neither of the row's pictures nor of its answers."""
 Contrast = Literal["row"] | Change
 
 
@@ -83,6 +84,11 @@ class Wanted:
         """Branches that a row gives, those with a gradient first."""
         made = {name: branch for name, branch in self.branches.items() if branch.sample not in OWN}
         return dict(sorted(made.items(), key=lambda one: not one[1].gradient))
+
+    @property
+    def further(self) -> dict[str, str]:
+        """Columns of further answers under the row's own prompt, by the branches' names."""
+        return further_answers(self.branches)
 
     @property
     def samples(self) -> frozenset[str]:
@@ -176,6 +182,7 @@ def to_pictured(
         *AUXILIARY,
         *SYMMPO_REST,
         *optional,
+        *wanted.further.values(),
     )
     absent = sum(drop.reason == "no_prompt" for drop in dropped)
     if 2 * absent >= len(rows):
@@ -202,6 +209,7 @@ def check_columns(rows: Rows, wanted: Wanted) -> None:
     Raises:
         ValueError: columns are missing.
     """
+    check_further(rows, wanted.further)
     needed = [name for name in ANSWERS if name in wanted.samples]
     if "contrast" in wanted.conditions and wanted.contrast == "row":
         needed.append("contrast_image")
@@ -268,8 +276,11 @@ class RowReader:
             return parsed._replace(items=single)
         other = names(ends["chosen"]) != names(ends["rejected"])
         swapped = traits["swapped"]
-        parsed = text_rows.paired(row, self.prompts, self.arrow, traits, alike=other)
-        sides = ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
+        parsed = text_rows.paired(
+            row, self.prompts, self.arrow, traits, alike=other, further=self.wanted.further
+        )
+        first, second = ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
+        sides = (first, second, *[first] * len(parsed.branches))
         items = [
             videos.around(pictured(item, ends[side]), row)
             for item, side in zip(parsed.items, sides, strict=True)
@@ -285,7 +296,8 @@ class RowReader:
             )
         made = self.branches(number, row, items, ends["chosen"])
         return parsed._replace(
-            items=(*items, *made.values()), branches={name: 2 + k for k, name in enumerate(made)}
+            items=(*items, *made.values()),
+            branches={**parsed.branches, **{name: len(items) + k for k, name in enumerate(made)}},
         )
 
     def of(self, number: int, row: Mapping[str, Any], base: str) -> tuple[Picture, ...]:
@@ -314,7 +326,7 @@ class RowReader:
         samples = {"chosen": items[0].sample, "rejected": items[1].sample}
         for name in ANSWERS:
             if name in wanted.samples:
-                samples[name] = answer(row.get(name), name, samples["chosen"], self.arrow)
+                samples[name] = cells.as_answer(row.get(name), name, samples["chosen"], self.arrow)
         if samples.get("contrast_chosen") == samples["chosen"]:
             raise UnusableItem(
                 "chosen and contrast_chosen are the same: the pair under the contrast image says nothing",
@@ -353,26 +365,12 @@ class RowReader:
         prompt = cells.as_sample(row.get("auxiliary_prompt"), "auxiliary_prompt", self.arrow)
         pictures = self.of(number, row, "auxiliary_image")
         prompt = placed(prompt, frozenset(MARK)) if isinstance(prompt, str) and pictures else prompt
-        return dict(pictured(Item({"prompt": prompt}, ""), pictures).condition), answer(
+        return dict(pictured(Item({"prompt": prompt}, ""), pictures).condition), cells.as_answer(
             row.get("auxiliary_response"),
             "auxiliary_response",
             [] if isinstance(prompt, list) else "",
             self.arrow,
         )
-
-
-def answer(value: Any, name: str, like: Any, arrow: bool) -> Any:
-    """A further answer of a row, in the form that its chosen one has."""
-    if value is None:
-        raise UnusableItem(f"{name} is absent", "missing_value")
-    found = cells.as_sample(value, name, arrow)
-    if cells.is_empty(found):
-        raise UnusableItem(f"{name} is empty", "empty_side")
-    if isinstance(like, list) and isinstance(found, str):
-        return [{"role": "assistant", "content": found}]
-    if isinstance(like, str) and not isinstance(found, str):
-        raise UnusableItem(f"{name} is a list of messages, and chosen is text", "wrong_type")
-    return found
 
 
 def names(pictures: Iterable[Medium]) -> tuple[str, ...]:

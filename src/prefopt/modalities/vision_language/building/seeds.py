@@ -23,7 +23,7 @@ from prefopt.modalities.vision_language.media import Medium, marks_of
 from prefopt.modalities.vision_language.messages import with_marks
 from prefopt.modalities.vision_language.placing import pictured
 from prefopt.modalities.vision_language.prompts import MARK, in_blocks, joined, marks
-from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, RowReader, answer, names
+from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, RowReader, names
 from prefopt.modalities.vision_language.video.rows import VideoColumns
 from prefopt.sources import cells
 from prefopt.sources.collecting import check_id, named, nothing_usable
@@ -150,7 +150,7 @@ def _seed(reader: RowReader, number: int, name: str, row: Mapping[str, Any]) -> 
     like = [] if isinstance(condition["prompt"], list) else ""
     for column in ("contrast_chosen", "contrast_rejected"):
         if row.get(column) is not None:
-            answers[column] = answer(row[column], column, like, reader.arrow)
+            answers[column] = cells.as_answer(row[column], column, like, reader.arrow)
     source = row.get("source")
     return Seed(
         number,
@@ -197,7 +197,7 @@ def _without_pair(
     if row.get("completion") is not None and row.get("label") is not None:  # a single sample
         row = {**row, "chosen" if cells.as_flag(row["label"], "label") else "rejected": row["completion"]}
     given = {
-        name: answer(row[name], name, like, reader.arrow)
+        name: cells.as_answer(row[name], name, like, reader.arrow)
         for name in ("chosen", "rejected")
         if row.get(name) is not None
     }

@@ -1,0 +1,110 @@
+"""Rewards of answers: what anything that scores texts offers, functions as such, and weighted sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefopt.generation.base import Prompt, last_turn
+
+
+class TextReward:
+    """Base: anything that scores answers to prompts.
+
+    It is also a function of (prompt, answer), as a user's own reward is; where several are scored, `scores` is faster.
+    """
+
+    name: str
+    """As it was given, for errors and metrics."""
+
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        """A number for each answer to its prompt (text, or messages), higher is better.
+
+        Raises:
+            ValueError: one that cannot be scored.
+        """
+        raise NotImplementedError
+
+    def __call__(self, prompt: Prompt, answer: str) -> float:
+        """The score of one answer."""
+        return self.scores([prompt], [answer])[0]
+
+
+@dataclass(frozen=True)
+class FunctionReward(TextReward):
+    """A function of (text of the prompt's last turn, answer).
+
+    Attributes:
+        function: of two texts; gives a number.
+        name: for errors and metrics.
+
+    Example:
+        >>> FunctionReward(lambda prompt, answer: len(answer))("Hi", "Ho ho")
+        5.0
+    """
+
+    function: Callable[[str, str], float]
+    name: str = "reward"
+
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        """The function's values."""
+        return [float(self.function(last_turn(p), a)) for p, a in zip(prompts, answers, strict=True)]
+
+
+@dataclass(frozen=True)
+class WeightedSum(TextReward):
+    """The sum of several rewards, each times its weight.
+
+    Attributes:
+        parts: (weight, reward).
+        name: as it was given.
+    """
+
+    parts: tuple[tuple[float, TextReward], ...]
+    name: str
+
+    @property
+    def labels(self) -> list[str]:
+        """A short name for each part: a model's folder, a function's name; in full where two would be alike."""
+        short = [label_of(reward.name) for _, reward in self.parts]
+        return [
+            label if short.count(label) == 1 else reward.name
+            for label, (_, reward) in zip(short, self.parts, strict=True)
+        ]
+
+    def apart(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> dict[str, list[float]]:
+        """The scores of each part, unweighted, by its label."""
+        return {
+            label: reward.scores(prompts, answers)
+            for label, (_, reward) in zip(self.labels, self.parts, strict=True)
+        }
+
+    def joined(self, apart: Mapping[str, Sequence[float]]) -> list[float]:
+        """The weighted sums of what `apart` gave."""
+        weights = [weight for weight, _ in self.parts]
+        return [
+            sum(w * v for w, v in zip(weights, row, strict=True)) for row in zip(*apart.values(), strict=True)
+        ]
+
+    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+        """The weighted sums."""
+        return self.joined(self.apart(prompts, answers))
+
+
+def as_reward(given: Callable[[Any, Any], float] | TextReward) -> TextReward:
+    """A function of (text of the last turn, answer) as a reward; rewards are handed back as they are."""
+    return given if isinstance(given, TextReward) else FunctionReward(given)
+
+
+def label_of(name: str) -> str:
+    """What a metric is called after a reward.
+
+    Example:
+        >>> label_of("reward:models/helpful/"), label_of("rules/style.py:short"), label_of("world:text")
+        ('helpful', 'short', 'world:text')
+    """
+    if name.startswith("reward:"):
+        return Path(name.removeprefix("reward:")).name
+    return name.rpartition(":")[2] if ".py:" in name else name
