@@ -165,3 +165,18 @@ def test_tokens_and_templates():
     ]
     assert [line.origin for line in moved(chat_template="chatml").of("to check")] == ["chat_template"]
     assert not moved(chat_template="tokenizer_default").of("to check")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"saves_per_epoch": "two"}, "saves_per_epoch: needed a number; given two"),
+        ({"num_epochs": 0, "saves_per_epoch": 2}, "num_epochs: needed a number above 0; given 0"),
+        ({"optimizer": ["adamw"]}, "optimizer: needed a name such as adamw_torch"),
+        ({"datasets": "d.jsonl"}, "datasets: needed a list of sources, each with a path; given d.jsonl"),
+        ({"special_tokens": 3}, "special_tokens: needed names and values; given 3"),
+    ],
+)
+def test_values_that_cannot_be(given, words):
+    with pytest.raises(ConfigError, match=words):
+        moved(**given)

@@ -69,6 +69,10 @@ def hyper(found: Migration, *keys: str) -> dict[str, Any]:
         ({"loss_type": "aot_pair"}, {"method": "aot", "beta": 0.1, "label_smoothing": 0.0}),
         ({"loss_type": "kto"}, {"method": "kto", "beta": 0.1}),
         ({"desirable_weight": 1.0, "undesirable_weight": 1.33}, {"method": "kto", "beta": 0.1, "undesirable_weight": 1.33}),
+        (
+            {"loss_type": "tpo-l", "tpo_alpha": 0.05, "beta": 2},
+            {"method": "tpo", "loss": "tpo-l", "tpo_alpha": 0.05, "tpo_l_gamma": 0.5, "average": "batch", "beta": 2},
+        ),
         ({"loss_type": "apo_zero_unpaired"}, {"method": "apo_zero_unpaired", "beta": 0.1}),
         (
             {"loss_type": "hinge", "cpo_alpha": 0.5},
@@ -88,7 +92,7 @@ def hyper(found: Migration, *keys: str) -> dict[str, Any]:
 def test_losses(given, expected):
     keys = (
         "method", "beta", "loss_weights", "average", "margin", "label_smoothing", "f", "alpha", "a", "tau", "gamma",
-        "desirable_weight", "undesirable_weight", "lambda", "ld_alpha", "use_weighting", "loss",
+        "desirable_weight", "undesirable_weight", "lambda", "ld_alpha", "use_weighting", "loss", "tpo_alpha", "tpo_l_gamma",
     )  # fmt: skip
     assert hyper(moved(**given), *keys) == expected
 

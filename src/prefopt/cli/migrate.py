@@ -37,7 +37,9 @@ STYLES = {
 @click.option("--output", type=click.Path(path_type=Path), help="File to write; default: FILE.prefopt.yaml.")
 @click.option("--from", "tool", type=click.Choice(["trl", "llamafactory", "axolotl"]), help="Whose FILE is.")
 @click.option(
-    "--trainer", type=click.Choice(["dpo", "kto", "cpo", "orpo"]), help="Which of TRL's trainers FILE is for."
+    "--trainer",
+    type=click.Choice(["dpo", "kto", "cpo", "orpo", "tpo"]),
+    help="Which of TRL's trainers FILE is for.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 def command(

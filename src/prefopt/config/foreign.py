@@ -100,7 +100,7 @@ _SAID: tuple[tuple[str, str], ...] = (
         "vllm_max_lora_rank vllm_model_impl vllm_group_port vllm_enable_sleep_mode vllm_structured_outputs_regex infer_backend "
         "infer_dtype generate_during_eval dpo_generate_during_eval generation_config generation_max_length "
         "generation_num_beams predict_with_generate max_new_tokens do_sample top_k top_p min_p temperature repetition_penalty "
-        "generation_kwargs cache_implementation ds3_gather_for_generation missing_eos_penalty eval_num_beams",
+        "generation_kwargs cache_implementation ds3_gather_for_generation eval_num_beams",
     ),
     (
         TEMPLATE,

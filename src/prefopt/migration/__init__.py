@@ -63,7 +63,7 @@ def migrate(
     Args:
         values: keys and values of the other tool.
         tool: of `TOOLS`; None: told by the keys.
-        trainer: of TRL: dpo, kto, cpo or orpo; None: told by the losses.
+        trainer: of TRL: dpo, kto, cpo, orpo or tpo; None: told by the losses.
         overrides: prefopt's keys that win over what comes out, such as `model` and `data`.
         place: folder of the file, for what lies beside it.
 

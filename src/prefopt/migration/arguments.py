@@ -75,6 +75,7 @@ def training_arguments(draft: Draft, defaults: Mapping[str, Any]) -> None:
         "per_device_eval_batch_size": 8, "seed": 42, "max_grad_norm": 1.0, "save_strategy": "steps", "save_steps": 500,
         "bf16": False, "gradient_checkpointing": False, **defaults,
     }  # fmt: skip
+    draft.word("lr_scheduler_type", "linear")
     for key in CARRIED:
         draft.carry(key, key, known[key])
     clip = draft.take("max_grad_norm", known["max_grad_norm"])
@@ -116,7 +117,7 @@ def _length(draft: Draft) -> None:
 
 def _warmup(draft: Draft, ratio: float | None) -> None:
     """`warmup_ratio` of older versions; in transformers 5, `warmup_steps` below 1 is a share of all steps."""
-    steps, share = draft.take("warmup_steps", 0), draft.take("warmup_ratio", 0)
+    steps, share = draft.number("warmup_steps", 0), draft.number("warmup_ratio", 0)
     if draft.out.get("lr_scheduler_type") in NO_WARMUP:
         draft.leave(
             "this schedule has no warm-up",
@@ -138,7 +139,7 @@ def _warmup(draft: Draft, ratio: float | None) -> None:
 
 
 def _optimizer(draft: Draft) -> None:
-    name = draft.take("optim", "adamw_torch")
+    name = draft.word("optim", "adamw_torch")
     if name in ADAMW:
         if draft.has("optim"):
             draft.same.append(draft.name("optim"))

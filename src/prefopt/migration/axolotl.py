@@ -104,8 +104,8 @@ def translate(draft: Draft) -> None:
 
 def _loss(draft: Draft) -> bool:
     kind = draft.take("rl")
-    trl = draft.take("trl") or {}
-    if isinstance(trl, Mapping) and trl.get("beta") is not None:
+    trl = draft.mapping("trl")
+    if trl.get("beta") is not None:
         draft.called = {**draft.called, "beta": "trl.beta"}
         draft.given = {**draft.given, "trl.beta": trl["beta"]}
     if kind in ("dpo", "ipo"):
@@ -153,7 +153,7 @@ def _held_out(draft: Draft, trained: Mapping[str, Any]) -> None:
     elif draft.take("val_set_size", 0):
         held, origin = {"eval_size": draft.take("val_set_size")}, {"eval_size": ("val_set_size",)}
     every: tuple[float, str] | None = None
-    if per := draft.take("evals_per_epoch"):
+    if per := draft.number("evals_per_epoch", 0):
         if held:
             every = (_share(draft, per), "evals_per_epoch")
         else:
@@ -166,13 +166,13 @@ def _held_out(draft: Draft, trained: Mapping[str, Any]) -> None:
 
 def _share(draft: Draft, times: float) -> float:
     """So often an epoch, as a share of all steps."""
-    return round(1 / (times * draft.take("num_epochs", 1.0)), 6)
+    return round(1 / (times * draft.number("num_epochs", 1.0, 0)), 6)
 
 
 def _batches(draft: Draft) -> None:
     """`batch_size` is that of a step on one device there."""
-    if total := draft.take("batch_size"):
-        micro = draft.take("micro_batch_size", 1)
+    if total := draft.number("batch_size", 0):
+        micro = draft.number("micro_batch_size", 1, 0)
         draft.put(
             "gradient_accumulation_steps",
             max(1, total // micro),
@@ -182,7 +182,7 @@ def _batches(draft: Draft) -> None:
 
 
 def _saves(draft: Draft) -> None:
-    per = draft.take("saves_per_epoch")
+    per = draft.number("saves_per_epoch", 0)
     if per and per != 1:
         draft.put("save_steps", _share(draft, per), "saves_per_epoch", why="a share of all steps")
     elif draft.has("saves_per_epoch"):
@@ -262,7 +262,7 @@ def _trackers(draft: Draft) -> None:
 
 
 def _tokenizer(draft: Draft) -> None:
-    tokens = draft.take("special_tokens") or {}
+    tokens = draft.mapping("special_tokens")
     if set(tokens) - {"pad_token"}:
         draft.check(TOKENS, "special_tokens")
     elif tokens:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prefopt.config import ConfigError
 from prefopt.migration.draft import Draft, as_list
 
 JOIN = (
@@ -36,26 +37,47 @@ def registered(draft: Draft, key: str, place: Path) -> dict[str, Any]:
         `data`, and `split`, `data_config`, `rename_columns` where they are needed; empty if it cannot be told, which is
         noted as a problem.
     """
-    names = as_list(draft.take(key))
+    names = [str(name) for name in as_list(draft.take(key))]
     if len(names) > 1:
         draft.refuse(f"{key}: {', '.join(names)}: {JOIN}")
     if len(names) != 1:
         return {}
-    name, folder = names[0], Path(str(draft.take("dataset_dir", "data")))
-    info = next((at for at in (folder, place / folder, place) if (at / "dataset_info.json").is_file()), None)
+    name, folder, info = names[0], draft.take("dataset_dir", "data"), place_of(draft, place)
     if info is None:
         draft.refuse(
-            f"{key}: {name} is an entry of dataset_info.json, which is neither in {folder} nor in {place / folder}: give the folder "
+            f"{key}: {name} is an entry of dataset_info.json, which is neither in {folder} nor in {place / str(folder)}: give the folder "
             "(dataset_dir=...) in the file, or the data itself: data=FILE_OR_ID"
         )
         return {}
-    entries = json.loads((info / "dataset_info.json").read_text("utf-8"))
+    entries = registry(info)
     if name not in entries:
         draft.refuse(
             f"{key}: {info / 'dataset_info.json'} has no entry {name!r}; it has {', '.join(list(entries)[:8])}"
         )
         return {}
     return _entry(draft, key, name, entries[name], info)
+
+
+def registry(folder: Path) -> dict[str, dict[str, Any]]:
+    """A folder's dataset_info.json.
+
+    Raises:
+        ConfigError: it is no object of entries.
+    """
+    path = folder / "dataset_info.json"
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise ConfigError(f"{path} must hold an object of entries by name")
+    return entries
+
+
+def place_of(draft: Draft, place: Path) -> Path | None:
+    """The folder of the dataset_info.json that a file means: `dataset_dir`, from here or from the file's folder."""
+    folder = Path(str(draft.take("dataset_dir", "data")))
+    return next((at for at in (folder, place / folder, place) if (at / "dataset_info.json").is_file()), None)
 
 
 def _entry(draft: Draft, key: str, name: str, entry: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -138,12 +160,12 @@ def sources(draft: Draft, key: str) -> dict[str, Any]:
         `data`, and `split`, `data_config`, `rename_columns` where they are needed; empty if there is none, or several, which is
         noted as a problem.
     """
-    entries = draft.take(key) or []
+    entries = draft.entries(key)
     if len(entries) > 1:
         draft.refuse(f"{key}: {', '.join(str(entry.get('path')) for entry in entries)}: {JOIN}")
     if len(entries) != 1:
         return {}
-    entry = {name: value for name, value in dict(entries[0]).items() if value is not None}
+    entry = entries[0]
     files = as_list(entry.pop("data_files", None))
     path = entry.pop("path", None)
     if len(files) > 1:

@@ -82,6 +82,57 @@ class Draft:
         value = self.given.get(name)
         return default if value is None else number(value)
 
+    def number(self, key: str, default: float, least: float | None = None) -> Any:
+        """A number; see `take`.
+
+        Raises:
+            ConfigError: it is none, or not above `least`.
+        """
+        value = self.take(key, default)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or (least is not None and value <= least)
+        ):
+            above = "" if least is None else f" above {least:g}"
+            raise ConfigError(f"{self.name(key)}: needed a number{above}; given {said('', value)}")
+        return value
+
+    def word(self, key: str, default: str) -> str:
+        """A name; see `take`.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        value = self.take(key, default)
+        if not isinstance(value, str):
+            raise ConfigError(f"{self.name(key)}: needed a name such as {default}; given {said('', value)}")
+        return value
+
+    def entries(self, key: str) -> list[dict[str, Any]]:
+        """Sources of data, mappings each; see `take`.
+
+        Raises:
+            ConfigError: it is no list of them.
+        """
+        value = self.take(key) or []
+        if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+            raise ConfigError(
+                f"{self.name(key)}: needed a list of sources, each with a path; given {said('', value)}"
+            )
+        return [{name: one for name, one in entry.items() if one is not None} for entry in value]
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        """Names and values; see `take`.
+
+        Raises:
+            ConfigError: it is no mapping.
+        """
+        value = self.take(key) or {}
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{self.name(key)}: needed names and values; given {said('', value)}")
+        return dict(value)
+
     def put(self, key: str, value: Any, *origin: str, why: str = "") -> None:
         """Write a key.
 

@@ -10,7 +10,7 @@ from prefopt.config.foreign import TEMPLATE
 from prefopt.migration import arguments
 from prefopt.migration.adapters import adapters
 from prefopt.migration.arguments import evaluation, training_arguments
-from prefopt.migration.datasets import registered
+from prefopt.migration.datasets import place_of, registered, registry
 from prefopt.migration.draft import ABSENT, Draft, as_list
 
 CALLED: Mapping[str, str] = {
@@ -84,7 +84,7 @@ def translate(draft: Draft, place: Path) -> None:
         draft.out.pop("gradient_checkpointing", None)
         draft.lines = [line for line in draft.lines if line.key != "gradient_checkpointing"]
         draft.put("gradient_checkpointing", False, "disable_gradient_checkpointing")
-    rank = draft.take("lora_r", 8)
+    rank = draft.number("lora_r", 8)
     adapters(
         draft,
         lora,
@@ -108,7 +108,7 @@ def translate(draft: Draft, place: Path) -> None:
 
 
 def _dpo(draft: Draft) -> None:
-    kind = draft.take("pref_loss", "sigmoid")
+    kind = draft.word("pref_loss", "sigmoid")
     if kind not in LOSSES:
         draft.refuse(f"pref_loss: {kind}: prefopt knows {', '.join(LOSSES)}", "pref_beta", "pref_ftx")
         return
@@ -182,7 +182,7 @@ def _model(draft: Draft, lora: bool) -> None:
         )
     else:
         draft.carry("model", "model_name_or_path")
-    if (attention := draft.take("flash_attn", "auto")) in ATTENTION:
+    if (attention := draft.word("flash_attn", "auto")) in ATTENTION:
         draft.put("attn_implementation", ATTENTION[attention], "flash_attn")
     elif draft.has("flash_attn"):
         draft.same.append("flash_attn")
@@ -221,15 +221,10 @@ def _data(draft: Draft, place: Path) -> bool:
 
 
 def _has_images(draft: Draft, place: Path) -> bool:
-    import json
-
-    folder = Path(str(draft.take("dataset_dir", "data")))
-    for at in (folder, place / folder, place):
-        if (at / "dataset_info.json").is_file():
-            entries = json.loads((at / "dataset_info.json").read_text("utf-8"))
-            names = as_list(draft.take("dataset"))
-            return any("images" in entries.get(name, {}).get("columns", {}) for name in names)
-    return False
+    folder = place_of(draft, place)
+    entries = {} if folder is None else registry(folder)
+    names = [str(name) for name in as_list(draft.take("dataset"))]
+    return any("images" in entries.get(name, {}).get("columns", {}) for name in names)
 
 
 def _targets(draft: Draft) -> None:

@@ -286,3 +286,22 @@ def orpo(draft: Draft) -> None:
         "answer, averaged over each",
         *(),
     )
+
+
+def tpo(draft: Draft) -> None:
+    """TPOConfig, whose names are the method's; its defaults are TRL's own."""
+    kind = str((as_list(draft.take("loss_type")) or ["sigmoid"])[0])
+    draft.put("method", "tpo")
+    if kind == "sigmoid":
+        draft.same += [draft.name("loss_type")] * draft.has("loss_type")
+    else:
+        draft.put("loss", kind, "loss_type")
+    _beta(draft, 0.01)
+    _explicit(draft, "tpo_alpha", "tpo_alpha", 1.0)
+    draft.put("average", "batch", why=BATCH)
+    if kind == "tpo-l":
+        _explicit(draft, "tpo_l_gamma", "tpo_l_gamma", 0.5)
+    else:
+        _unread(draft, "tpo_l_gamma", 0.5)
+    if epsilon := draft.take("label_smoothing", 0.0):
+        draft.put("label_smoothing", epsilon, "label_smoothing")

@@ -12,9 +12,9 @@ from prefopt.migration import arguments
 from prefopt.migration.adapters import adapters
 from prefopt.migration.arguments import evaluation, training_arguments
 from prefopt.migration.draft import ABSENT, Draft, Line, as_list
-from prefopt.migration.losses import cpo, dpo, kto, orpo
+from prefopt.migration.losses import cpo, dpo, kto, orpo, tpo
 
-TRAINERS = ("dpo", "kto", "cpo", "orpo")
+TRAINERS = ("dpo", "kto", "cpo", "orpo", "tpo")
 """What `--trainer` may say; SimPO and AlphaPO are losses of cpo."""
 OTHERS: Mapping[str, str] = {
     "num_generations": "GRPOConfig or RLOOConfig",
@@ -61,14 +61,14 @@ def translate(draft: Draft, trainer: str | None = None) -> None:
             )
             return
     kind = trainer or trainer_of(draft)
-    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo}[kind](draft)
+    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo, "tpo": tpo}[kind](draft)
     _model(draft)
     data(draft)
     if "max_length" in draft.given and draft.given["max_length"] is None:
         draft.put("max_length", None, "max_length")
     for key in CARRIED:
         draft.carry(key, key, {"max_length": 1024, "truncation_mode": "keep_start"}.get(key, ABSENT))
-    training_arguments(draft, ARGUMENTS)
+    training_arguments(draft, {**ARGUMENTS, **({"learning_rate": 5e-7} if kind == "tpo" else {})})
     on = bool(draft.take("use_peft", False))
     adapters(draft, on, ("use_peft",), LORA, draft.take("disable_dropout", True) is not False)
     if draft.take("lora_task_type", "CAUSAL_LM") != "CAUSAL_LM":
@@ -89,6 +89,8 @@ def trainer_of(draft: Draft) -> str:
         return "kto"
     if {"cpo_alpha", "simpo_gamma"} & given or loss == ["simpo"]:
         return "cpo"
+    if {"tpo_alpha", "tpo_l_gamma"} & given:
+        return "tpo"
     if "loss_type" not in given:
         # a dump of ORPOConfig has no loss; a file for people has a default
         if {"beta", "padding_value", "generate_during_eval"} <= given:
@@ -98,15 +100,14 @@ def trainer_of(draft: Draft) -> str:
                 "to check",
                 "",
                 "",
-                why="no loss_type is given: taken for DPO's. Another trainer's is read with --trainer kto, cpo or orpo",
+                why="no loss_type is given: taken for DPO's. Another trainer's is read with --trainer kto, cpo, orpo or tpo",
             )
         )
     return "dpo"
 
 
 def _model(draft: Draft) -> None:
-    inner = draft.take("model_init_kwargs", {})
-    inner = dict(inner) if isinstance(inner, Mapping) else {}
+    inner = draft.mapping("model_init_kwargs")
     if draft.has("model_init_kwargs") and not inner:
         draft.same.append("model_init_kwargs")
     draft.carry("model", "model_name_or_path")
@@ -140,7 +141,7 @@ def _model(draft: Draft) -> None:
 
 def data(draft: Draft) -> None:
     """The data set, from `dataset_name` or the one entry of `datasets`; and what is evaluated on."""
-    sources = draft.take("datasets")
+    sources = draft.entries("datasets")
     if sources:
         if len(sources) > 1:
             draft.refuse(
@@ -148,7 +149,7 @@ def data(draft: Draft) -> None:
                 f"{len(sources)}. Join them (datasets.concatenate_datasets(...).to_parquet(...)) and give the file: data=FILE",
             )
             return
-        source = dict(sources[0])
+        source = sources[0]
         draft.put("data", source.pop("path", None), "datasets")
         if files := as_list(source.pop("data_files", None)):
             if len(files) > 1:
