@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from prefopt.evaluation import contest
@@ -57,6 +58,9 @@ def test_padding_never_matters(kind, pad, tokenizer, tmp_path):
 
 def test_conversations_go_through_the_models_own_template(template_model, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(template_model)
+    # one that begins every text with <s>, which the template is to leave out
+    begin = ("<s>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[begin])
     folder = save_reward_model(tmp_path / "rm", tokenizer)
     said = [{"role": "system", "content": "be"}, {"role": "user", "content": "2+2?"}]
     found = RewardModel(str(folder)).scores([said], ["4"])
