@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 
 class FakeServer:
@@ -18,10 +19,15 @@ class FakeServer:
         reply: from the request's body to a text.
         pause: seconds that an answer takes.
         known: name of its model; None: any.
+        adapters: whether adapters can be loaded and unloaded as vLLM does with VLLM_ALLOW_RUNTIME_LORA_UPDATING; what was
+            asked is in `loads`, what is there in `loaded`.
     """
 
-    def __init__(self, port=0, fail_first=0, die_after=None, reply=None, pause=0.0, known="tiny"):
+    def __init__(
+        self, port=0, fail_first=0, die_after=None, reply=None, pause=0.0, known="tiny", adapters=False
+    ):
         self.bodies, self.most, self.active, self.failures = [], 0, 0, 0
+        self.loads, self.loaded = [], {}
         lock = threading.Lock()
         fake = self
 
@@ -40,11 +46,37 @@ class FakeServer:
                 self.wfile.write(data)
 
             def do_GET(self):
-                self.send(200, {"object": "list", "data": [{"id": str(known), "object": "model"}]})
+                served = [{"id": str(known), "object": "model", "parent": None}]
+                served += [{"id": name, "object": "model", "parent": str(known)} for name in fake.loaded]
+                self.send(200, {"object": "list", "data": served})
+
+            def adapter(self, body):
+                """vLLM's endpoints: one name once, and only what is there can go."""
+                if not adapters:
+                    return self.send(404, {"detail": "Not Found"})
+                verb, name = self.path.rpartition("/")[2].partition("_")[0], body["lora_name"]
+                fake.loads.append((verb, name))
+                if verb == "load" and name in fake.loaded:
+                    return self.send(
+                        400, {"error": {"message": f"The lora adapter '{name}' has already been loaded."}}
+                    )
+                if verb == "load" and not (Path(body["lora_path"]) / "adapter_model.safetensors").exists():
+                    return self.send(404, {"error": {"message": "No adapter found"}})
+                if verb == "unload" and name not in fake.loaded:
+                    return self.send(
+                        404, {"error": {"message": f"The lora adapter '{name}' cannot be found."}}
+                    )
+                if verb == "load":
+                    fake.loaded[name] = (Path(body["lora_path"]) / "adapter_model.safetensors").read_bytes()
+                else:
+                    del fake.loaded[name]
+                return self.send(200, "Success")
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if known is not None and body["model"] != known:
+                if self.path.endswith("_lora_adapter"):
+                    return self.adapter(body)
+                if known is not None and body["model"] not in {known, *fake.loaded}:
                     return self.send(404, {"error": {"message": "no such model"}})
                 with lock:
                     if fake.failures < fail_first:

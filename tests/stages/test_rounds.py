@@ -19,7 +19,15 @@ from prefopt.config.keys.rounds import RoundKeys
 from prefopt.sources.worst_case import worst_case
 from stages.staged_rig import ROUNDS, ROWS, Asked, longest, rows, train, weights, write
 
-ARTEFACTS = {"prompts.jsonl", "answers.jsonl", "labels.jsonl", "pairs.jsonl", "round.json", "run"}
+ARTEFACTS = {
+    "prompts.jsonl",
+    "answers.jsonl",
+    "labels.jsonl",
+    "pairs.jsonl",
+    "round.json",
+    "sampling.json",
+    "run",
+}
 
 
 def logp_by_hand(folder: Path, prompt: str, answer: str) -> float:

@@ -39,7 +39,7 @@ def after_answers(monkeypatch):
 
 
 def after_labels(monkeypatch):
-    monkeypatch.setattr(rounds, "annotate", broken)
+    monkeypatch.setattr(rounds, "best_and_worst", broken)
 
 
 def after_pairs(monkeypatch):

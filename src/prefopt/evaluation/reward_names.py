@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from prefopt.evaluation.reward_models import REWARD_MODEL, RewardModel
@@ -15,11 +16,27 @@ from prefopt.evaluation.user_files import object_of
 from prefopt.worlds import WORLD_PREFIX, world_modality, world_of
 
 KNOWN = "reward:DIR, FILE.py:FUNCTION or world:text, or a weighted sum such as 0.7*reward:DIR+0.3*FILE.py:FUNCTION"
-# a + or * may be part of a path: a part of a sum begins where a number and a kind of reward follow
-_PART = r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\*)?(?P<name>(?:reward:|world:|openai:).+|.*\.py:.+)"
-_BREAK = re.compile(
-    r"\+(?=(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\*)?(?:reward:|world:|openai:|[^+:]*\.py:))"
-)
+_WEIGHT = r"(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE]-?\d+)?)\*"
+_PART = re.compile(rf"(?:{_WEIGHT})?(?P<name>.+)")
+_BEGIN = re.compile(rf"(?:{_WEIGHT})|reward:|world:|openai:")
+
+
+def parts_of(name: str) -> list[str]:
+    """The parts of a sum. A + may be part of a path, so that a part begins where a weight, a kind of reward or a file does.
+
+    Example:
+        >>> parts_of("0.7*reward:models/a+b+0.3*rules.py:short+world:text")
+        ['0.7*reward:models/a+b', '0.3*rules.py:short', 'world:text']
+    """
+    first, *others = re.sub(r"(\d[eE])\+(\d+\*)", r"\1\2", name).split("+")
+    parts = [first]
+    for piece in others:
+        file, found, _ = piece.strip().partition(".py:")
+        if _BEGIN.match(piece.strip()) or (found and Path(f"{file}.py").expanduser().is_file()):
+            parts.append(piece)
+        else:
+            parts[-1] += f"+{piece}"
+    return [part.strip() for part in parts]
 
 
 def reward_named(name: str, role: str = "judge") -> TextReward:
@@ -37,15 +54,10 @@ def reward_named(name: str, role: str = "judge") -> TextReward:
         >>> reward_named("world:text").scores(["Sort: pear fig apple"], ["apple fig pear"])
         [1.0]
     """
-    given = [part.strip() for part in _BREAK.split(name)]
-    if len(given) == 1 and "*" not in given[0].partition(":")[0]:
+    given = [found for part in parts_of(name) if (found := _PART.fullmatch(part)) is not None]
+    if len(given) == 1 and given[0]["weight"] is None:
         return _one(name.strip(), role)
-    parts = []
-    for part in given:
-        found = re.fullmatch(_PART, part)
-        if found is None:
-            raise ValueError(f"{role}={name}: {part!r} is no part of a sum of rewards; needed {KNOWN}")
-        parts.append((1.0 if found["weight"] is None else float(found["weight"]), _one(found["name"], role)))
+    parts = [(float(found["weight"] or 1), _one(found["name"], role)) for found in given]
     if names := [reward.name for _, reward in parts if [r.name for _, r in parts].count(reward.name) > 1]:
         raise ValueError(f"{role}={name}: {names[0]} is named twice; add its weights up")
     return WeightedSum(tuple(parts), name)

@@ -5,13 +5,16 @@ behind an OpenAI-compatible server, which is asked about every two answers to a 
 worst of `responses` answers make a pair; answers that the judge finds equal make none.
 
 ```text
-labelled pairs -> DPO -> [prompts -> answers -> judge -> pairs -> DPO] x rounds
+(labelled pairs -> DPO ->) [prompts -> answers -> judge -> pairs -> DPO] x rounds
 ```
 
 ```bash
+prefopt train online_dpo model=DIR data=prompts.jsonl judge=reward:DIR rounds=3
 prefopt train online_dpo model=world:text data=world:text seed_pairs=40 rounds=3 learning_rate=1e-4
 ```
 
+Prompts alone will do: without labelled pairs the first round begins with the starting model. Judges by name, reward models and
+weighted sums among them, what is measured on held-out prompts, and servers that sample: see [online training](../online.md).
 `judge=openai:MODEL@URL` names a judge behind a server; its verdicts are kept in `stages/N/verdicts.jsonl`, and a prompt with
 one that cannot be read is left out. From Python, `prefopt.train("online_dpo", ..., reward=function)` makes the function the judge.
 
