@@ -279,7 +279,9 @@ class RowReader:
         parsed = text_rows.paired(
             row, self.prompts, self.arrow, traits, alike=other, further=self.wanted.further
         )
-        sides: tuple[str, ...] = ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
+        sides: tuple[str, ...] = (
+            ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
+        )
         sides += (sides[0],) * len(parsed.branches)
         items = [
             videos.around(pictured(item, ends[side]), row)
