@@ -9,7 +9,7 @@ TORCHVISION ?= torchvision==0.28.0
 # the names of its compiled operators are declared by tests/torchvision_names
 WITH_TORCHVISION := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests/torchvision_names:$(VENV)/torchvision
 
-.PHONY: demo test test-slow lint parity clean
+.PHONY: demo test test-slow lint oldest parity clean
 
 $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +51,10 @@ $(VENV)/.smollm2: $(VENV)/.test
 
 test-slow: $(VENV)/.test $(VENV)/.smollm2
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+# the lower bounds of pyproject.toml as a file of constraints
+oldest:
+	$(PYTHON) .ci/oldest.py
 
 parity: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[trl]"

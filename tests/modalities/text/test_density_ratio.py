@@ -27,7 +27,7 @@ ROWS += [{"prompt": f"Count: {word} {word}", "completion": " one", "label": Fals
 QUIET: dict[str, Any] = {
     "eval_size": 0,
     "sample_prompts": 0,
-    "save_checkpoints": False,
+    "save_strategy": "no",
     "logging_steps": 1,
     "max_steps": 2,
     "per_device_train_batch_size": len(ROWS),
