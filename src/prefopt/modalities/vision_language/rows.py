@@ -279,15 +279,8 @@ class RowReader:
         parsed = text_rows.paired(
             row, self.prompts, self.arrow, traits, alike=other, further=self.wanted.further
         )
-<<<<<<< HEAD
         first, second = ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
         sides = (first, second, *[first] * len(parsed.branches))
-=======
-        sides: tuple[str, ...] = (
-            ("rejected", "chosen") if traits["swapped"] > swapped else ("chosen", "rejected")
-        )
-        sides += (sides[0],) * len(parsed.branches)
->>>>>>> pub
         items = [
             videos.around(pictured(item, ends[side]), row)
             for item, side in zip(parsed.items, sides, strict=True)
