@@ -13,6 +13,7 @@ from modalities.image.picture_files import picture, save
 from prefopt.cli.build import command as build
 from prefopt.modalities.image.rows import load_image_comparisons, looks_like_images
 from prefopt.modalities.text.rows import load_comparisons
+from prefopt.objectives import TPO
 
 PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
 
@@ -35,7 +36,8 @@ def test_rows_load(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "images", **{str(n): picture(n) for n in (1, 2, 3)})
     load = load_image_comparisons if looks_like_images(rows[0]) else load_comparisons
-    loaded = load(rows)
+    further = {"branches": TPO().branches} if "reference" in rows[0] else {}
+    loaded = load(rows, **further)
     assert not loaded.dropped
     assert not [hint for hint in loaded.report.hints if "not read" in hint.text]
 
