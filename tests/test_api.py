@@ -125,7 +125,7 @@ def test_a_rewards_name_is_the_configurations_key(sd, pictures, own_cache, tmp_p
 def test_rewards_that_cannot_be(sd, pictures, tiny_model, rows_file, own_cache, tmp_path):
     for reward, error, message in (
         ("pickscoer:x", ValueError, "no scorer is called 'pickscoer'"),
-        (7, ConfigError, "function of .*, or the name of a scorer; given 7"),
+        (7, ConfigError, "function of .*, or the name of a scorer; given int"),
     ):
         with pytest.raises(error, match=message):
             train("diffusion_dpo", sd, pictures, tmp_path / "images", reward=reward)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ class Tried:
 
     def options(self, folder: str, **more: Any) -> dict[str, Any]:
         given = {**QUIET, **self.row.options, **more}
+        if given.get("save_strategy") == "no":
+            del given["save_steps"]
         return {"model": self.model, "data": self.data, "output_dir": self.place / folder, **given}
 
     def train(self, folder: str, **more: Any) -> prefopt.TrainResult:
@@ -190,6 +193,27 @@ def test_two_processes_are_one(tried):
     distributed("-m", "prefopt", "train", "dpo", *tried.words("two", **given))
     lines = [json.loads(x) for x in (tried.place / "two" / "metrics.jsonl").read_text().splitlines()]
     assert [x["loss"] for x in lines if "loss" in x] == pytest.approx(column(one, "loss"), rel=1e-3)
+
+
+class Listening(prefopt.Callback):
+    """Keeps nothing of the run."""
+
+    def on_step(self, run: prefopt.Run) -> None:
+        run.say("heard")
+
+
+def test_a_finished_run_leaves_no_model_in_memory(tried):
+    """The next one of a notebook finds the memory free at once, and not when Python looks for cycles."""
+    gc.collect()
+    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, torch.nn.Module)}
+    gc.disable()
+    try:
+        tried.train("gone", max_steps=1, sample_prompts=1, save_strategy="no", callbacks=[Listening()],
+                    compute_metrics=lambda evaluation: {"one": 1.0})  # fmt: skip
+        left = [m for m in gc.get_objects() if isinstance(m, torch.nn.Module) and id(m) not in before]
+    finally:
+        gc.enable()
+    assert sum(p.numel() for m in left for p in m.parameters(recurse=False)) == 0, {type(m) for m in left}
 
 
 def test_foreign_and_misspelt_keys_are_refused_at_once(tried):

@@ -62,7 +62,8 @@ def test_adapters_leave_the_weights_in_their_dtype(half_model, rows_file, own_ca
 def test_adapters_are_as_configured():
     given = {"method": "dpo", "model": "m", "data": "d", "lora_r": 3, "lora_alpha": 5, "lora_dropout": 0.25,
              "lora_target_modules": ["k_proj"]}  # fmt: skip
-    assert text.lora_settings(resolve(given)[0]) is None
+    with pytest.raises(ConfigError, match=r"lora_r, .*: for adapters, .* Set use_peft=true"):
+        text.lora_settings(resolve(given)[0])
     found = text.lora_settings(resolve(given, {"use_peft": True})[0])
     assert found == LoraSettings(r=3, alpha=5, dropout=0.25, target_modules=["k_proj"])
 

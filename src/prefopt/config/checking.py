@@ -51,7 +51,7 @@ def check_keys(
 ) -> None:
     """Refuse all keys that this run cannot use, in one error.
 
-    A key counts as given if it differs from its default.
+    A key counts as given if it differs from its default and from the method's own.
 
     Args:
         config: of the run.
@@ -63,10 +63,12 @@ def check_keys(
         ConfigError: each wrong key with the reason, and with the nearest one that means something in this run.
     """
     there = traits_of(config.method, config.stage) | kind.traits
+    usual = methods.defaults(config.method)
     foreign = {
         key: reason(config, kind, need)
         for key, field in TrainConfig.model_fields.items()
-        if getattr(config, key) != field.default and (need := unmet(key, there)) is not None
+        if getattr(config, key) not in (field.default, usual.get(key, field.default))
+        and (need := unmet(key, there)) is not None
     }
     foreign |= refused_terms(config.method, given or {})
     foreign |= {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ FREE_ON_RESUME = frozenset(
 )  # fmt: skip
 
 
+def note(record: Record, console: Console, text: str) -> None:
+    """A line of a callback's, for the terminal and the record.
+
+    No method of the course: what the course holds would hold the course, and a finished run its model.
+    """
+    record.check("callbacks", "note", text)
+    console.say(text)
+
+
 @dataclass
 class Course:
     """A run from its first check to its finished folder.
@@ -82,7 +92,7 @@ class Course:
             feed.steps,
             feed.steps_per_epoch,
             main=self.loop.accelerator.is_main_process,
-            say=self.note,
+            say=partial(note, self.record, self.console),
         )
         best = config.metric_for_best_model, config.greater_is_better
         self.best = BestModel(self.loop.model, self.record.folder / "checkpoints", *best)
@@ -207,11 +217,6 @@ class Course:
             same = sum(name.partition("#")[0] == kind for name in named)
             named[kind if not same else f"{kind}#{same + 1}"] = callback
         return named
-
-    def note(self, text: str) -> None:
-        """A line for the terminal and the record."""
-        self.record.check("callbacks", "note", text)
-        self.console.say(text)
 
     def tell(self, event: str, *what: Any) -> None:
         """Call every callback's method for an event; then all processes agree on what they asked for."""
