@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +143,22 @@ def test_files_that_the_architecture_names_exist() -> None:
     missing = {n for n in named - written_for_any if not any((place / n).exists() for place in places)}
     assert len(named) > 20
     assert not missing - {"references/"}  # of the cache folder
+
+
+def test_the_notebook_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    file = ROOT / "examples" / "python" / "notebook.py"
+    cells: dict[str, Any] = {"__name__": "notebook"}
+    exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), cells)
+    out = capsys.readouterr().out
+    assert "step 10 of 36: loss" in out  # of the callback for a Trainer
+    assert "merged; scores differ by" in out
+    history = cells["history"]
+    assert {"eval_wins_loss", "eval_ties_loss", "eval_narrow"} <= set(history.columns)
+    wins = history["eval_wins_loss"].dropna()
+    assert wins.iloc[-1] == wins.min() < wins.iloc[0]  # the best model was put back
+    record = (tmp_path / "runs" / "notebook" / "ties" / "config.yaml").read_text()
+    assert "memory:data/DataFrame of 142 rows" in record

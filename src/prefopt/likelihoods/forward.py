@@ -53,7 +53,7 @@ def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], ability
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(standing_in(inner, forward))
-        if not (inner.is_gradient_checkpointing or balances_experts(inner)):
+        if not (comes_back(inner) or balances_experts(inner)):
             parts: list[nn.Module | None] = [last_mlp(trunk)] if ability.own_mlp else []
             if ability.own_queries:
                 attention, projections = last_attention(trunk)
@@ -65,6 +65,11 @@ def scoring_forward(model: nn.Module, plan: Plan, extras: Sequence[str], ability
                     raise NotImplementedError("this model does not say what the parts of its last layer are")
                 stack.enter_context(standing_in(part, at_places(part.forward, plan.scored_P)))
         yield
+
+
+def comes_back(model: nn.Module) -> bool:
+    """Whether some of its layers forget their activations and compute them again (transformers has two names for it)."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def at_places(whole: Callable[[Tensor], Tensor], place_P: Tensor) -> Callable[[Tensor], Tensor]:
