@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prefopt import methods
+from prefopt import methods, objectives
 from prefopt.cli.main import COMMANDS
 from prefopt.config import ALIASES, TrainConfig, read_yaml, resolve
 from prefopt.modalities.fit import kind_for
@@ -95,6 +95,9 @@ def test_readme_names_every_method_and_only_commands_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     linked = set(re.findall(r"docs/methods/(\w+)\.md", text)) - {"README"}
     assert linked == set(methods.all_methods())
+    assert f"It has {len(objectives.names())} objectives" in text
+    table = (ROOT / "docs" / "parity.md").read_text(encoding="utf-8")
+    assert f"In {table.count('| pass |')} configurations" in text
     shell = "".join(re.findall(r"```bash\n(.*?)```", text, re.S))
     commands = re.findall(r"^prefopt (\w+)", shell, re.M)
     assert commands
