@@ -21,7 +21,11 @@ from conftest import ROWS
 from fake_hub import TOKEN, FakeHub
 from prefopt.cli.main import main
 from prefopt.config import ConfigError
+from prefopt.config.keys.publishing import PublishingKeys
 from prefopt.hub import PushError, push
+from prefopt.stages.folder import FREE, ONE_RUN
+from prefopt.training.course import FREE_ON_RESUME
+from stages.staged_rig import ROUNDS
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 1, "save_strategy": "no", "per_device_train_batch_size": 2, "sample_prompts": 0, "eval_size": 2,
@@ -300,6 +304,29 @@ def test_no_model_no_upload(hub, done, tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         push(tmp_path / "none")
     assert not hub.repos
+
+
+def test_only_the_whole_of_several_runs_is_uploaded_and_all_may_be_resumed_with_it():
+    keys = set(PublishingKeys.model_fields)
+    assert keys <= ONE_RUN.keys()
+    assert keys <= FREE
+    assert keys <= FREE_ON_RESUME
+    assert all(ONE_RUN[key] == PublishingKeys.model_fields[key].default for key in keys)
+
+
+@pytest.mark.slow
+def test_a_method_of_several_runs(hub, tiny_model, data, tmp_path):
+    """One upload, at its end; and one more for a run that is resumed to be uploaded."""
+    given = {**ROUNDS, "rounds": 1, "push_to_hub": True, "hub_model_id": "me/spa"}
+    result = prefopt.train("spa", model=tiny_model, data=data, output_dir=str(tmp_path / "spa"), **given)
+    assert len(hub.commits) == 1
+    assert hub.repos["me/spa"]["model.safetensors"] == (result.model_dir / "model.safetensors").read_bytes()
+    assert {"spa", "prefopt"} <= set(front(hub, "me/spa")["tags"])
+    prefopt.train("spa", model=tiny_model, data=data, output_dir=str(tmp_path / "spa"), **given, resume=True)
+    assert len(hub.commits) == 2
+    run = train(tiny_model, data, tmp_path / "run", save_strategy="epoch").output_dir
+    train(tiny_model, data, run, save_strategy="epoch", push_to_hub=True, hub_model_id="me/late", resume=True)
+    assert "model.safetensors" in hub.repos["me/late"]
 
 
 def test_the_runs_of_a_comparison_are_not_uploaded(tiny_model, data, tmp_path):
