@@ -107,7 +107,12 @@ def compare(
             **common, **entry.options, **given_beta, "method": entry.method, "seed": seed,
             "output_dir": str(folder / "runs" / name),
         }  # fmt: skip
-        trackers_meant(resolve(given, kind_of=kind_for)[0].report_to)
+        config = resolve(given, kind_of=kind_for)[0]
+        trackers_meant(config.report_to)
+        if config.push_to_hub:
+            raise ConfigError(
+                "push_to_hub: the runs of a comparison are not uploaded. Leave it out, and upload the one to keep: prefopt push RUN"
+            )
         jobs.append((entry, beta, seed, given))
     with FolderLock(folder, "comparison", "give another --output"):
         return run_all(jobs, common, folder, workers, done)

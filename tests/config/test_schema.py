@@ -194,6 +194,9 @@ KEYS = [
     "sample_temperature",
     "report_to",
     "run_name",
+    "push_to_hub",
+    "hub_model_id",
+    "hub_private_repo",
 ]
 
 

@@ -130,6 +130,16 @@ def test_how_often_and_on_what_is_evaluated():
     assert [line.origin for line in moved(evals_per_epoch=4).of("left out")] == ["evals_per_epoch"]
 
 
+def test_a_name_on_the_hub_asks_for_an_upload():
+    found = moved(hub_model_id="me/x").config
+    assert {key: found[key] for key in found if "hub" in key} == {
+        "hub_model_id": "me/x",
+        "push_to_hub": True,
+        "hub_private_repo": True,
+    }
+    assert not [key for key in moved(hub_model_id="").config if "hub" in key]
+
+
 def test_adapters():
     found = moved(
         adapter="qlora", load_in_4bit=True, lora_r=32, lora_alpha=16, lora_target_modules=["q_proj"]

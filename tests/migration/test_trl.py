@@ -211,6 +211,21 @@ def test_secrets_are_not_repeated():
     assert {line.given for line in found.of("left out")} == {"(not shown)"}
 
 
+def test_uploads():
+    keys = {"push_to_hub": True, "hub_model_id": "me/x", "hub_private_repo": True}
+    found = moved(loss_type="sigmoid", **keys, hub_strategy="checkpoint", hub_token="hf_abc")
+    assert {key: found.config[key] for key in keys} == keys
+    why = {line.origin: line.why for line in found.of("left out")}
+    assert "uploaded once" in why["hub_strategy"]
+    assert "hf auth login" in why["hub_token"]
+    found = moved(loss_type="sigmoid", **keys | {"push_to_hub": False})
+    assert not keys.keys() & found.config.keys()
+    assert {line.origin: line.why for line in found.of("left out")} == {
+        "hub_model_id": "read only with push_to_hub",
+        "hub_private_repo": "read only with push_to_hub",
+    }
+
+
 @pytest.mark.parametrize("name", sorted(str(p.relative_to(FILES)) for p in FILES.rglob("*") if p.suffix in (".yaml", ".json") and p.name != "dataset_info.json"))  # fmt: skip
 def test_every_key_of_a_file_is_accounted_for(name):
     values = read_file(FILES / name)

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from prefopt.report import write_model_card
+from prefopt.report.model_card import hub_card
 from report import synthetic_run
 
 
@@ -112,6 +113,56 @@ def test_text_from_the_run_stays_in_its_table_cell_and_yaml_value(run: Path) -> 
     assert not re.search(r"^# c", body, re.M)
     assert not re.search(r"^---", body, re.M)
     assert r"| Source | a \| b --- # c" in body
+
+
+@pytest.mark.parametrize(("method", "title", "tags"), [
+    ("dpo", "", ["dpo"]),
+    ("dpo_rk+0.2*sft", "", ["dpo_rk", "sft", "dpo"]),
+    ("d3po", "Direct preference for denoising diffusion policy optimization", ["d3po", "dpo"]),
+    ("diffusion_kto", "", ["diffusion_kto", "kto"]),
+    ("simpo", "Simple preference optimization", ["simpo"]),
+])  # fmt: skip
+def test_tags_are_losses_and_their_family(run: Path, method: str, title: str, tags: list[str]) -> None:
+    edit_manifest(run, method=method, title=title, paper=None)
+    assert card(run)[0]["tags"] == ["prefopt", "preference-optimization", *tags]
+
+
+def test_the_kind_of_an_adapter_is_a_tag(run: Path) -> None:
+    (run / "model" / "adapter_config.json").write_text(json.dumps({"peft_type": "VERA"}))
+    assert "vera" in card(run)[0]["tags"]
+
+
+def test_a_path_above_the_run_is_no_address_on_a_hub(run: Path) -> None:
+    """Wherever the card is written from."""
+    edit_manifest(run, model={"source": "models/base"}, data={"source": "data/rows.jsonl", "examples": 5})
+    assert {"base_model", "datasets"} <= card(run)[0].keys()
+    for path in ("models/base", "data/rows.jsonl"):
+        (run.parent / path).mkdir(parents=True)
+    assert not {"base_model", "datasets"} & card(run)[0].keys()
+
+
+def test_the_card_on_the_hub_is_for_those_who_have_the_model_alone(run: Path) -> None:
+    source = {
+        "model": {"source": "/home/me/models/base"},
+        "data": {"source": "/home/me/rows.jsonl", "examples": 5},
+    }
+    edit_manifest(run, **source)
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    (run / "config.yaml").write_text(yaml.safe_dump({**config, "use_peft": True}), "utf-8")
+    text = hub_card(run, "me/mine")
+    assert not re.search(r"/home|report\.html|config\.yaml|ties-run", text)
+    for part in (
+        "`base` trained with",
+        "| Source | rows.jsonl |",
+        'from_pretrained("path/to/base")',
+        'folder = "me/mine"',
+    ):
+        assert part in text, part
+    assert "https://arxiv.org/abs/2409.17431" in text
+    assert yaml.safe_load(text.split("---\n")[1])["model_name"] == "mine"
+    merged = hub_card(run, "me/mine", "merged")
+    assert "library_name: transformers" in merged
+    assert "PeftModel" not in merged
 
 
 def test_an_unfinished_or_empty_run_has_a_card_that_says_so(run: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ COMMANDS = {
     "build": "Make comparisons from scored candidates or ranks.",
     "evaluate": "Win rate of a model against a baseline, plain and length-controlled.",
     "merge": "Merge the adapter of a run into its base model, whole and for plain libraries.",
+    "push": "Upload the model of a finished run, with its card, to the Hugging Face Hub.",
     "migrate": "Write a configuration of TRL, LLaMA-Factory or Axolotl as one of prefopt's.",
     "methods": "List the methods, or explain one of them.",
     "reproduce": "Run a paper's claims in miniature.",

@@ -34,6 +34,8 @@ BESIDE = {
         "for a reference that moves, which sync_reference=true makes it do",
     ),
     "extend": ("resume", "for a run that goes on, which resume=true asks for"),
+    "hub_model_id": ("push_to_hub", "for a model that is uploaded, which push_to_hub=true asks for"),
+    "hub_private_repo": ("push_to_hub", "for a model that is uploaded, which push_to_hub=true asks for"),
 }
 """Keys that mean nothing unless another one is set, and the reason."""
 OF_ONE_RUN = {

@@ -36,6 +36,7 @@ METRICS = "prefopt's own metrics are logged in every run (docs/run_folder.md)"
 VERBOSE = "what a run says is its console, its metrics and its report; there are no levels"
 PROFILE = "for looking at the speed of the tool itself"
 EXPORT = "a run saves its model once, in safetensors, as <output_dir>/model"
+UPLOAD = "the model is uploaded once, when its run has finished, to the main branch; checkpoints stay here (push_to_hub)"
 MEASURE = "evaluation beside training is `prefopt evaluate`"
 RESTORE = "checkpoints hold all that a run needs to go on as if it had not stopped (resume)"
 
@@ -150,9 +151,10 @@ _SAID: tuple[tuple[str, str], ...] = (
     (
         EXPORT,
         "save_safetensors save_only_model save_on_each_node enable_jit_checkpoint save_first_step export_dir export_size "
-        "export_device export_legacy_format export_hub_model_id export_quantization_bit export_quantization_dataset "
-        "export_quantization_nsamples export_quantization_maxlen merge_lora merge_method hub_always_push hub_revision hub_strategy",
+        "export_device export_legacy_format export_quantization_bit export_quantization_dataset "
+        "export_quantization_nsamples export_quantization_maxlen merge_lora merge_method",
     ),
+    (UPLOAD, "hub_strategy hub_always_push hub_revision"),
     (
         MEASURE,
         "eval_table_size eval_max_new_tokens eval_table_max_new_tokens do_bench_eval bench_dataset bench_split do_causal_lm_eval "
@@ -163,6 +165,7 @@ _SAID: tuple[tuple[str, str], ...] = (
 
 FOREIGN: Mapping[str, str] = {
     **{name: sentence for sentence, names in _SAID for name in names.split()},
+    "export_hub_model_id": "a merged model is uploaded by `prefopt push RUN/merged --id owner/name`",
     "plot_loss": "every run's report has its curves",
     "do_train": "training is `prefopt train`",
     "do_eval": "every run evaluates along the way, on what is held out",

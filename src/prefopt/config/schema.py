@@ -18,6 +18,7 @@ from prefopt.config.keys.model import ModelKeys
 from prefopt.config.keys.objective import ObjectiveKeys
 from prefopt.config.keys.optimization import OptimizationKeys
 from prefopt.config.keys.oracle import OracleKeys, SplitKeys
+from prefopt.config.keys.publishing import PublishingKeys
 from prefopt.config.keys.reference import ReferenceKeys
 from prefopt.config.keys.reward_model import RewardModelKeys
 from prefopt.config.keys.rounds import RoundKeys
@@ -59,6 +60,7 @@ ALIASES = {
 
 
 class TrainConfig(
+    PublishingKeys,
     CourseKeys,
     OptimizationKeys,
     ObjectiveKeys,

@@ -55,7 +55,7 @@ CARRIED = (
 )  # fmt: skip
 """Numbers and names that mean the same here."""
 CARRIED_IF_GIVEN = (
-    "output_dir", "lr_scheduler_kwargs", "optim_args", "run_name", "push_to_hub", "hub_model_id", "hub_private_repo",
+    "output_dir", "lr_scheduler_kwargs", "optim_args", "run_name",
     "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "gradient_checkpointing_kwargs", "torch_compile",
     "model_revision", "early_stopping_patience", "early_stopping_threshold",
 )  # fmt: skip
@@ -91,6 +91,7 @@ def training_arguments(draft: Draft, defaults: Mapping[str, Any]) -> None:
     _saving(draft, known)
     for key in CARRIED_IF_GIVEN:
         if_given(draft, key)
+    _hub(draft, defaults.get("push_to_hub", False))
     _best(draft)
     _trackers(draft)
     _resume(draft)
@@ -229,6 +230,16 @@ def _best(draft: Draft) -> None:
     if metric is not None:
         name = metric if str(metric).startswith("eval_") else f"eval_{metric}"
         draft.put("metric_for_best_model", name, "metric_for_best_model")
+
+
+def _hub(draft: Draft, default: bool) -> None:
+    """The upload behind the run."""
+    if_given(draft, "push_to_hub")
+    for key in ("hub_model_id", "hub_private_repo"):
+        if draft.take("push_to_hub", default):
+            if_given(draft, key)
+        elif draft.take(key):
+            draft.leave("read only with push_to_hub", key)
 
 
 def _trackers(draft: Draft) -> None:

@@ -86,13 +86,16 @@ def translate(draft: Draft) -> None:
     draft.carry("max_length", "sequence_len", 512)
     _batches(draft)
     steps = draft.take("micro_batch_size", 1)
-    training_arguments(draft, {**ARGUMENTS, "per_device_eval_batch_size": steps})
+    training_arguments(
+        draft,
+        {**ARGUMENTS, "per_device_eval_batch_size": steps, "push_to_hub": bool(draft.take("hub_model_id"))},
+    )
     _saves(draft)
     _precision(draft)
     _adapters(draft)
     _attention(draft)
     _trackers(draft)
-    if draft.has("hub_model_id"):
+    if draft.take("hub_model_id"):
         draft.default("push_to_hub", True, "a hub_model_id says so there")
         draft.default("hub_private_repo", True, "so it is there")
     if draft.take("precompute_ref_log_probs", False):

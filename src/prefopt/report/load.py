@@ -95,6 +95,15 @@ class Run:
     """Records that only runs of one modality have, by name."""
     missing: list[str] = field(default_factory=list)
     """One sentence for each file that could not be used."""
+    model: str = "model"
+    """Folder within the run's of the model that is told of."""
+    published: str = ""
+    """Where its model is on the hub, for readers who have that and not the run's folder; empty: they have the folder."""
+
+    @property
+    def model_dir(self) -> Path:
+        """The model's folder."""
+        return self.folder / self.model
 
     @property
     def name(self) -> str:

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from prefopt.report.load import Run
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 ADAPTER_FILE = "adapter_config.json"
 
 
 def folder_name(run: Run) -> str:
-    """The model's folder as Python text, seen from beside the run's folder."""
-    return json.dumps(f"{run.folder.resolve().name}/model")
+    """The model's folder as Python text, seen from beside the run's folder; or its id on the hub."""
+    return json.dumps(run.published or f"{run.folder.resolve().name}/{run.model}")
 
 
 def is_adapter(run: Run, file: str = ADAPTER_FILE) -> bool:
-    """True where `model/` holds an adapter in a file of this name, or the run trains one."""
-    return (run.folder / "model" / file).is_file() or bool(run.of("config", "use_peft"))
+    """True where the model's folder holds an adapter in a file of this name, or the run trains one."""
+    return (run.model_dir / file).is_file() or (run.model == "model" and bool(run.of("config", "use_peft")))
 
 
 def base_model(run: Run) -> str:
     """What the adapter sits on, as peft recorded it; else what the run was started from."""
     recorded = read_json(run.folder / "model" / ADAPTER_FILE).get("base_model_name_or_path")
     return str(recorded or run.of("manifest", "model", "source") or run.of("config", "model") or "base-model")
+
+
+def told_base(run: Run) -> str:
+    """The base model in code that loads what was trained on it: for readers on the hub, no folder of this machine."""
+    base = base_model(run)
+    if not run.published or is_hub_id(run, base) or base.startswith("world:"):
+        return base
+    return f"path/to/{Path(base).name}"
+
+
+def is_hub_id(run: Run, source: str) -> bool:
+    """Whether a source is the id of a model or data set on the hub, and no path, seen from here or from above the run."""
+    places = [Path(), *run.folder.resolve().parents]
+    return HUB_ID.fullmatch(source) is not None and not any((place / source).exists() for place in places)
 
 
 def read_json(path: Path) -> dict[str, Any]:

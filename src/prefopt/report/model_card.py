@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from prefopt.report.facts import accuracy
 from prefopt.report.findings import findings
 from prefopt.report.format import duration, finite, number, percent, plain
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model
+from prefopt.report.loading import ADAPTER_FILE, HUB_ID, base_model, is_hub_id, read_json
 from prefopt.report.papers import paper_link
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FOLDERS = re.compile(r"(?<![\w/.])/(?!/)(?:[^/\s`'\"|<>]+/)+")
+"""The folders of an absolute path, which end before the last name."""
+FAMILIES = {"dpo": ("dpo", "direct preference"), "kto": ("kto",)}
+"""Tags that other libraries give models, and the words in a method's name or title that say it is one of them."""
 HYPER_PARAMETERS = (
     "beta", "learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "optim", "weight_decay", "max_grad_norm",
     "num_train_epochs", "max_steps", "max_length", "ties", "loss_weights", "label_smoothing", "reference", "dtype", "bf16",
@@ -44,6 +48,51 @@ def write_model_card(run_dir: str | Path) -> Path:
     path = run.folder / "README.md"
     write_whole(path, model_card(run, account).encode(errors="replace"), "the model card", PAGES)
     return path
+
+
+def hub_card(run_dir: str | Path, repo_id: str, model: str = "model") -> str:
+    """The card as readers on the hub need it: they have the model, and nothing else of the run's folder.
+
+    It names no folders of this machine, points to no file that was not uploaded, and loads the model by its id.
+
+    Args:
+        run_dir: folder of a run.
+        repo_id: owner/name.
+        model: the folder within it that is uploaded: "model", or "merged".
+
+    Raises:
+        FileNotFoundError: `run_dir` is not a folder.
+    """
+    run, account = read(run_dir)
+    return FOLDERS.sub("", model_card(replace(run, published=repo_id, model=model), account))
+
+
+def folder_card(model: Path, repo_id: str) -> str:
+    """The card of a model of which no run is there: the one that lies beside it, else what its files say.
+
+    Args:
+        model: folder of the model.
+        repo_id: owner/name.
+    """
+    import yaml
+
+    if (model / "README.md").is_file():
+        return (model / "README.md").read_text("utf-8")
+    adapter = read_json(model / ADAPTER_FILE)
+    diffusers = any(
+        (model / name).is_file() for name in ("model_index.json", "pytorch_lora_weights.safetensors")
+    )
+    name = repo_id.partition("/")[2]
+    front: dict[str, Any] = {
+        "library_name": "peft" if adapter else "diffusers" if diffusers else "transformers",
+        "model_name": name,
+    }
+    base = str(adapter.get("base_model_name_or_path") or "")
+    if HUB_ID.fullmatch(base) and not Path(base).exists():
+        front |= {"base_model": base, "base_model_relation": "adapter"}
+    tags = [str(adapter["peft_type"]).lower()] if adapter.get("peft_type") else []
+    front["tags"] = [*tags, "prefopt"]
+    return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n# {name}\n"
 
 
 def model_card(run: Run, account: Account) -> str:
@@ -75,7 +124,7 @@ def model_card(run: Run, account: Account) -> str:
         findings=[finding for finding in findings(run, account) if finding.level != "note"],
         loading=loading,
         paper_link=paper_link(paper) if isinstance(paper, Mapping) else ("", ""),
-        pictures=account.pictures(run),
+        pictures=[] if run.published else account.pictures(run),
         pictures_told=account.pictures_told,
         environment_rows=_environment_rows(run),
         version=run.of("manifest", "prefopt"),
@@ -97,27 +146,55 @@ def code_span(value: Any) -> str:
 
 def _front_matter(run: Run, account: Account) -> dict[str, Any]:
     loading, own = account.loading(run), account.front(run)
-    front: dict[str, Any] = {"library_name": loading.library}
+    front: dict[str, Any] = {
+        "library_name": loading.library,
+        "model_name": run.published.partition("/")[2] or " ".join(run.name.split()),
+    }
     base = base_model(run)
     # the hub resolves these as links, so local folders and generated data stay out
-    if HUB_ID.fullmatch(base) and not Path(base).exists():
+    if is_hub_id(run, base):
         front["base_model"] = base
         front["base_model_relation"] = "adapter" if loading.adapter else "finetune"
     source = str(run.of("manifest", "data", "source") or "")
-    if HUB_ID.fullmatch(source) and not Path(source).exists():
+    if is_hub_id(run, source):
         front["datasets"] = [source]
     if own.pipeline_tag:
         front["pipeline_tag"] = own.pipeline_tag
-    method = run.of("manifest", "method") or run.of("config", "method")
-    front["tags"] = [
+    method = str(run.of("manifest", "method") or run.of("config", "method") or "")
+    tags = [
         "prefopt",
         "preference-optimization",
-        *([" ".join(str(method).split())] if method else []),
+        *method_tags(method, str(run.of("manifest", "title") or "")),
     ]
-    front["tags"] += own.tags
+    tags += own.tags
+    if loading.adapter:
+        tags.append(adapter_kind(run))
     if arxiv := run.of("manifest", "paper", "arxiv"):
-        front["tags"].append(f"arxiv:{arxiv}")
+        tags.append(f"arxiv:{arxiv}")
+    front["tags"] = list(dict.fromkeys(tags))
     return front
+
+
+def method_tags(method: str, title: str = "") -> list[str]:
+    """Tags by which models of a method are found: the names of its losses, and what family they are of.
+
+    Example:
+        >>> method_tags("dpo_rk+0.2*sft"), method_tags("d3po", "Direct preference for denoising ...")
+        (['dpo_rk', 'sft', 'dpo'], ['d3po', 'dpo'])
+    """
+    names = [" ".join(term.rpartition("*")[2].split()) for term in method.split("+")]
+    words = f"{method} {title}".lower()
+    return [name for name in names if name] + [
+        family for family, marks in FAMILIES.items() if any(mark in words for mark in marks)
+    ]
+
+
+def adapter_kind(run: Run) -> str:
+    """What peft calls the kind of a run's adapter, in small letters."""
+    recorded = read_json(run.model_dir / ADAPTER_FILE).get("peft_type") or run.of(
+        "config", "peft", "peft_type"
+    )
+    return str(recorded or "LORA").lower()
 
 
 def also_trained_on(run: Run) -> str | None:

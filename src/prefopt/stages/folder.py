@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from prefopt.config import ConfigError, TrainConfig, dump, read_yaml, run_folder, staged_keys
 from prefopt.files import GO_ON, link_or_copy, replace_folder, write_lines, writing
+from prefopt.hub import check_push
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
 from prefopt.modalities import of_model
@@ -24,16 +25,19 @@ from prefopt.runs.record import Record, finished
 from prefopt.runs.trackers import trackers_meant
 from prefopt.stages.whole import Whole
 from prefopt.training import checkpoint
-from prefopt.training.ending import finish, noted_if_stopped
+from prefopt.training.ending import finish, noted_if_stopped, publish
 from prefopt.training.run import RunOutcome, describe_method, find_resume, run
 
 Reward = Callable[[Any, Any], float]
 # what a resumed method may change: nothing that is learned depends on it
-FREE = frozenset({"resume", "overwrite", "output_dir", "run_name", "report_to"})
+FREE = frozenset({
+    "resume", "overwrite", "output_dir", "run_name", "report_to", "push_to_hub", "hub_model_id", "hub_private_repo",
+})  # fmt: skip
 ONE_RUN: dict[str, Any] = {
     "columns": [], "max_examples": None, "split": "train", "eval_split": None, "rename_columns": {}, "ignore_columns": [],
+    "push_to_hub": False, "hub_model_id": None, "hub_private_repo": False,
 }  # fmt: skip
-"""Keys that have been heeded when a stage's rows were written."""
+"""Keys that have been heeded when a stage's rows were written, or are when all stages have finished."""
 
 
 class StagedFolder:
@@ -55,6 +59,7 @@ class StagedFolder:
                 "without accelerate launch or torch.distributed.run"
             )
         trackers_meant(config.report_to)
+        check_push(config)
         if isinstance(config.resume, str) and config.resume not in ("true", "false"):
             raise ConfigError(
                 f"{config.method} consists of several runs: resume it with resume=true and its output_dir, not from a "
@@ -186,6 +191,7 @@ class StagedFolder:
         replace_folder(self.path / "model", fill, "the trained model")
         elapsed = time.perf_counter() - self._began
         finish(self.record, Console(main=True), duration_s=round(max(elapsed, self.whole.seconds), 2))
+        publish(self.record, Console(main=True))
         return RunOutcome(self.path, self.record.last_metrics(), self.record.history)
 
 

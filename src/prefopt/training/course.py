@@ -27,7 +27,7 @@ from prefopt.runs.trackers import Trackers
 from prefopt.training import checkpoint
 from prefopt.training.best import BestModel
 from prefopt.training.checks import check_start_value, rehearse_longest
-from prefopt.training.ending import finish
+from prefopt.training.ending import finish, publish
 from prefopt.training.evaluate import evaluate
 from prefopt.training.extending import check_length, go_on
 from prefopt.training.leaving import leave
@@ -37,7 +37,7 @@ from prefopt.training.moments import Calendar
 # keys that a resumed run may change: they decide what is written, not what is learned
 FREE_ON_RESUME = frozenset(
     {
-        "output_dir", "run_name", "template_date", "report_to", "resume", "extend", "overwrite", "save_dtype", "logging_steps", "eval_steps", "save_steps",
+        "output_dir", "run_name", "template_date", "report_to", "resume", "extend", "overwrite", "push_to_hub", "hub_model_id", "hub_private_repo", "save_dtype", "logging_steps", "eval_steps", "save_steps",
         "logging_strategy", "eval_strategy", "save_strategy", "save_total_limit", "token_metrics", "per_device_eval_batch_size", "sample_prompts",
         "sample_max_new_tokens", "sample_temperature", "gradient_checkpointing",
         "gradient_checkpointing_kwargs", "load_best_model_at_end",
@@ -150,7 +150,8 @@ class Course:
             stopped_early=None if stopped is None else {"step": loop.step, "reason": stopped},
         )
         self.trackers.close()
-        leave(accelerator)  # last: saving a sharded model needs the process group
+        leave(accelerator)  # saving a sharded model needs the process group
+        publish(self.record, self.console)  # last: nobody waits for it
 
     def start(self) -> None:
         """Checks, and the values before the first step."""

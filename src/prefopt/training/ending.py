@@ -16,7 +16,7 @@ def noted_if_stopped(record: Record) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if record.opened:
+        if record.opened and not _has_finished(record):
             reason = str(error) or type(error).__name__
             if isinstance(error, KeyboardInterrupt):
                 reason = "interrupted; go on with resume=true"
@@ -37,6 +37,34 @@ def finish(record: Record, console: Console, **facts: Any) -> None:
     record.manifest(status="finished", **facts)
     pages(record)
     console.finished(record.folder)
+
+
+def publish(record: Record, console: Console) -> None:
+    """Upload the model of a run that has finished, where it was configured to be.
+
+    Raises:
+        PushError: it could not be; the run is finished all the same, and the message says how to try again.
+    """
+    config = record.config
+    if not (record.main and config.push_to_hub):
+        return
+    from prefopt.hub import PushError, again, push
+
+    try:
+        pushed = push(record.folder, config.hub_model_id, config.hub_private_repo)
+    except (OSError, ValueError) as error:
+        raise PushError(
+            f"the run has finished, and is whole in {record.folder}, but its model is not on the hub: {error}. "
+            f"Try again: {again(record.folder, config)}"
+        ) from error
+    console.say(f"hub:    {pushed.url}")
+    for note in pushed.notes:
+        console.hint("note", note)
+
+
+def _has_finished(record: Record) -> bool:
+    """Whether all is there, so that what goes wrong afterwards does not make the run a stopped one."""
+    return record.has("manifest") and record.read("manifest").get("status") == "finished"
 
 
 def pages(record: Record) -> None:

@@ -19,6 +19,7 @@ import torch
 from prefopt import methods
 from prefopt.callbacks import better_when_greater
 from prefopt.config import ConfigError, TrainConfig, check_keys, run_folder
+from prefopt.hub import check_push
 from prefopt.likelihoods.base import Likelihood
 from prefopt.likelihoods.clock import dated, today
 from prefopt.locking import FolderLock
@@ -100,6 +101,7 @@ def run(
     resume_from = find_resume(config, folder)
     accelerator, precision = make_accelerator(config, folder)
     main = accelerator.is_main_process
+    check_push(config, ask=main)
     record = Record(
         folder, config, hyper, main, resuming=resume_from is not None, lock=lock, follower=follower
     )

@@ -9,6 +9,7 @@ import pytest
 
 from modalities.image import synthetic_run
 from prefopt.report import write_report
+from prefopt.report.model_card import hub_card
 from report.html_page import Page
 from report.test_model_card import card, code, edit_manifest
 
@@ -42,6 +43,13 @@ def test_front_matter_and_content_of_a_pipeline(offline: Path) -> None:
     ):  # fmt: skip
         assert text in body, text
     assert "max_length" not in body
+
+
+def test_the_card_on_the_hub_has_no_pictures_and_loads_by_its_id(offline: Path) -> None:
+    text = hub_card(offline, "me/drawn")
+    assert 'pipe = DiffusionPipeline.from_pretrained("me/drawn")' in text
+    assert "record/" not in text
+    assert "same noise" not in text
 
 
 def test_the_card_does_not_speak_of_texts(offline: Path, online: Path) -> None:

@@ -12,7 +12,7 @@ from prefopt.modalities.image.report.kinds import is_judge
 from prefopt.report.account import Loading
 from prefopt.report.format import finite
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model, folder_name, is_adapter, read_json
+from prefopt.report.loading import base_model, folder_name, is_adapter, read_json, told_base
 
 
 def loading(run: Run) -> Loading:
@@ -44,7 +44,7 @@ def loading(run: Run) -> Loading:
 
 def is_lora(run: Run) -> bool:
     """True where `model/` holds a LoRA of diffusers."""
-    if (run.folder / "model" / "model_index.json").is_file():
+    if (run.model_dir / "model_index.json").is_file():
         return False
     return is_adapter(run) or is_adapter(run, LORA_FILE)
 
@@ -70,9 +70,9 @@ def code(
     folder = folder_name(run)
     imports = ["import torch", f"from diffusers import {kind}", *imports]
     adapter, base = is_lora(run), base_model(run)
-    source, index = folder, run.folder / "model" / "model_index.json"
+    source, index = folder, run.model_dir / "model_index.json"
     if adapter:
-        source, index = json.dumps(base), Path(base) / "model_index.json"
+        source, index = json.dumps(told_base(run)), Path(base) / "model_index.json"
     if adapter and base.startswith("world:"):
         imports.append("from prefopt.worlds import get_world  # the base model is a world's own")
         source = f"get_world({json.dumps(base.removeprefix('world:'))}).model_dir()"

@@ -8,14 +8,14 @@ from prefopt.motion.lora import LORA_FILE
 from prefopt.report.account import Loading
 from prefopt.report.format import finite, items
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model, folder_name, is_adapter
+from prefopt.report.loading import base_model, folder_name, is_adapter, told_base
 
 INDEX = "model_index.json"
 
 
 def is_lora(run: Run) -> bool:
     """Whether `model/` holds adapters of a denoiser, or the run trains some."""
-    if (run.folder / "model" / INDEX).is_file():
+    if (run.model_dir / INDEX).is_file():
         return False
     return is_adapter(run, LORA_FILE)
 
@@ -46,7 +46,7 @@ def code(run: Run) -> str:
     if is_lora(run):
         base = base_model(run)
         imports.append("from prefopt.motion.lora import load_lora")
-        source = json.dumps(base)
+        source = json.dumps(told_base(run))
         if base.startswith("world:"):
             source = f"get_world({json.dumps(base.removeprefix('world:'))}).model_dir()"
     imports.append("from prefopt.motion.pipeline import MotionPipeline")

@@ -6,7 +6,7 @@ import json
 
 from prefopt.report.account import Loading
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model, folder_name, is_adapter
+from prefopt.report.loading import folder_name, is_adapter, told_base
 
 
 def loading(run: Run) -> Loading:
@@ -48,7 +48,7 @@ def code(run: Run) -> str:
     folder = folder_name(run)
     name = auto_class(run)
     if is_adapter(run):
-        base = json.dumps(base_model(run))
+        base = json.dumps(told_base(run))
         load = [
             "from peft import PeftModel",
             f"from transformers import AutoTokenizer, {name}",

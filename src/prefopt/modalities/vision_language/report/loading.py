@@ -7,7 +7,7 @@ import json
 from prefopt.modalities.text.report.loading import by_transformers
 from prefopt.report.account import Loading
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model, folder_name, is_adapter
+from prefopt.report.loading import folder_name, is_adapter, told_base
 
 CLASS = "AutoModelForImageTextToText"
 
@@ -28,7 +28,7 @@ def code(run: Run) -> str:
             "",
             f"folder = {folder}",
             "processor = AutoProcessor.from_pretrained(folder)",
-            f"base = {CLASS}.from_pretrained({json.dumps(base_model(run))})",
+            f"base = {CLASS}.from_pretrained({json.dumps(told_base(run))})",
             "model = PeftModel.from_pretrained(base, folder)",
         ]
     else:
