@@ -9,7 +9,7 @@ TORCHVISION ?= torchvision==0.28.0
 # the names of its compiled operators are declared by tests/torchvision_names
 WITH_TORCHVISION := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests/torchvision_names:$(VENV)/torchvision
 
-.PHONY: demo test test-slow lint oldest parity clean
+.PHONY: demo test test-slow lint site oldest parity clean
 
 $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)
@@ -39,8 +39,12 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the documentation as pages, in build/site; a link or anchor that leads nowhere ends it, and so does a page that no menu has
+site: $(VENV)/.test
+	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m mkdocs build --strict
+
 # two workers with one thread each: the suite is made for two cores
-test: lint $(VENV)/.torchvision
+test: lint site $(VENV)/.torchvision
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2
 	$(WITH_TORCHVISION) $(BIN)/python -m pytest -m "not slow" -n 2 tests/modalities/vision_language/video/test_classes.py
 

@@ -85,7 +85,8 @@ def train(
             a list of dicts, a generator of them, a `datasets` object (also streamed), a pandas or polars frame.
         eval_data: the same, to judge by, or several by name, `{"easy": rows, "hard": rows}`; else a share of `data` is
             held out.
-        tokenizer, processor: of a model in memory; None: that of its `name_or_path`.
+        tokenizer: of a model in memory; None: that of its `name_or_path`.
+        processor: the same, of a vision-language model.
         reference_model: the same as `model`; None: the starting model.
         peft_config: a configuration of peft, such as `LoraConfig(...)`, in place of the keys `lora_*` and `peft`.
         config: YAML file with any of the keys; keywords win over it.

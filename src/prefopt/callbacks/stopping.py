@@ -56,7 +56,9 @@ class EarlyStopping(Best):
 
     Args:
         patience: how many.
-        metric, greater_is_better, threshold: see `Best`.
+        metric: by its name in metrics.jsonl.
+        greater_is_better: direction; None: greater, unless the name ends in "loss".
+        threshold: how much better than the best so far a value must be.
 
     Example:
         >>> prefopt.train("dpo", model=folder, data=rows, callbacks=[EarlyStopping(3)])    # doctest: +SKIP
