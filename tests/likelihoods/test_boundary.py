@@ -189,7 +189,7 @@ def test_calls_and_schemas_of_tools_that_the_template_drops():
 def test_a_row_that_the_template_cannot_take_is_the_rows_fault():
     good = {"prompt": [USER], "chosen": [says("assistant", "2")], "rejected": [says("assistant", "3")]}
     deep = value = {}
-    for _ in range(900):
+    for _ in range(3000):
         value["a"] = value = {}
     rows = [good, good | {"tools": [SCHEMA | {"function": deep}]}, good | {"tools": [{"name": 3}]}]
     tokenizer = joining_tokenizer([json.dumps(good), "<|assistant|> <|user|> <|end|>"])

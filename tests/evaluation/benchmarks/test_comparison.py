@@ -37,7 +37,7 @@ def test_the_interval_is_that_of_scipys_paired_bootstrap():
         np.mean,
         method="percentile",
         n_resamples=4000,
-        rng=np.random.default_rng(2),
+        random_state=np.random.default_rng(2),  # `rng` in scipy 1.15 and later, which take both
     ).confidence_interval
     assert (found.low, found.high) == pytest.approx((theirs_too.low, theirs_too.high), abs=0.01)
 
