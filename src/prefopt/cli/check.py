@@ -111,7 +111,14 @@ def _check(
         objective = None if method is None else objectives.get(method)
     except KeyError as error:
         raise ValueError(error.args[0]) from error
-    asked = Asked(source=data, model=model, max_length=max_length, planned=planned, thorough=not quick)
+    asked = Asked(
+        source=data,
+        model=model,
+        max_length=max_length,
+        planned=planned,
+        thorough=not quick,
+        objective=objective,
+    )
     found: Examined = modalities.of_rows(rows.columns).part("check").examine(rows, asked)
     report, dropped = found.report, found.dropped
     if objective is not None and method is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prefopt.objectives import Objective
     from prefopt.sources.collecting import Comparisons
     from prefopt.sources.report import DataReport, Dropped
 
@@ -29,6 +30,7 @@ class Asked:
         max_length: most tokens of a side.
         planned: examples a batch, to say how batches would be laid out; None: no word on that.
         thorough: read every sample to its end.
+        objective: whose further samples and columns are read, too; None: pairs and singles alone.
     """
 
     source: str
@@ -36,6 +38,7 @@ class Asked:
     max_length: int = 1024
     planned: int | None = None
     thorough: bool = True
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,10 @@ def takes(columns: Collection[str]) -> bool:
 
 def examine(rows: Rows, asked: Asked) -> Examined:
     """Read the rows, and tokenize them where a model is given."""
-    comparisons = to_comparisons(rows)
+    read = asked.objective
+    comparisons = (
+        to_comparisons(rows, (), read.columns, branches=read.branches) if read else to_comparisons(rows)
+    )
     report, dropped = comparisons.report, comparisons.dropped
     encoded = tokenizer = None
     if asked.model is not None:
