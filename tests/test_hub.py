@@ -142,7 +142,7 @@ def test_adapters_by_their_base_and_kind(hub, adapters, tmp_path):
     """A note where others cannot load the base; none where it is on the hub, to which the card then links."""
     pushed = push(adapters)
     assert len(pushed.notes) == 1
-    assert "names the base model by a folder of this machine" in pushed.notes[0]
+    assert "which only this machine has" in pushed.notes[0]
     card = front(hub, "me/lora")
     assert (card["library_name"], "base_model" in card) == ("peft", False)
     assert card["tags"] == ["prefopt", "preference-optimization", "dpo", "lora", "arxiv:2305.18290"]
@@ -153,6 +153,21 @@ def test_adapters_by_their_base_and_kind(hub, adapters, tmp_path):
     assert push(run / "model").notes == ()
     card = front(hub, "me/based")
     assert (card["base_model"], card["base_model_relation"]) == ("owner/base", "adapter")
+
+
+@pytest.mark.parametrize("name", ["pytorch_lora_weights.safetensors", "motion_lora_weights.safetensors"])
+def test_adapters_that_do_not_name_their_base(hub, done, tmp_path, name):
+    """As those of images and motions do not: their run does."""
+    run = shutil.copytree(done, tmp_path / "run")
+    shutil.rmtree(run / "model")
+    (run / "model").mkdir()
+    (run / "model" / name).write_bytes(b"weights")
+    pushed = push(run)
+    assert pushed.files == (name, "README.md")
+    assert "these are adapters of" in pushed.notes[0]
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**values, "model": "owner/pipeline"}))
+    assert push(run).notes == ()
 
 
 def test_a_merged_model_replaces_its_adapter(hub, adapters, tmp_path):
@@ -192,7 +207,7 @@ def test_a_folder_without_a_run(hub, tiny_model, tmp_path):
             "there is no token of the Hugging Face Hub: log in with `hf auth login`, or set HF_TOKEN",
         ),
         ({"token": "hf_wrong"}, "does not take the token .*log in anew"),
-        ({"ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
+        ({"ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be asked whose token this is"),
         ({"role": "read"}, "the token 'test' of me may only read"),
         ({"hub_model_id": "a/b/c"}, "hub_model_id=a/b/c is no name on the hub"),
         ({"hub_model_id": "me/a b"}, "hub_model_id=me/a b is no name on the hub"),
@@ -295,6 +310,9 @@ def test_no_model_no_upload(hub, done, tmp_path):
     manifest = run / "record" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "running"}))
     assert "has not finished (running): go on with resume=true first" in said(run)[1]
+    none = shutil.copytree(done, tmp_path / "none-left")
+    shutil.rmtree(none / "model")
+    assert "holds no weights" in said(none)[1]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "holds no model: needed one of config.json" in said(empty)[1]

@@ -103,6 +103,7 @@ def train(
     Raises:
         prefopt.config.ConfigError: unknown key (naming the nearest), wrong value, nothing to train.
         ValueError, OSError: data or model that cannot be used.
+        prefopt.hub.PushError: the run has finished, and its model could not be uploaded (`push_to_hub`).
 
     Example:
         >>> result = prefopt.train("dpo_rk", model="world:text", data="world:text", beta=0.3)  # doctest: +SKIP
