@@ -25,6 +25,7 @@ from prefopt.config.keys.publishing import PublishingKeys
 from prefopt.hub import PushError, push
 from prefopt.stages.folder import FREE, ONE_RUN
 from prefopt.training.course import FREE_ON_RESUME
+from processes import free_port
 from stages.staged_rig import ROUNDS
 
 OPTIONS: dict[str, Any] = {
@@ -380,3 +381,46 @@ def test_the_commands_as_users_type_them(server, tiny_model, data, tmp_path):
     )
     assert failed.returncode == 1
     assert f"Try again: prefopt push {tmp_path / 'other'}".encode() in failed.stderr
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_asks_and_uploads(server, tiny_model, data, tmp_path):
+    """And where it cannot, the run is finished all the same."""
+    environment = {
+        **os.environ, "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    launch = [
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(free_port()),
+        "-m",
+        "prefopt",
+    ]
+    for fail, code in (({}, 0), ({"commit": 500}, 1)):
+        server.reset()
+        server.fail.update(fail)
+        run = tmp_path / f"run-{code}"
+        words = [
+            "train",
+            "dpo",
+            f"model={tiny_model}",
+            f"data={data}",
+            f"output_dir={run}",
+            "push_to_hub=true",
+        ]
+        words += [f"{key}={value}" for key, value in OPTIONS.items()]
+        done = subprocess.run(
+            [sys.executable, "-m", *launch, *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert bool(done.returncode) == bool(code), done.stderr
+        assert server.asked.count("GET /api/whoami-v2") == 2  # before the run, and before the upload
+        assert len(server.commits) == 1 - code
+        assert status(run) == "finished"
+    assert f"Try again: prefopt push {run}" in done.stderr
