@@ -9,7 +9,7 @@ TORCHVISION ?= torchvision==0.28.0
 # the names of its compiled operators are declared by tests/torchvision_names
 WITH_TORCHVISION := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests/torchvision_names:$(VENV)/torchvision
 
-.PHONY: demo test test-slow lint site oldest parity clean
+.PHONY: demo test test-slow lint site oldest parity dist clean
 
 $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +55,11 @@ $(VENV)/.smollm2: $(VENV)/.test
 
 test-slow: $(VENV)/.test $(VENV)/.smollm2
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow
+
+# source archive and wheel, made from it, as they are published
+dist: $(VENV)/.test
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --outdir dist
 
 # the lower bounds of pyproject.toml as a file of constraints
 oldest:
