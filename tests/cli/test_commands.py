@@ -85,6 +85,20 @@ def test_check_reads_what_the_method_reads(rows_file, tmp_path):
         assert "not read" not in told[given].output
 
 
+def test_check_cuts_as_a_run_would(tiny_model, rows_file):
+    """A prompt that fills the limit loses its row, or its beginning."""
+    data = str(
+        rows_file([{"prompt": "Sort: pear fig apple pear", "chosen": " fig", "rejected": " pear"}] * 2)
+    )
+    given = [data, "--model", str(tiny_model), "--max-length", "4"]
+    dropped = CliRunner().invoke(check, given)
+    assert dropped.exit_code == 1
+    assert "the prompt alone has" in dropped.output
+    cut = CliRunner().invoke(check, [*given, "--truncation-mode", "keep_end"])
+    assert cut.exit_code == 0, cut.output
+    assert "⟦" in cut.output
+
+
 def test_check_explains_the_plan(tiny_model, rows_file, tmp_path):
     rng = random.Random(0)
     words = " ".join(rng.choices(["fig", "pear", "red"], k=30))
