@@ -32,7 +32,7 @@ ROOMS = {
     "objects": "config models sources",
     "prefopt": "api callbacks modalities modalities.* objectives version",
     "references": "likelihoods models shards",
-    "report": "config files modalities",
+    "report": "config files modalities models",
     "reproduce": "comparisons config files likelihoods methods metrics modalities modalities.* models objectives oracles prefopt report runs sources training worlds",
     "runs": "config files locking png sources version",
     "shards": "cache files",

@@ -25,6 +25,7 @@ from prefopt.config.keys.publishing import PublishingKeys
 from prefopt.hub import PushError, push
 from prefopt.stages.folder import FREE, ONE_RUN
 from prefopt.training.course import FREE_ON_RESUME
+from processes import free_port
 from stages.staged_rig import ROUNDS
 
 OPTIONS: dict[str, Any] = {
@@ -142,7 +143,7 @@ def test_adapters_by_their_base_and_kind(hub, adapters, tmp_path):
     """A note where others cannot load the base; none where it is on the hub, to which the card then links."""
     pushed = push(adapters)
     assert len(pushed.notes) == 1
-    assert "names the base model by a folder of this machine" in pushed.notes[0]
+    assert "which only this machine has" in pushed.notes[0]
     card = front(hub, "me/lora")
     assert (card["library_name"], "base_model" in card) == ("peft", False)
     assert card["tags"] == ["prefopt", "preference-optimization", "dpo", "lora", "arxiv:2305.18290"]
@@ -153,6 +154,21 @@ def test_adapters_by_their_base_and_kind(hub, adapters, tmp_path):
     assert push(run / "model").notes == ()
     card = front(hub, "me/based")
     assert (card["base_model"], card["base_model_relation"]) == ("owner/base", "adapter")
+
+
+@pytest.mark.parametrize("name", ["pytorch_lora_weights.safetensors", "motion_lora_weights.safetensors"])
+def test_adapters_that_do_not_name_their_base(hub, done, tmp_path, name):
+    """As those of images and motions do not: their run does."""
+    run = shutil.copytree(done, tmp_path / "run")
+    shutil.rmtree(run / "model")
+    (run / "model").mkdir()
+    (run / "model" / name).write_bytes(b"weights")
+    pushed = push(run)
+    assert pushed.files == (name, "README.md")
+    assert "these are adapters of" in pushed.notes[0]
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**values, "model": "owner/pipeline"}))
+    assert push(run).notes == ()
 
 
 def test_a_merged_model_replaces_its_adapter(hub, adapters, tmp_path):
@@ -192,7 +208,7 @@ def test_a_folder_without_a_run(hub, tiny_model, tmp_path):
             "there is no token of the Hugging Face Hub: log in with `hf auth login`, or set HF_TOKEN",
         ),
         ({"token": "hf_wrong"}, "does not take the token .*log in anew"),
-        ({"ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
+        ({"ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be asked whose token this is"),
         ({"role": "read"}, "the token 'test' of me may only read"),
         ({"hub_model_id": "a/b/c"}, "hub_model_id=a/b/c is no name on the hub"),
         ({"hub_model_id": "me/a b"}, "hub_model_id=me/a b is no name on the hub"),
@@ -251,7 +267,7 @@ def test_keys_of_an_upload_need_one(tmp_path, tiny_model, data):
         train(tiny_model, data, tmp_path / "run", hub_model_id="me/x")
 
 
-@pytest.mark.parametrize(("what", "code"), [("create", 403), ("commit", 500), ("lfs", 403)])
+@pytest.mark.parametrize(("what", "code"), [("create", 403), ("commit", 500)])
 def test_a_failed_upload_leaves_a_finished_run(hub, tiny_model, data, tmp_path, what, code):
     """And says how to try again, which works."""
     hub.fail[what] = code
@@ -295,6 +311,9 @@ def test_no_model_no_upload(hub, done, tmp_path):
     manifest = run / "record" / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "status": "running"}))
     assert "has not finished (running): go on with resume=true first" in said(run)[1]
+    none = shutil.copytree(done, tmp_path / "none-left")
+    shutil.rmtree(none / "model")
+    assert "holds no weights" in said(none)[1]
     empty = tmp_path / "empty"
     empty.mkdir()
     assert "holds no model: needed one of config.json" in said(empty)[1]
@@ -362,3 +381,46 @@ def test_the_commands_as_users_type_them(server, tiny_model, data, tmp_path):
     )
     assert failed.returncode == 1
     assert f"Try again: prefopt push {tmp_path / 'other'}".encode() in failed.stderr
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_asks_and_uploads(server, tiny_model, data, tmp_path):
+    """And where it cannot, the run is finished all the same."""
+    environment = {
+        **os.environ, "HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    launch = [
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--master_port",
+        str(free_port()),
+        "-m",
+        "prefopt",
+    ]
+    for fail, code in (({}, 0), ({"commit": 500}, 1)):
+        server.reset()
+        server.fail.update(fail)
+        run = tmp_path / f"run-{code}"
+        words = [
+            "train",
+            "dpo",
+            f"model={tiny_model}",
+            f"data={data}",
+            f"output_dir={run}",
+            "push_to_hub=true",
+        ]
+        words += [f"{key}={value}" for key, value in OPTIONS.items()]
+        done = subprocess.run(
+            [sys.executable, "-m", *launch, *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert bool(done.returncode) == bool(code), done.stderr
+        assert server.asked.count("GET /api/whoami-v2") == 2  # before the run, and before the upload
+        assert len(server.commits) == 1 - code
+        assert status(run) == "finished"
+    assert f"Try again: prefopt push {run}" in done.stderr

@@ -91,7 +91,8 @@ def train(
         peft_config: a configuration of peft, such as `LoraConfig(...)`, in place of the keys `lora_*` and `peft`.
         config: YAML file with any of the keys; keywords win over it.
         reward: reward of (prompt, completion) or of (prompt, image), (3, H, W) in [0, 1]; or, for images, the name of a
-            scorer, as the key `reward` takes it ("pickscore:DIR"). Reported on samples through the run; never trained on.
+            scorer, as the key `reward` takes it ("pickscore:DIR"). Reported on samples through the run; trained on only by
+            methods that ask a judge, of which a function is one.
         callbacks: told what happens, and may end the run: `prefopt.callbacks.Callback`s or transformers' `TrainerCallback`s.
         compute_metrics: more metrics of evaluations, from a `prefopt.callbacks.Evaluation`: held-out margins and samples.
         options: configuration keys and hyper-parameters of the objective (`beta=0.3`, `learning_rate=1e-5`, ...);
@@ -103,6 +104,7 @@ def train(
     Raises:
         prefopt.config.ConfigError: unknown key (naming the nearest), wrong value, nothing to train.
         ValueError, OSError: data or model that cannot be used.
+        prefopt.hub.PushError: the run has finished, and its model could not be uploaded (`push_to_hub`).
 
     Example:
         >>> result = prefopt.train("dpo_rk", model="world:text", data="world:text", beta=0.3)  # doctest: +SKIP

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -19,7 +20,8 @@ from prefopt.report.model_card import folder_card, hub_card
 from prefopt.version import __version__
 
 CARD = "README.md"
-MODELS = ("config.json", "adapter_config.json", "model_index.json", "pytorch_lora_weights.safetensors")
+LORA = "*_lora_weights.safetensors"
+MODELS = ("config.json", "adapter_config.json", "model_index.json", LORA)
 """Files by which a folder is known to hold a model."""
 REPLACED = ("*.safetensors", "*.safetensors.index.json", "*config.json", "*model_index.json", "*.bin")
 """Files of an earlier upload that would be taken for a part of the new model."""
@@ -111,7 +113,7 @@ def push(folder: str | Path, repo_id: str | None = None, private: bool = False) 
     with told(f"{model} could not be uploaded to {repo_id}"):
         card = folder_card(model, repo_id) if run is None else hub_card(run, repo_id, model.name)
         url = commit(repo_id, model, files, card, private)
-    return Pushed(repo_id, url, (*files, CARD), tuple(notes_on(model)))
+    return Pushed(repo_id, url, (*files, CARD), tuple(notes_on(model, values)))
 
 
 def find_model(place: Path) -> tuple[Path | None, Path]:
@@ -129,12 +131,16 @@ def find_model(place: Path) -> tuple[Path | None, Path]:
         if status != "finished":
             raise ValueError(f"the run in {run} has not finished ({status}): go on with resume=true first")
         model = run / (place.name if within else "model")
+        if not any(model.rglob("*.safetensors")):
+            raise ValueError(
+                f"{model} holds no weights: train again with overwrite=true, or give another run"
+            )
     else:
         model = place
-    if not any((model / name).is_file() for name in MODELS):
-        raise ValueError(
-            f"{model} holds no model: needed one of {', '.join(MODELS)}. Give a run's folder, or a model's"
-        )
+        if not any(any(model.glob(name)) for name in MODELS):
+            raise ValueError(
+                f"{model} holds no model: needed one of {', '.join(MODELS)}. Give a run's folder, or a model's"
+            )
     return run, model
 
 
@@ -210,12 +216,14 @@ def whose() -> Account:
         )
     try:
         found = HfApi().whoami()
-    except HfHubHTTPError as error:
+    except Exception as error:  # its HTTP library has errors of its own, for want of a network
+        if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+            raise PushError(
+                f"{constants.ENDPOINT} does not take the token ({one_line(error)}): log in anew"
+            ) from error
         raise PushError(
-            f"{constants.ENDPOINT} does not take the token ({one_line(error)}): log in anew"
+            f"{constants.ENDPOINT} cannot be asked whose token this is ({one_line(error)})"
         ) from error
-    except Exception as error:  # whatever its HTTP library raises without a network
-        raise PushError(f"{constants.ENDPOINT} cannot be reached ({one_line(error)})") from error
     token = (found.get("auth") or {}).get("accessToken") or {}
     if token.get("role") == "read":
         raise PushError(
@@ -266,13 +274,20 @@ def told(what: str) -> Iterator[None]:
         raise PushError(f"{what}: {one_line(error)}") from error
 
 
-def notes_on(model: Path) -> Iterator[str]:
-    """What others who load the model will miss."""
+def notes_on(model: Path, values: Mapping[str, Any]) -> Iterator[str]:
+    """What others who load the model will miss.
+
+    Args:
+        model: its folder.
+        values: configuration of its run; empty where there is none.
+    """
     base = _read_json(model / "adapter_config.json").get("base_model_name_or_path")
-    if base and Path(base).is_absolute():
+    if base is None and any(model.glob(LORA)):  # which do not name it
+        base = values.get("model")
+    if base and (Path(base).expanduser().is_dir() or Path(base).is_absolute() or base.startswith("world:")):
         yield (
-            f"adapter_config.json names the base model by a folder of this machine, {base}: others have to load the base "
-            "themselves. Train from a hub id, or `prefopt merge` the adapter and push the merged folder"
+            f"these are adapters of {base}, which only this machine has: others have to be given the base model, too. Train from "
+            "a hub id, or `prefopt merge` the adapters and push the merged folder"
         )
 
 
@@ -283,11 +298,11 @@ def again(folder: Path, config: TrainConfig) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's message on one line, with that of its cause, which is where the hub's library leaves the server's answer."""
-    said = " ".join(str(error).split()) or type(error).__name__
-    cause = error.__cause__
-    more = f" ({' '.join(str(cause).split())})" if cause is not None and str(cause) not in str(error) else ""
-    return f"{said}{more}"[:500].rstrip(".")
+    """What an error says on one line; where it is a transfer's, what the server said."""
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__
+    said = re.sub(r" ?For more information check: \S+", "", " ".join(str(error).split()))
+    return (said or type(error).__name__)[:500].rstrip(".")
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

@@ -185,6 +185,9 @@ def test_the_best_model_is_saved(tiny_model, data, tmp_path):
     assert lines[5]["eval_logps/chosen"] == pytest.approx(values[best], rel=1e-5)
     assert result.metrics["eval_logps/chosen"] == pytest.approx(values[best], rel=1e-5)
     assert manifest(tmp_path / "run")["best_step"] == best
+    assert f"that of step {best}, the best evaluation by eval_logps/chosen" in result.report.read_text(
+        "utf-8"
+    )
     saved = load_file(result.model_dir / "model.safetensors")
     if best:
         kept = load_file(tmp_path / "run" / "checkpoints" / f"step-{best:08d}" / "weights.safetensors")

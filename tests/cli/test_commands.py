@@ -7,8 +7,11 @@ import random
 import time
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
 from conftest import ROWS
+from prefopt.cli.check import command as check
 from processes import assert_plain_error, fresh_prefopt, prefopt
 
 
@@ -60,6 +63,40 @@ def test_check_counts_what_is_there(tiny_model, rows_file, tmp_path):
     assert len(dropped) == 1
     report = json.loads(prefopt(tmp_path, "check", data, "--json").stdout)
     assert report == json.loads((tmp_path / "out" / "data.json").read_text())
+
+
+def test_check_reads_what_the_method_reads(rows_file, tmp_path):
+    """Its further answers, under text or pictures: missing ones are an error, and those that are there are counted and read."""
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    told = {}
+    for given in ("plain", "text", "pictures"):
+        beside = (
+            {}
+            if given == "plain"
+            else {"reference": " a"} | ({"image": "red.png"} if given == "pictures" else {})
+        )
+        told[given] = CliRunner().invoke(
+            check, [str(rows_file([row | beside for row in ROWS])), "--method", "tpo"]
+        )
+    assert isinstance(told["plain"].exception, SystemExit)
+    assert "has no column reference, which this objective reads" in told["plain"].output
+    for given in ("text", "pictures"):
+        assert told[given].exit_code == 0, told[given].output
+        assert "not read" not in told[given].output
+
+
+def test_check_cuts_as_a_run_would(tiny_model, rows_file):
+    """A prompt that fills the limit loses its row, or its beginning."""
+    data = str(
+        rows_file([{"prompt": "Sort: pear fig apple pear", "chosen": " fig", "rejected": " pear"}] * 2)
+    )
+    given = [data, "--model", str(tiny_model), "--max-length", "4"]
+    dropped = CliRunner().invoke(check, given)
+    assert dropped.exit_code == 1
+    assert "the prompt alone has" in dropped.output
+    cut = CliRunner().invoke(check, [*given, "--truncation-mode", "keep_end"])
+    assert cut.exit_code == 0, cut.output
+    assert "⟦" in cut.output
 
 
 def test_check_explains_the_plan(tiny_model, rows_file, tmp_path):

@@ -135,7 +135,9 @@ class NoDowncast(TorchFunctionMode):
             args = tuple(torch.float64 if a is torch.float32 else a for a in args)
             if kwargs.get("dtype") is torch.float32:
                 kwargs = {**kwargs, "dtype": torch.float64}
-        if double and function is torch.Tensor.matmul:  # frequencies times positions, which are integers made float32
+        if (
+            double and function is torch.Tensor.matmul
+        ):  # frequencies times positions, which are integers made float32
             args = tuple(a.double() for a in args)
         if kwargs.get("dtype") is torch.float32 and double:  # softmax(..., dtype=float32)
             kwargs = {**kwargs, "dtype": torch.float64}

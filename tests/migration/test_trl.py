@@ -213,7 +213,7 @@ def test_secrets_are_not_repeated():
 
 def test_uploads():
     keys = {"push_to_hub": True, "hub_model_id": "me/x", "hub_private_repo": True}
-    found = moved(loss_type="sigmoid", **keys, hub_strategy="checkpoint", hub_token="hf_abc")
+    found = moved(loss_type="sigmoid", **keys, hub_strategy="every_save", hub_token="hf_abc")
     assert {key: found.config[key] for key in keys} == keys
     why = {line.origin: line.why for line in found.of("left out")}
     assert "uploaded once" in why["hub_strategy"]

@@ -151,7 +151,10 @@ def test_equal_values_and_defaults_are_no_contradiction():
 
 def test_every_kind_of_peft_is_known():
     """A new version of peft may bring others: they are refused by name until they were tried."""
-    assert {kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} <= {*KINDS, *REFUSED}  # an older peft has fewer
+    assert {kind.value for kind in PEFT_TYPE_TO_CONFIG_MAPPING} <= {
+        *KINDS,
+        *REFUSED,
+    }  # an older peft has fewer
     for kind in REFUSED:
         with pytest.raises(ConfigError, match=f"peft_type={kind} cannot be trained here: it "):
             settings(peft={"peft_type": kind})

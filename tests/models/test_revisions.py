@@ -42,6 +42,17 @@ def test_a_version_is_trained_and_named_by_adapters(hub, own_cache, tmp_path):
     assert (saved["base_model_name_or_path"], saved["revision"]) == ("me/tiny", COMMITS["v1"])
 
 
+def test_cards_name_the_version(hub, own_cache, tmp_path):
+    """As the hub has it, and load that one where it is the base of adapters."""
+    for name, more in (("whole", {}), ("adapters", {"use_peft": True, "lora_r": 2})):
+        run = train(tmp_path / name, model="me/tiny", model_revision="v1", **more).output_dir
+        card = (run / "README.md").read_text()
+        assert "base_model: me/tiny\n" in card
+        assert "`me/tiny` trained with" in card
+        loaded = f'base = AutoModelForCausalLM.from_pretrained("me/tiny", revision="{COMMITS["v1"]}")'
+        assert (loaded in card) == bool(more)
+
+
 @pytest.mark.parametrize(
     ("model", "error", "words"),
     [

@@ -14,6 +14,7 @@ from prefopt.files import writing
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prefopt.likelihoods.tokens import TruncationMode
     from prefopt.sources.report import DataReport
 
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="PATH_OR_ID", help="Count lengths in tokens, with this model's tokenizer.")
 @click.option(
     "--max-length", type=click.IntRange(min=2), default=1024, show_default=True, help="Most tokens a side."
+)
+@click.option(
+    "--truncation-mode",
+    type=click.Choice(["keep_start", "keep_end"]),
+    default="keep_start",
+    show_default=True,
+    help="What is kept of longer ones.",
 )
 @click.option(
     "--plan",
@@ -52,6 +60,7 @@ def command(
     data: str,
     model: str | None,
     max_length: int,
+    truncation_mode: TruncationMode,
     plan: bool,
     batch_size: int,
     method: str | None,
@@ -73,7 +82,8 @@ def command(
             raise ValueError("--plan counts tokens: give --model")
         planned = batch_size if plan else None
         taken = (rename_columns, ignore_columns)
-        _check(data, model, max_length, planned, method, split, config_name, taken, quick, output, as_json)
+        cut = (max_length, truncation_mode)
+        _check(data, model, cut, planned, method, split, config_name, taken, quick, output, as_json)
     except (ValueError, OSError, TypeError) as error:
         raise click.ClickException(str(error)) from error
 
@@ -81,7 +91,7 @@ def command(
 def _check(
     data: str,
     model: str | None,
-    max_length: int,
+    cut: tuple[int, TruncationMode],
     planned: int | None,
     method: str | None,
     split: str,
@@ -111,7 +121,15 @@ def _check(
         objective = None if method is None else objectives.get(method)
     except KeyError as error:
         raise ValueError(error.args[0]) from error
-    asked = Asked(source=data, model=model, max_length=max_length, planned=planned, thorough=not quick)
+    asked = Asked(
+        source=data,
+        model=model,
+        max_length=cut[0],
+        truncation_mode=cut[1],
+        planned=planned,
+        thorough=not quick,
+        objective=objective,
+    )
     found: Examined = modalities.of_rows(rows.columns).part("check").examine(rows, asked)
     report, dropped = found.report, found.dropped
     if objective is not None and method is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prefopt.config.foreign import UPLOAD
 from prefopt.migration.draft import ABSENT, Draft
 
 ADAMW = frozenset(
@@ -235,6 +236,8 @@ def _best(draft: Draft) -> None:
 def _hub(draft: Draft, default: bool) -> None:
     """The upload behind the run."""
     if_given(draft, "push_to_hub")
+    if draft.take("push_to_hub", default):  # where even the default means something
+        draft.leave(UPLOAD, "hub_strategy")
     for key in ("hub_model_id", "hub_private_repo"):
         if draft.take("push_to_hub", default):
             if_given(draft, key)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from prefopt.likelihoods.tokens import TruncationMode
+    from prefopt.objectives import Objective
     from prefopt.sources.collecting import Comparisons
     from prefopt.sources.report import DataReport, Dropped
 
@@ -27,15 +29,19 @@ class Asked:
         source: the data as it was named.
         model: folder or hub id, to look at the rows as this model will; None: without one.
         max_length: most tokens of a side.
+        truncation_mode: what is kept of longer ones.
         planned: examples a batch, to say how batches would be laid out; None: no word on that.
         thorough: read every sample to its end.
+        objective: whose further samples and columns are read, too; None: pairs and singles alone.
     """
 
     source: str
     model: str | None = None
     max_length: int = 1024
+    truncation_mode: TruncationMode = "keep_start"
     planned: int | None = None
     thorough: bool = True
+    objective: Objective | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,10 +58,11 @@ def _state(run: Run) -> list[Finding]:
             )
         )
     if (best := finite(run.of("manifest", "best_step"))) is not None:
+        metric = run.of("config", "metric_for_best_model")
         out.append(
             Finding(
                 "note",
-                f"The saved model is that of step {number(best)}, the best evaluation by metric_for_best_model.",
+                f"The saved model is that of step {number(best)}, the best evaluation by {metric}.",
                 "The last point of each held-out curve is that model; the one before it is the last step's.",
             )
         )

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from prefopt.models.revisions import hub_name
 from prefopt.report.load import Run
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -25,16 +26,24 @@ def is_adapter(run: Run, file: str = ADAPTER_FILE) -> bool:
 
 def base_model(run: Run) -> str:
     """What the adapter sits on, as peft recorded it; else what the run was started from."""
-    recorded = read_json(run.folder / "model" / ADAPTER_FILE).get("base_model_name_or_path")
-    return str(recorded or run.of("manifest", "model", "source") or run.of("config", "model") or "base-model")
+    return base_version(run)[0]
 
 
-def told_base(run: Run) -> str:
-    """The base model in code that loads what was trained on it: for readers on the hub, no folder of this machine."""
-    base = base_model(run)
-    if not run.published or is_hub_id(run, base) or base.startswith("world:"):
-        return base
-    return f"path/to/{Path(base).name}"
+def base_version(run: Run) -> tuple[str, str | None]:
+    """The same with its commit, where one was asked for."""
+    recorded = read_json(run.folder / "model" / ADAPTER_FILE)
+    if name := recorded.get("base_model_name_or_path"):
+        return str(name), recorded.get("revision")
+    source = str(run.of("manifest", "model", "source") or run.of("config", "model") or "base-model")
+    return hub_name(Path(source)) or (source, None)
+
+
+def base_code(run: Run) -> str:
+    """The base model as arguments of `from_pretrained`; for readers on the hub, no folder of this machine."""
+    base, revision = base_version(run)
+    if run.published and not is_hub_id(run, base) and not base.startswith("world:"):
+        base = f"path/to/{Path(base).name}"
+    return json.dumps(base) + (f", revision={json.dumps(revision)}" if revision else "")
 
 
 def is_hub_id(run: Run, source: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from prefopt.likelihoods.tokens import TokenLikelihood
+from prefopt.likelihoods.tokens import TokenLikelihood, TruncationMode
 from prefopt.modalities.checking import SIDES, Asked, Examined
 from prefopt.modalities.text.encoding import EncodedComparisons, encode_examples, positions_hint
 from prefopt.modalities.text.rows import to_comparisons
@@ -29,11 +29,14 @@ def takes(columns: Collection[str]) -> bool:
 
 def examine(rows: Rows, asked: Asked) -> Examined:
     """Read the rows, and tokenize them where a model is given."""
-    comparisons = to_comparisons(rows)
+    read = asked.objective
+    comparisons = (
+        to_comparisons(rows, (), read.columns, branches=read.branches) if read else to_comparisons(rows)
+    )
     report, dropped = comparisons.report, comparisons.dropped
     encoded = tokenizer = None
     if asked.model is not None:
-        tokenizer, encoded, hints = encode(comparisons, asked.model, asked.max_length)
+        tokenizer, encoded, hints = encode(comparisons, asked.model, asked.max_length, asked.truncation_mode)
         report, dropped = replace(encoded.report, hints=[*hints, *encoded.report.hints]), encoded.dropped
 
     def details(console: Console) -> None:
@@ -55,7 +58,7 @@ def examine(rows: Rows, asked: Asked) -> Examined:
 
 
 def encode(
-    comparisons: Comparisons, model: str, max_length: int
+    comparisons: Comparisons, model: str, max_length: int, truncation_mode: TruncationMode
 ) -> tuple[Any, EncodedComparisons[Any], list[Hint]]:
     """Tokenizer, tokenized rows and what the model adds to their report.
 
@@ -73,7 +76,7 @@ def encode(
         positions = positions_of(model)
     except (OSError, ValueError, KeyError):
         positions = None  # a tokenizer alone
-    likelihood = TokenLikelihood(tokenizer, max_length, positions)
+    likelihood = TokenLikelihood(tokenizer, max_length, positions, truncation_mode)
     encoded = encode_examples(comparisons, likelihood)
     hints = positions_hint(encoded, max_length, positions)
     if told := likelihood.clock.told:

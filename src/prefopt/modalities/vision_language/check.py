@@ -12,8 +12,8 @@ from prefopt.modalities.checking import SIDES, Asked, Examined
 from prefopt.modalities.text import check as text_check
 from prefopt.modalities.text.encoding import encode_examples, positions_hint
 from prefopt.modalities.vision_language.layouts import is_rlhf_v, is_swift, renamed
-from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood
-from prefopt.modalities.vision_language.rows import PICTURES, to_pictured
+from prefopt.modalities.vision_language.opening import check_truncation, open_images, pictured_likelihood
+from prefopt.modalities.vision_language.rows import PAIRS, PICTURES, Wanted, to_pictured
 from prefopt.modalities.vision_language.video.hints import sparser_hints, token_hints
 from prefopt.modalities.vision_language.video.rows import VIDEOS
 from prefopt.sources.files import Rows
@@ -29,7 +29,10 @@ def takes(columns: Collection[str]) -> bool:
 
 def examine(rows: Rows, asked: Asked) -> Examined:
     """Read the rows, and tokenize them where a model is given."""
-    comparisons = to_pictured(rows)
+    check_truncation(asked.truncation_mode)
+    read = asked.objective
+    wanted = Wanted(read.branches, read.reads_loser) if read else PAIRS
+    comparisons = to_pictured(rows, optional=read.columns if read else (), wanted=wanted)
     report, dropped = comparisons.report, comparisons.dropped
     encoded: Any = None
     tokenizer: Any = None

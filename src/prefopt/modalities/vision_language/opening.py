@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prefopt.config import ConfigError
+from prefopt.likelihoods.tokens import TruncationMode
 from prefopt.modalities.vision_language.images import Images
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.processor import load_processor
@@ -32,6 +34,15 @@ def token_of(source: str, kind: str) -> int | None:
     names = (f"{kind}_token_id", f"{kind}_token_index")
     found = [value for name in names if (value := getattr(config, name, None)) is not None]
     return int(found[0]) if found else None
+
+
+def check_truncation(truncation_mode: TruncationMode) -> None:
+    """Raise ConfigError where pictures would be cut."""
+    if truncation_mode == "keep_end":
+        raise ConfigError(
+            "truncation_mode=keep_end cuts the beginning of the prompt, where pictures and videos stand, and tokens of a picture "
+            "cannot be cut: leave it out, and shorten the rows, the pictures or video_frames"
+        )
 
 
 def pictured_likelihood(images: Images, max_length: int | None, *sources: str) -> PicturedLikelihood:

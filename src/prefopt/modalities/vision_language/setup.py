@@ -27,7 +27,12 @@ from prefopt.modalities.vision_language.images import Images
 from prefopt.modalities.vision_language.kept import name_of
 from prefopt.modalities.vision_language.likelihood import PicturedLikelihood
 from prefopt.modalities.vision_language.media import Medium
-from prefopt.modalities.vision_language.opening import open_images, pictured_likelihood, token_of
+from prefopt.modalities.vision_language.opening import (
+    check_truncation,
+    open_images,
+    pictured_likelihood,
+    token_of,
+)
 from prefopt.modalities.vision_language.parts import adapted_modules, freeze, part_of
 from prefopt.modalities.vision_language.plan import EncodedPictured
 from prefopt.modalities.vision_language.processor import save_processor
@@ -78,11 +83,7 @@ class VisionLanguage(Language):
 
     def likelihood(self, source: str, config: TrainConfig, reference: str) -> PicturedLikelihood:
         """Rows that fit both models."""
-        if config.truncation_mode == "keep_end":
-            raise ConfigError(
-                "truncation_mode=keep_end cuts the beginning of the prompt, where pictures and videos stand, and tokens of a picture "
-                "cannot be cut: leave it out, and shorten the rows, the pictures or video_frames"
-            )
+        check_truncation(config.truncation_mode)
         return pictured_likelihood(self.images, config.max_length, source, reference)
 
     def rows(self, config: TrainConfig, objective: Objective) -> Callable[..., Comparisons]:

@@ -12,7 +12,7 @@ from prefopt.modalities.image.report.kinds import is_judge
 from prefopt.report.account import Loading
 from prefopt.report.format import finite
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model, folder_name, is_adapter, read_json, told_base
+from prefopt.report.loading import base_code, base_model, folder_name, is_adapter, read_json
 
 
 def loading(run: Run) -> Loading:
@@ -72,7 +72,8 @@ def code(
     adapter, base = is_lora(run), base_model(run)
     source, index = folder, run.model_dir / "model_index.json"
     if adapter:
-        source, index = json.dumps(told_base(run)), Path(base) / "model_index.json"
+        source = base_code(run)
+        index = Path(str(run.of("manifest", "model", "source") or base)) / "model_index.json"
     if adapter and base.startswith("world:"):
         imports.append("from prefopt.worlds import get_world  # the base model is a world's own")
         source = f"get_world({json.dumps(base.removeprefix('world:'))}).model_dir()"

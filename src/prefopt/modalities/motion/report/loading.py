@@ -8,7 +8,7 @@ from prefopt.motion.lora import LORA_FILE
 from prefopt.report.account import Loading
 from prefopt.report.format import finite, items
 from prefopt.report.load import Run
-from prefopt.report.loading import base_model, folder_name, is_adapter, told_base
+from prefopt.report.loading import base_code, base_model, folder_name, is_adapter
 
 INDEX = "model_index.json"
 
@@ -46,7 +46,7 @@ def code(run: Run) -> str:
     if is_lora(run):
         base = base_model(run)
         imports.append("from prefopt.motion.lora import load_lora")
-        source = json.dumps(told_base(run))
+        source = base_code(run)
         if base.startswith("world:"):
             source = f"get_world({json.dumps(base.removeprefix('world:'))}).model_dir()"
     imports.append("from prefopt.motion.pipeline import MotionPipeline")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from prefopt.report.account import Loading
 from prefopt.report.load import Run
-from prefopt.report.loading import folder_name, is_adapter, told_base
+from prefopt.report.loading import base_code, folder_name, is_adapter
 
 
 def loading(run: Run) -> Loading:
@@ -48,7 +46,7 @@ def code(run: Run) -> str:
     folder = folder_name(run)
     name = auto_class(run)
     if is_adapter(run):
-        base = json.dumps(told_base(run))
+        base = base_code(run)
         load = [
             "from peft import PeftModel",
             f"from transformers import AutoTokenizer, {name}",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from prefopt.modalities.text.report.loading import by_transformers
 from prefopt.report.account import Loading
 from prefopt.report.load import Run
-from prefopt.report.loading import folder_name, is_adapter, told_base
+from prefopt.report.loading import base_code, folder_name, is_adapter
 
 CLASS = "AutoModelForImageTextToText"
 
@@ -28,7 +26,7 @@ def code(run: Run) -> str:
             "",
             f"folder = {folder}",
             "processor = AutoProcessor.from_pretrained(folder)",
-            f"base = {CLASS}.from_pretrained({json.dumps(told_base(run))})",
+            f"base = {CLASS}.from_pretrained({base_code(run)})",
             "model = PeftModel.from_pretrained(base, folder)",
         ]
     else:
