@@ -16,10 +16,17 @@ import prefopt
 from conftest import ROWS
 from prefopt.callbacks import Callback, EarlyStopping, Evaluation, Run
 from prefopt.config import ConfigError
+from prefopt.training.checkpoint import CheckpointError
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 6, "save_steps": 3, "eval_steps": 2, "logging_steps": 2, "eval_size": 2, "sample_prompts": 2,
     "sample_max_new_tokens": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-3,
+}  # fmt: skip
+
+
+OVERSHOOTS: dict[str, Any] = {
+    "learning_rate": 0.05, "lr_scheduler_type": "constant", "eval_steps": 1, "save_steps": 1, "save_total_limit": 9, "max_steps": 4,
+    "sample_prompts": 0, "metric_for_best_model": "eval_logps/chosen",
 }  # fmt: skip
 
 
@@ -109,15 +116,15 @@ def test_what_callbacks_hear_and_what_metrics_are_computed(tiny_model, data, tmp
         tiny_model, data, tmp_path / "run", callbacks=[heard, theirs], compute_metrics=compute_metrics
     )
     assert heard.events == [
-        ("evaluate", 0, True), ("start", 0, 6, True), ("step", 1, True), ("step", 2, True), ("evaluate", 2, True),
+        ("start", 0, 6, True), ("evaluate", 0, True), ("step", 1, True), ("step", 2, True), ("evaluate", 2, True),
         ("step", 3, False), ("save", 3, True), ("step", 4, True), ("evaluate", 4, True), ("step", 5, False), ("save", 5, True),
         ("step", 6, True), ("evaluate", 6, True), ("save", 6, True), ("end", 6, True),
     ]  # fmt: skip
     assert [e for e in theirs.events if e[0] != "step_begin"] == [
         ("train_begin", 0, 6, 1e-3), ("step_end", 1), ("log", 1, True), ("step_end", 2), ("log", 2, True), ("epoch_end", 2, 1.0),
-        ("evaluate", 2, True), ("step_end", 3), ("save", 3), ("step_end", 4), ("log", 4, True), ("epoch_end", 4, 2.0),
-        ("evaluate", 4, True), ("step_end", 5), ("save", 5), ("step_end", 6), ("log", 6, True), ("epoch_end", 6, 3.0),
-        ("evaluate", 6, True), ("save", 6), ("train_end", 6),
+        ("log", 2, False), ("evaluate", 2, True), ("step_end", 3), ("save", 3), ("step_end", 4), ("log", 4, True),
+        ("epoch_end", 4, 2.0), ("log", 4, False), ("evaluate", 4, True), ("step_end", 5), ("save", 5), ("step_end", 6),
+        ("log", 6, True), ("epoch_end", 6, 3.0), ("log", 6, False), ("evaluate", 6, True), ("save", 6), ("train_end", 6),
     ]  # fmt: skip
     assert [e[1] for e in theirs.events if e[0] == "step_begin"] == [0, 1, 2, 3, 4, 5]
     assert type(theirs.model).__name__ == "LlamaForCausalLM"
@@ -173,11 +180,7 @@ def test_early_stopping_resumes_with_what_it_has_seen(tiny_model, data, tmp_path
 
 def test_the_best_model_is_saved(tiny_model, data, tmp_path):
     """Of a run at a rate that overshoots: the best evaluation is not the last, and the model is that of its step."""
-    given = {
-        "learning_rate": 0.05, "lr_scheduler_type": "constant", "eval_steps": 1, "save_steps": 1, "save_total_limit": 9, "max_steps": 4,
-        "sample_prompts": 0, "metric_for_best_model": "eval_logps/chosen",
-    }  # fmt: skip
-    result = train(tiny_model, data, tmp_path / "run", load_best_model_at_end=True, **given)
+    result = train(tiny_model, data, tmp_path / "run", load_best_model_at_end=True, **OVERSHOOTS)
     lines = [line for line in result.history if line["split"] == "eval"]
     values = [line["eval_logps/chosen"] for line in lines]
     best = max(range(5), key=lambda step: values[step])
@@ -194,7 +197,6 @@ def test_the_best_model_is_saved(tiny_model, data, tmp_path):
     else:
         kept = load_file(tiny_model / "model.safetensors")
     assert all((saved[name] == value).all() for name, value in kept.items() if name in saved)
-    assert not list((tmp_path / "run" / "checkpoints").glob("best-*"))
 
 
 def test_transformers_early_stopping_stops(tiny_model, data, tmp_path):
@@ -233,3 +235,153 @@ def test_a_metric_that_there_is_not_is_refused_by_name(tiny_model, data, tmp_pat
 def test_computed_metrics_must_be_numbers(tiny_model, data, tmp_path):
     with pytest.raises(ConfigError, match="compute_metrics must return numbers by name"):
         train(tiny_model, data, tmp_path / "run", compute_metrics=lambda evaluation: [1.0])
+
+
+def test_the_best_model_outlives_the_run_as_long_as_its_checkpoints(tiny_model, data, tmp_path):
+    """A finished run is resumed and extended to the same model; without the weights it says so before it trains."""
+    given = {**OVERSHOOTS, "load_best_model_at_end": True}
+    run = tmp_path / "run"
+    first = train(tiny_model, data, run, **given)
+    best = manifest(run)["best_step"]
+    saved = (first.model_dir / "model.safetensors").read_bytes()
+    no_checkpoints = {**given, "save_steps": None, "save_strategy": "no"}
+    folder = train(tiny_model, data, tmp_path / "none", **no_checkpoints).output_dir
+    assert not list((folder / "checkpoints").glob("best-*"))
+    again = train(tiny_model, data, run, resume=True, **given)
+    assert (again.model_dir / "model.safetensors").read_bytes() == saved
+    elsewhere = train(
+        tiny_model, data, tmp_path / "other", resume=str(run / "checkpoints" / "step-00000004"), **given
+    )
+    assert (elsewhere.model_dir / "model.safetensors").read_bytes() == saved
+    plain = {k: v for k, v in given.items() if k not in ("load_best_model_at_end", "metric_for_best_model")}
+    last = train(tiny_model, data, run, resume=True, **plain)
+    assert manifest(run)["best_step"] is None
+    assert (last.model_dir / "model.safetensors").read_bytes() != saved
+    extended = train(tiny_model, data, run, resume=True, extend=True, **{**given, "max_steps": 5})
+    assert manifest(run)["best_step"] in (best, None)
+    assert [line["step"] for line in extended.history if line["split"] == "eval"][-1] == 5
+    for path in (run / "checkpoints").glob("best-*"):
+        shutil.rmtree(path)
+    lines = (run / "metrics.jsonl").read_text()
+    with pytest.raises(CheckpointError, match="the weights of the best evaluation so far, has been removed"):
+        train(tiny_model, data, run, resume=True, extend=True, **{**given, "max_steps": 6})
+    assert (run / "metrics.jsonl").read_text() == lines
+
+
+def test_one_object_serves_several_runs(tiny_model, data, tmp_path):
+    """What an earlier run used up of its patience is not missed by the next one."""
+    stopping = EarlyStopping(2, threshold=10.0)
+    given = {"eval_steps": 1, "sample_prompts": 0, "save_strategy": "no", "callbacks": [stopping]}
+    for name in ("a", "b"):
+        train(tiny_model, data, tmp_path / name, **given, save_steps=None)
+        assert manifest(tmp_path / name)["stopped_early"]["step"] == 2
+
+
+def test_a_stopped_run_goes_on_where_that_is_said(tiny_model, data, tmp_path):
+    """To its end, with all of its patience."""
+    given = {
+        "eval_steps": 1,
+        "sample_prompts": 0,
+        "save_steps": 1,
+        "early_stopping_patience": 3,
+        "early_stopping_threshold": 10.0,
+        "max_steps": 5,
+        "logging_steps": 1,
+    }
+    train(tiny_model, data, tmp_path / "run", **given)
+    assert manifest(tmp_path / "run")["stopped_early"]["step"] == 3
+    on = train(tiny_model, data, tmp_path / "run", resume=True, extend=True, **given)
+    assert [line["step"] for line in on.history if line["split"] == "train"] == [1, 2, 3, 4, 5]
+    assert manifest(tmp_path / "run")["stopped_early"] is None
+    assert "extended" not in manifest(tmp_path / "run")
+
+
+@pytest.mark.parametrize("first", [float("nan"), float("inf")])
+def test_what_is_no_number_is_never_the_best(first, tiny_model, data, tmp_path):
+    values = iter([first, 0.1, 0.3, 0.2])
+    train(
+        tiny_model, data, tmp_path / "run", compute_metrics=lambda evaluation: {"q": next(values, 0.0)},
+        metric_for_best_model="eval_q", load_best_model_at_end=True, sample_prompts=0,
+    )  # fmt: skip
+    assert manifest(tmp_path / "run")["best_step"] == 4
+
+
+def test_without_held_out_rows_a_callback_for_a_trainer_ends_well(tiny_model, data, tmp_path):
+    theirs = OfATrainer()
+    result = train(tiny_model, data, tmp_path / "run", callbacks=[theirs], eval_size=0, sample_prompts=0)
+    assert manifest(tmp_path / "run")["status"] == "finished"
+    assert (result.model_dir / "config.json").exists()
+    assert theirs.events[-1] == ("train_end", 6)
+
+
+def test_a_callback_for_a_trainer_knows_the_best_after_a_resume(tiny_model, data, tmp_path):
+    class Best(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            self.found = state.best_metric, state.best_global_step
+            self.told = args.to_json_string()  # as trackers do
+
+    given = {
+        "metric_for_best_model": "eval_logps/chosen",
+        "greater_is_better": False,
+        "sample_prompts": 0,
+        "save_total_limit": 9,
+    }
+    whole, resumed = Best(), Best()
+    train(tiny_model, data, tmp_path / "run", callbacks=[whole], **given)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
+    train(tiny_model, data, tmp_path / "run", callbacks=[resumed], resume=True, **given)
+    assert resumed.found == whole.found
+    assert json.loads(whole.told)["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("kind", ["key", "object", "schedule"])
+def test_a_reference_that_moves_has_no_best_loss(kind, tiny_model, data, tmp_path):
+    """Each move throws losses and rewards back to where they began."""
+    given: dict[str, Any] = {
+        "key": {"early_stopping_patience": 2},
+        "object": {"callbacks": [EarlyStopping(2, metric="eval_rewards/margins")]},
+        "schedule": {"lr_scheduler_type": "reduce_lr_on_plateau"},
+    }[kind]
+    with pytest.raises(ConfigError, match="is relative to the reference, which sync_reference moves"):
+        train(tiny_model, data, tmp_path / "run", sync_reference=True, reference_sync_steps=2, **given)
+
+
+def test_a_schedule_that_follows_a_metric_is_refused_before_the_first_step(tiny_model, data, tmp_path):
+    with pytest.raises(
+        ConfigError, match="metric_for_best_model=eval_loss is no metric of this run's evaluations"
+    ):
+        train(tiny_model, data, tmp_path / "run", lr_scheduler_type="reduce_lr_on_plateau", eval_size=0)
+    assert '"train"' not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"metric_for_best_model": "eval_kl"}, "metric_for_best_model=eval_kl: nobody looks at it"),
+        ({"greater_is_better": True}, "greater_is_better=True: nobody looks at it"),
+        ({"early_stopping_patience": 2, "eval_strategy": "no"}, "early_stopping_patience looks at evaluations, and eval_strategy=no"),
+        ({"early_stopping_threshold": 0.1}, "early_stopping_threshold: for early stopping"),
+    ],
+)  # fmt: skip
+def test_keys_that_nobody_would_look_at(given, words, tiny_model, data, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        train(
+            tiny_model,
+            data,
+            tmp_path / "run",
+            **{k: v for k, v in OPTIONS.items() if k != "eval_steps"} | given,
+        )
+
+
+def test_a_run_is_not_resumed_on_another_model(tiny_model, data, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    train(tiny_model, data, tmp_path / "run", sample_prompts=0)
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    model.lm_head.weight.data.mul_(1.5)
+    model.save_pretrained(other)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000006")
+    with pytest.raises(ConfigError, match="belongs to a run that began from another model"):
+        train(other, data, tmp_path / "run", resume=True, sample_prompts=0)

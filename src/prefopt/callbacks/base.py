@@ -23,6 +23,7 @@ class Run:
         model: the policy, without wrappers of distributed training.
         steps: optimizer steps of the whole run.
         steps_per_epoch: of one pass over the data.
+        held_out: comparisons that evaluations look at; 0 where nothing is held out, and training rows stand in.
         main: whether this is the process that writes.
         step: steps taken so far.
         history: lines of metrics.jsonl so far.
@@ -36,6 +37,7 @@ class Run:
     model: nn.Module
     steps: int
     steps_per_epoch: int
+    held_out: int = 0
     main: bool = True
     step: int = 0
     history: Sequence[Mapping[str, Any]] = ()
@@ -59,7 +61,7 @@ class Run:
         self.stopped = self.stopped or reason
 
     def evaluate(self) -> None:
-        """Ask for an evaluation after this step."""
+        """Ask for an evaluation after this step, where something is held out."""
         self.asked.add("evaluate")
 
     def save(self) -> None:
@@ -82,7 +84,7 @@ class Callback:
     """
 
     def on_start(self, run: Run) -> None:
-        """Before the first step, or the first after a resume."""
+        """Before the first evaluation and step, or the first step after a resume; each of several runs has its own."""
 
     def on_step(self, run: Run) -> None:
         """After an optimizer step."""

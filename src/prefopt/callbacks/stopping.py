@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from prefopt.callbacks.base import Callback, Run
-from prefopt.config import ConfigError
+from prefopt.config import ConfigError, TrainConfig
 
 
 class Best(Callback):
@@ -29,15 +30,25 @@ class Best(Callback):
         self.since = 0
         """Evaluations since the best one."""
 
+    def on_start(self, run: Run) -> None:
+        """Forget an earlier run, which another of several stages is, too.
+
+        Raises:
+            ConfigError: values of the metric are not comparable along this run.
+        """
+        check_comparable(self.metric, run.config)
+        if run.step == 0:
+            self.value, self.step, self.since = None, 0, 0
+
     def on_evaluate(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """Compare.
+        """Compare; a value that is no finite number is never the best.
 
         Raises:
             ConfigError: evaluations have no such metric.
         """
         value = metric_of(metrics, self.metric)
         gain = None if self.value is None else (value - self.value) * (1 if self.greater else -1)
-        if gain is None or gain > self.threshold:
+        if math.isfinite(value) and (gain is None or gain > self.threshold):
             self.value, self.step, self.since = value, run.step, 0
         else:
             self.since += 1
@@ -80,10 +91,27 @@ class EarlyStopping(Best):
         """Compare, and stop."""
         super().on_evaluate(run, metrics)
         if self.since >= self.patience:
-            run.stop(
-                f"{self.metric} has not been better than its {self.value:.4g} after step {self.step} for "
-                f"{self.since} evaluations"
+            past = (
+                "a finite number"
+                if self.value is None
+                else f"better than its {self.value:.4g} after step {self.step}"
             )
+            run.stop(f"{self.metric} has not been {past} for {self.since} evaluations")
+
+
+def check_comparable(metric: str, config: TrainConfig) -> None:
+    """Refuse a metric that a moving reference throws back.
+
+    Raises:
+        ConfigError: it is relative to a reference that follows the policy, so that later values are no worse for being so.
+    """
+    relative = metric.endswith(("loss", "margins", "kl_to_reference")) or "rewards/" in metric
+    if config.sync_reference and relative:
+        raise ConfigError(
+            f"{metric} is relative to the reference, which sync_reference moves: after each move it begins anew, and its best value is "
+            "no sign of the best model. Set metric_for_best_model (of an EarlyStopping, metric) to one that is not: eval_kl, "
+            "eval_logps/chosen, eval_reward, or a metric of compute_metrics"
+        )
 
 
 def better_when_greater(metric: str, said: bool | None = None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,10 +38,17 @@ class TransformersCallback(Callback):
         from transformers.trainer_callback import TrainerControl, TrainerState
 
         self.callback = callback
+        self.given = dict(self.exported().get("attributes", {}))
         self.trainer = TrainerState()
         self.control = TrainerControl()
         self.best: Best | None = None
+        self.remembered: Mapping[str, Any] | None = None
         self.last_epoch = 0
+
+    def exported(self) -> Mapping[str, Any]:
+        """What the callback says that a resumed run needs to know of it."""
+        found: Mapping[str, Any] = self.callback.state() if hasattr(self.callback, "state") else {}
+        return found
 
     def absent(self) -> list[str]:
         """Events that the callback defines and that never come."""
@@ -60,8 +68,11 @@ class TransformersCallback(Callback):
                 f"{type(self.callback).__name__} is never told of {', '.join(absent)}: runs of prefopt have no such events"
             )
         config = run.config
-        if self.best is None:
-            self.best = Best(config.metric_for_best_model, config.greater_is_better)
+        self.best = Best(config.metric_for_best_model, config.greater_is_better)
+        if run.step == 0:
+            self.begin_anew()
+        elif self.remembered is not None:
+            self.best.load_state(self.remembered)
         self.trainer.max_steps = run.steps
         self.trainer.num_train_epochs = -(-run.steps // run.steps_per_epoch)
         self.trainer.is_world_process_zero = self.trainer.is_local_process_zero = run.main
@@ -69,6 +80,14 @@ class TransformersCallback(Callback):
         self.tell("on_train_begin", run)
         self.tell("on_epoch_begin", run)
         self.tell("on_step_begin", run)
+
+    def begin_anew(self) -> None:
+        """Forget an earlier run of several: what the callback exports is again what it was given with."""
+        from transformers.trainer_callback import TrainerControl, TrainerState
+
+        self.trainer, self.control = TrainerState(), TrainerControl()
+        for name, value in self.given.items():
+            setattr(self.callback, name, value)
 
     def on_step(self, run: Run) -> None:
         """A step has ended, perhaps an epoch, and the next begins."""
@@ -84,13 +103,15 @@ class TransformersCallback(Callback):
             self.tell("on_step_begin", run)
 
     def on_evaluate(self, run: Run, metrics: Mapping[str, float]) -> None:
-        """The best metric is that before this evaluation, as in a Trainer."""
-        if run.step == 0:
+        """The best metric is that before this evaluation; nothing where nothing is held out, as in a Trainer."""
+        if run.step == 0 or not run.held_out:
             return
         assert self.best is not None
         self.trainer.best_metric, self.trainer.best_global_step = self.best.value, self.best.step
+        self.tell("on_log", run, logs=dict(metrics))
         self.tell("on_evaluate", run, metrics=dict(metrics))
-        self.best.on_evaluate(run, metrics)
+        if {self.best.metric, f"eval_{self.best.metric}"} & metrics.keys():
+            self.best.on_evaluate(run, metrics)
 
     def on_save(self, run: Run, checkpoint: Path) -> None:
         """A checkpoint was written."""
@@ -119,27 +140,37 @@ class TransformersCallback(Callback):
 
     def state(self) -> Mapping[str, Any]:
         """What the callback exports, and the best metric."""
-        exports = self.callback.state() if hasattr(self.callback, "state") else {}
-        return {"callback": exports, "best": None if self.best is None else self.best.state()}
+        return {"callback": self.exported(), "best": None if self.best is None else self.best.state()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""
         for name, value in state["callback"].get("attributes", {}).items():
             setattr(self.callback, name, value)
-        if state["best"] is not None:
-            self.best = Best()
-            self.best.load_state(state["best"])
+        self.remembered = state["best"]
 
 
-def arguments(run: Run) -> SimpleNamespace:
+class Arguments(SimpleNamespace):
+    """The configuration as callbacks of a Trainer read their arguments."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of them by name."""
+        return dict(vars(self))
+
+    to_sanitized_dict = to_dict
+
+    def to_json_string(self) -> str:
+        """The same as text."""
+        return json.dumps(self.to_dict(), indent=2, default=str)
+
+
+def arguments(run: Run) -> Arguments:
     """The configuration under the names of `TrainingArguments`, and those that callbacks ask about by other names."""
     config = run.config
-    held_out = any(str(line.get("split")) == "eval" for line in run.history)
-    return SimpleNamespace(
+    return Arguments(
         **config.model_dump(exclude={"output_dir", "eval_strategy", "greater_is_better"}),
         output_dir=str(run.output_dir),
         logging_dir=str(run.output_dir / "trackers"),
-        eval_strategy=config.eval_strategy or ("steps" if held_out else "no"),
+        eval_strategy=config.eval_strategy or ("steps" if run.held_out else "no"),
         greater_is_better=Best(config.metric_for_best_model, config.greater_is_better).greater,
         train_batch_size=config.per_device_train_batch_size,
         eval_batch_size=config.per_device_eval_batch_size,

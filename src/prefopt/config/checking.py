@@ -11,6 +11,7 @@ from prefopt.config.applying import Kind, applying, traits_of, unmet
 from prefopt.config.errors import ConfigError
 from prefopt.config.foreign import FOREIGN, migration_hint
 from prefopt.config.keys.base import Needs
+from prefopt.config.keys.optimization import ADAMS, adams_settings
 from prefopt.config.schema import ALIASES, FIELD_NAMES, TrainConfig
 
 STAGES = {
@@ -34,6 +35,14 @@ BESIDE = {
         "for a reference that moves, which sync_reference=true makes it do",
     ),
     "extend": ("resume", "for a run that goes on, which resume=true asks for"),
+    "early_stopping_threshold": (
+        "early_stopping_patience",
+        "for early stopping, which early_stopping_patience asks for",
+    ),
+    "gradient_checkpointing_kwargs": (
+        "gradient_checkpointing",
+        "for layers that are computed again, which gradient_checkpointing=true asks for",
+    ),
     "hub_model_id": ("push_to_hub", "for a model that is uploaded, which push_to_hub=true asks for"),
     "hub_private_repo": ("push_to_hub", "for a model that is uploaded, which push_to_hub=true asks for"),
 }
@@ -85,6 +94,12 @@ def check_keys(
         foreign |= {key: why.format(method=config.method) for key, why in OF_ONE_RUN.items() if key in set_to}
     foreign |= {
         key: why for key, (switch, why) in BESIDE.items() if key in set_to and not getattr(config, switch)
+    }
+    foreign |= {
+        key: f"a setting of Adam's, which optim={config.optim} does not have; what it takes goes into optim_args"
+        for key in ADAMS
+        if key not in adams_settings(config.optim)
+        and getattr(config, key) not in (TrainConfig.model_fields[key].default, usual.get(key))
     }
     if config.stage == "oracle" and "oracle" not in there and "stage" not in foreign:
         foreign["stage"] = f"stage=oracle belongs to compo, and {config.method} has no such stage"

@@ -46,7 +46,7 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.blake2b(digest_size=16)
     known = {
         "version": VERSION,
-        "model": [_class_of(model), plain(getattr(model, "config", None))],
+        "model": [class_of(model), plain(getattr(model, "config", None))],
         "adapters": _acting(model),
     }
     digest.update(json.dumps(known, sort_keys=True).encode())
@@ -184,7 +184,7 @@ def _acting(model: nn.Module) -> list[Any]:
     return found
 
 
-def _class_of(model: nn.Module) -> list[str]:
+def class_of(model: nn.Module) -> list[str]:
     """Class of the model below adapters, and the version of the library that defines it."""
     inner: Any = model
     if hasattr(inner, "get_base_model"):

@@ -1,4 +1,4 @@
-"""The trained weights of the best evaluation, kept on disk beside the checkpoints until the run ends."""
+"""The trained weights of the best evaluation, kept on disk beside the checkpoints, as long as one of them may be gone on from."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from prefopt.callbacks import Best, Run
+from prefopt.callbacks import Best, Run, listeners
+from prefopt.config import ConfigError, TrainConfig
 from prefopt.files import replace_folder
 from prefopt.training.checkpoint import CheckpointError, copy_into, trained, whole
+from prefopt.training.schedule import FOLLOWERS
 
 WEIGHTS = "weights.safetensors"
 
@@ -41,7 +43,7 @@ class BestModel(Best):
         from safetensors.torch import save_file
 
         super().on_evaluate(run, metrics)
-        if self.since:
+        if self.since or self.value is None:
             return
         weights = {name: whole(p) for name, p in trained(self.model).items()}
 
@@ -53,9 +55,13 @@ class BestModel(Best):
             replace_folder(self.place(run.step), fill, "the weights of the best evaluation")
             self.prune()
 
-    def prune(self) -> None:
-        """Remove what neither the present best nor a checkpoint that may be gone on from refers to."""
-        named = {self.step}
+    def prune(self, finished: bool = False) -> None:
+        """Remove what neither the present best nor a checkpoint that may be gone on from refers to.
+
+        Args:
+            finished: whether the run's model is saved, so that only checkpoints need any.
+        """
+        named = set() if finished else {self.step}
         for state in self.folder.glob("step-*/state.json"):
             kept: dict[str, Any] = json.loads(state.read_text()).get("callbacks", {}).get("best_model", {})
             named |= {kept["step"]} if "step" in kept else set()
@@ -63,21 +69,36 @@ class BestModel(Best):
             if path not in map(self.place, named):
                 shutil.rmtree(path)
 
-    def restore(self) -> None:
-        """Put the best weights back into the model.
+    def bring(self, folder: Path, main: bool) -> None:
+        """Have the weights of the best evaluation that a checkpoint names, which may be another run's.
+
+        Args:
+            folder: of that run's checkpoints.
+            main: whether this is the process that writes.
 
         Raises:
             CheckpointError: they are gone.
         """
+        theirs = folder / self.place(self.step).name
+        if self.value is None or self.place(self.step).exists():
+            return
+        if not (theirs / WEIGHTS).exists():
+            raise CheckpointError(
+                f"{theirs}, the weights of the best evaluation so far, has been removed: resume with load_best_model_at_end=false, "
+                "which saves the last model, or start over with overwrite=true"
+            )
+
+        def fill(partial: Path) -> None:
+            shutil.copytree(theirs, partial)
+
+        if main:
+            replace_folder(self.place(self.step), fill, "the weights of the best evaluation")
+
+    def restore(self) -> None:
+        """Put the best weights back into the model."""
         from safetensors.torch import load_file
 
-        path = self.place(self.step) / WEIGHTS
-        if not path.exists():
-            raise CheckpointError(
-                f"{path}, the weights of the best evaluation, has been removed: the model of the last step is in the newest "
-                "checkpoint; resume with load_best_model_at_end=false to save that"
-            )
-        weights = load_file(path)
+        weights = load_file(self.place(self.step) / WEIGHTS)
         for name, p in trained(self.model).items():
             copy_into(p, weights[name].to(p.dtype))
 
@@ -85,7 +106,19 @@ class BestModel(Best):
         """The best value, for a reader."""
         return f"{self.metric} {self.value:.4g}"
 
-    def clear(self) -> None:
-        """Remove all of them: the run's model is saved."""
-        for path in self.folder.glob("best-*"):
-            shutil.rmtree(path)
+
+def check_read(config: TrainConfig) -> None:
+    """Raise ConfigError for keys of the best evaluation that nobody looks at, or that have no evaluations to look at."""
+    stops, follows = config.early_stopping_patience is not None, config.lr_scheduler_type in FOLLOWERS
+    if not (stops or follows or config.load_best_model_at_end or listeners().callbacks):
+        for key in ("metric_for_best_model", "greater_is_better"):
+            if getattr(config, key) != TrainConfig.model_fields[key].default:
+                raise ConfigError(
+                    f"{key}={getattr(config, key)}: nobody looks at it. Set load_best_model_at_end=true, early_stopping_patience or "
+                    "lr_scheduler_type=reduce_lr_on_plateau, or leave it out"
+                )
+    if config.eval_strategy == "no" and (stops or follows):
+        key = "early_stopping_patience" if stops else f"lr_scheduler_type={config.lr_scheduler_type}"
+        raise ConfigError(
+            f"{key} looks at evaluations, and eval_strategy=no has none between start and end: leave one of them out"
+        )

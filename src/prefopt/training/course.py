@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from prefopt.callbacks import Callback, EarlyStopping, Evaluation, listeners
+from prefopt.callbacks import Best, Callback, EarlyStopping, Evaluation, listeners
 from prefopt.callbacks import Run as RunSeen
-from prefopt.callbacks.stopping import metric_of
+from prefopt.callbacks.stopping import check_comparable, metric_of
 from prefopt.comparisons import Encoded
 from prefopt.config import TRAINING_ROWS, ConfigError, TrainConfig
 from prefopt.files import replace_folder
@@ -21,6 +21,7 @@ from prefopt.machine import memory
 from prefopt.modalities.base import Probe, Setup
 from prefopt.modalities.splits import judged_sets
 from prefopt.models.dtypes import in_dtype
+from prefopt.models.identity import class_of
 from prefopt.runs.console import Console
 from prefopt.runs.record import Record
 from prefopt.runs.trackers import Trackers
@@ -69,6 +70,7 @@ class Course:
         console: the terminal.
         probe: samples on fixed conditions, and the like.
         trackers: told what is logged.
+        start_print: fingerprint of the model that training begins from.
     """
 
     config: TrainConfig
@@ -78,6 +80,7 @@ class Course:
     console: Console
     probe: Probe
     trackers: Trackers
+    start_print: str
     _began: float = field(default=0.0, init=False)
     _began_at: int = field(default=0, init=False)
 
@@ -91,6 +94,7 @@ class Course:
             self.setup.policy.model,
             feed.steps,
             feed.steps_per_epoch,
+            held_out=0 if self.setup.data.not_held_out else len(self.setup.data.held_out),
             main=self.loop.accelerator.is_main_process,
             say=partial(note, self.record, self.console),
         )
@@ -99,6 +103,8 @@ class Course:
         own: list[Callback] = [self.best] if config.load_best_model_at_end else []
         if config.early_stopping_patience is not None:
             own.append(EarlyStopping(config.early_stopping_patience, *best, config.early_stopping_threshold))
+        if self.loop.learning_rate.follows:
+            check_comparable(config.metric_for_best_model, config)
         self.callbacks: list[Callback] = [*own, *listeners().callbacks]
 
     @property
@@ -117,6 +123,8 @@ class Course:
         free = set(FREE_ON_RESUME)
         if self.loop.learning_rate.follows or self.config.early_stopping_patience is not None:
             free -= {"eval_steps", "eval_strategy"}  # evaluations decide what is learned
+        elif not self.config.load_best_model_at_end:
+            free |= {"metric_for_best_model", "greater_is_better"}
         return {
             "data": self.setup.data.fingerprint,
             "steps": self.loop.feed.steps,
@@ -128,17 +136,17 @@ class Course:
     def run(self, resume_from: Path | None) -> None:
         """Start or resume, train to the end, and leave a finished folder."""
         loop, accelerator = self.loop, self.loop.accelerator
+        if resume_from is not None:
+            self.resume(resume_from)
+        self.tell("on_start")
         if resume_from is None:
             self.start()
-        else:
-            self.resume(resume_from)
         loop.scorer.reference.policy_moved()
         self._began, self._began_at = time.perf_counter(), loop.step
-        self.tell("on_start")
         with self.console.bar(loop.feed.steps, loop.step):
             if self.run_seen.stopped is None:  # as it was before a resume
                 loop.fit(self.after_step)
-        self.keep_best()
+        best_step = self.keep_best()
         self.save_model(self.record.folder / "model")
         self.tell("on_end")
         stopped = self.run_seen.stopped
@@ -148,7 +156,10 @@ class Course:
             duration_s=round(time.perf_counter() - self._began, 2),
             peak_memory_bytes=memory.peak(accelerator.device),
             stopped_early=None if stopped is None else {"step": loop.step, "reason": stopped},
+            best_step=best_step,
         )
+        if self.run_seen.main:
+            self.best.prune(finished=True)
         self.trackers.close()
         leave(accelerator)  # saving a sharded model needs the process group
         publish(self.record, self.console)  # last: nobody waits for it
@@ -178,7 +189,9 @@ class Course:
                 f"{source} belongs to a run with other {', '.join(changed)}: resume with the configuration in "
                 f"{self.record.folder / 'config.yaml'}, or start over with overwrite=true"
             )
-        longer = check_length(self.config, self.record, before["steps"], identity["steps"])
+        self.check_start(source, state.get("start"))
+        stopped = state.get("stopped") is not None
+        goes_on = check_length(self.config, self.record, before["steps"], identity["steps"], stopped)
         loop.step, loop.tokens = state["step"], state["tokens"]
         loop.updates = state.get("updates", loop.step)  # older checkpoints do not say
         loop.state = {k: v.to(loop.accelerator.device) for k, v in objective_state.items()}
@@ -191,11 +204,27 @@ class Course:
         self.remind(state)
         for group, rate in zip(loop.optimizer.param_groups, state["learning_rates"], strict=True):
             group["lr"] = rate
-        if longer:
+        if self.best in self.callbacks:
+            self.best.bring(source.parent, self.run_seen.main)
+            loop.accelerator.wait_for_everyone()
+        if goes_on:
             self.run_seen.stopped = None
+            for callback in self.callbacks:
+                if isinstance(callback, Best):
+                    callback.since = 0
             go_on(loop, self.record, before["steps"], self.console.say)
         self.record.rewind(loop.step)
         self.console.say(f"resumed after step {loop.step} from {source}")
+
+    def check_start(self, source: Path, start: Mapping[str, Any] | None) -> None:
+        """Raise ConfigError where a checkpoint's run began from another model; older ones, and other libraries', do not say."""
+        if start is None or start["class"] != class_of(self.setup.policy.model):
+            return
+        if start["fingerprint"] != self.start_print:
+            raise ConfigError(
+                f"{source} belongs to a run that began from another model than {self.config.model} is now: give the model that it "
+                "began from, or start over with overwrite=true"
+            )
 
     def remind(self, state: Mapping[str, Any]) -> None:
         """Give callbacks back what they remembered at a checkpoint."""
@@ -238,7 +267,6 @@ class Course:
         seen.logged = self.log() if step in self.calendar.logging or done or step == 1 else None
         if seen.logged is None:
             self.console.tick(step)
-        seen.asked = set()
         self.tell("on_step")
         if "log" in seen.asked and seen.logged is None:
             self.log()
@@ -253,23 +281,30 @@ class Course:
         if keeps or "save" in seen.asked:
             loop.watch()
             self.save_checkpoint()
+        seen.asked = set()
         if seen.stopped is not None and not done:
             self.console.say(f"stopped after step {step} of {loop.feed.steps}: {seen.stopped}")
         return last
 
-    def keep_best(self) -> None:
-        """Put the weights of the best evaluation back, and evaluate them, where the last ones are not the best."""
-        if self.best not in self.callbacks:
-            return
-        if self.best.step == self.loop.step:
-            self.console.say(f"the last evaluation is the best: {self.best.told()}")
-        else:
-            self.best.restore()
-            self.console.say(f"the model of step {self.best.step} is saved, the best: {self.best.told()}")
-            self.record.manifest(best_step=self.best.step)
-            self.evaluate("after", told=False)
-        if self.run_seen.main:
-            self.best.clear()
+    def keep_best(self) -> int | None:
+        """Put the weights of the best evaluation back, and evaluate them, where the last ones are not the best.
+
+        Returns:
+            The step that they are of; None where the last model is kept.
+        """
+        best = self.best
+        if best not in self.callbacks:
+            return None
+        if best.value is None:
+            self.console.say(f"the last model is saved: {best.metric} was never a finite number")
+            return None
+        if best.step == self.loop.step:
+            self.console.say(f"the last evaluation is the best: {best.told()}")
+            return None
+        best.restore()
+        self.console.say(f"the model of step {best.step} is saved, the best: {best.told()}")
+        self.evaluate("after", told=False)
+        return best.step
 
     def log(self) -> dict[str, float]:
         """One line of training metrics."""
@@ -312,8 +347,10 @@ class Course:
         self.trackers.log(line, loop.step)
         self.console.evaluation(loop.step, found, self.judged_split)
         if told:
-            if loop.learning_rate.follows and loop.step:
-                loop.learning_rate.judged(metric_of(line, self.config.metric_for_best_model))
+            if loop.learning_rate.follows:
+                value = metric_of(line, self.config.metric_for_best_model)  # there at the start, or never
+                if loop.step:
+                    loop.learning_rate.judged(value)
             self.tell("on_evaluate", line)
 
     def computed(
@@ -368,7 +405,7 @@ class Course:
                 "callbacks": {name: dict(c.state()) for name, c in self.named_callbacks().items()},
                 "stopped": self.run_seen.stopped,
                 **({} if scaler is None else {"scaler": scaler.state_dict()}),
-                "reference": loop.scorer.reference.fingerprint,
+                "start": {"fingerprint": self.start_print, "class": class_of(self.setup.policy.model)},
             },
             main=loop.accelerator.is_main_process,
             keep=self.config.save_total_limit,

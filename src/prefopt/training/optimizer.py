@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from prefopt.config import ConfigError, TrainConfig
+from prefopt.config.keys.optimization import adams_settings
 from prefopt.models.loading import trainable_parameters
 
 # name of the configuration -> class in bitsandbytes.optim, bits of its states, whether they are paged
@@ -62,32 +63,33 @@ def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
 
 def optimizer_class(config: TrainConfig) -> tuple[Any, dict[str, Any]]:
     """The class of an optimizer, and what the configuration's own keys say of its arguments."""
-    adam: dict[str, Any] = {"betas": (config.adam_beta1, config.adam_beta2), "eps": config.adam_epsilon}
+    read = adams_settings(config.optim)
+    given: dict[str, Any] = {}
+    if "adam_beta1" in read:
+        given["betas"] = (config.adam_beta1, config.adam_beta2)
+    if "adam_epsilon" in read:
+        given["eps"] = config.adam_epsilon
     match config.optim:
         case "adamw" | "adamw_torch" | "adamw_torch_fused":
-            return torch.optim.AdamW, adam
+            return torch.optim.AdamW, given
         case "rmsprop":
-            return torch.optim.RMSprop, {"eps": config.adam_epsilon}
+            return torch.optim.RMSprop, given
         case "adagrad":
-            return torch.optim.Adagrad, {}
+            return torch.optim.Adagrad, given
         case "sgd":
-            return torch.optim.SGD, {}
+            return torch.optim.SGD, given
         case "adafactor":
             from transformers.optimization import Adafactor
 
             # its own rates would stand beside learning_rate and schedule
             return Adafactor, {"scale_parameter": False, "relative_step": False}
     name, bits, paged = BITSANDBYTES[config.optim]
-    optim = bitsandbytes_optimizers(config.optim)
-    given: dict[str, Any] = {"optim_bits": bits}
-    match name:
-        case "AdamW":
-            given |= {**adam, "is_paged": paged}
-        case "AdEMAMix":
-            given |= {"betas": (*adam["betas"], 0.9999), "eps": config.adam_epsilon, "is_paged": paged}
-        case "Lion":
-            given |= {"betas": adam["betas"], "is_paged": paged}
-    return getattr(optim, name), given
+    given["optim_bits"] = bits
+    if name != "RMSprop":
+        given["is_paged"] = paged
+    if name == "AdEMAMix":
+        given["betas"] = (*given["betas"], 0.9999)
+    return getattr(bitsandbytes_optimizers(config.optim), name), given
 
 
 def bitsandbytes_optimizers(name: str) -> Any:

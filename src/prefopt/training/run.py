@@ -40,6 +40,7 @@ from prefopt.sources.feeds import Feed, OfflineFeed
 from prefopt.sources.schedule import Schedule
 from prefopt.training import checkpoint
 from prefopt.training.batches import Scorer
+from prefopt.training.best import check_read
 from prefopt.training.course import Course
 from prefopt.training.ending import noted_if_stopped
 from prefopt.training.evaluate import EVALUATION
@@ -94,6 +95,7 @@ def run(
     check_keys(config, modality, given=hyper)
     asked_reference(config, objective)
     config = config.model_copy(update={"report_to": trackers_meant(config.report_to)})
+    check_read(config)
     Calendar.of(config, 100, 10)  # keys that do not go together are found before anything is read
     folder = run_folder(config)
     lock = FolderLock(folder)
@@ -270,7 +272,8 @@ def assemble(context: Context, setup: Setup, prepare_model: Prepare | None) -> C
         epochs=feed.steps / feed.steps_per_epoch,
         memory_forecast=forecast,
     )
-    return Course(config, loop, setup, record, context.console, setup.probe(reference), context.trackers)
+    probe = setup.probe(reference)
+    return Course(config, loop, setup, record, context.console, probe, context.trackers, start_print)
 
 
 def items_to_score(likelihood: Likelihood, data: PreparedData, epochs: int) -> list[Any]:

@@ -21,6 +21,17 @@ Schedule = Literal[
     "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "reduce_lr_on_plateau", "greedy",
 ]  # fmt: skip
 
+ADAMS = ("adam_beta1", "adam_beta2", "adam_epsilon")
+
+
+def adams_settings(optim: str) -> tuple[str, ...]:
+    """Which of `ADAMS` an optimizer reads."""
+    if "adamw" in optim or "ademamix" in optim:
+        return ADAMS
+    if "lion" in optim:
+        return ADAMS[:2]
+    return ADAMS[2:] if optim == "rmsprop" else ()
+
 
 class OptimizationKeys(Keys):
     """Keys of the optimization; of every run."""
