@@ -210,6 +210,39 @@ def test_refusals_are_plain(tmp_path):
     assert_plain_error(command(tmp_path, "migrate", "dpo.yaml", "model=m", "data=d"), "exists", "--overwrite")
 
 
+def test_values_of_several_lines_stay_in_comments(tmp_path):
+    """A line of a template must not become a key of what is written."""
+    template = "{% set x = 1 %}\n  num_train_epochs: 9\r\n{{ x }}\u2028seed: 8\x85{% endif %}\n"
+    given = {
+        "base_model": "m", "rl": "dpo", "datasets": [{"path": "x"}], "chat_template_jinja": template, "learning_rate": 1e-5,
+        "tokens": [template],
+    }  # fmt: skip
+    (tmp_path / "ax.yaml").write_text(yaml.safe_dump(given), "utf-8")
+    done = command(tmp_path, "migrate", "ax.yaml")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "ax.prefopt.yaml").read_text("utf-8")
+    assert not {"num_train_epochs"} & set(yaml.safe_load(text))
+    assert "#   chat_template_jinja: {% set x = 1 %}   num_train_epochs: 9" in text
+    del given["chat_template_jinja"], given["tokens"]
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(given), "utf-8")
+    assert command(tmp_path, "migrate", "plain.yaml").returncode == 0
+    plain = (tmp_path / "plain.prefopt.yaml").read_text("utf-8")
+    assert yaml.safe_load(plain) == yaml.safe_load(text)
+
+
+def test_what_cannot_be_written_is_plain(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from prefopt.cli.migrate import command as migrate
+
+    monkeypatch.setattr("prefopt.migration.written", lambda *_: "method: [dpo")
+    (tmp_path / "dpo.yaml").write_text("loss_type: sigmoid\n", "utf-8")
+    done = CliRunner().invoke(migrate, [str(tmp_path / "dpo.yaml"), "model=m", "data=d"])
+    assert done.exit_code == 1
+    assert "cannot be written as YAML, so nothing was written" in done.output
+    assert not (tmp_path / "dpo.prefopt.yaml").exists()
+
+
 def test_train_names_every_foreign_key_and_the_command(tmp_path):
     (tmp_path / "axolotl.yaml").write_text((FILES / "axolotl_dpo.yaml").read_text("utf-8"), "utf-8")
     done = command(tmp_path, "train", "dpo", "axolotl.yaml", "model=m", "data=d")

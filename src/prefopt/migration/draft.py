@@ -284,8 +284,18 @@ def said(name: str, value: Any) -> str:
         return "none"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
+    text = one_line(str(value)).strip()
     return text if len(text) <= 60 else f"{text[:50]}..."
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and other characters that print nothing, which a comment of YAML cannot hold.
+
+    Example:
+        >>> one_line("{% if x %}\\n  y")
+        '{% if x %}   y'
+    """
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def as_list(value: Any) -> list[Any]:
