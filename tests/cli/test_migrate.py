@@ -43,6 +43,17 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "max_steps": 200, "bf16": True, "save_steps": 500, "logging_steps": 25, "output_dir": "Qwen2.5-0.5B-DPO",
         "use_peft": True, "lora_r": 32, "lora_alpha": 16, "lora_target_modules": ["q_proj", "v_proj"],
     },
+    "handbook_qlora.yaml": {
+        **TRL,
+        "method": "dpo", "beta": 0.01, "model": "HuggingFaceH4/mistral-7b-sft-beta", "dtype": "bfloat16",
+        "attn_implementation": "flash_attention_2", "data": "HuggingFaceH4/ultrafeedback_binarized", "split": "train_prefs",
+        "eval_data": "HuggingFaceH4/ultrafeedback_binarized", "eval_split": "test_prefs", "eval_steps": 200,
+        "learning_rate": 5e-6, "num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4,
+        "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "optim": "paged_adamw_32bit", "bf16": True, "save_steps": 100,
+        "save_total_limit": 1, "output_dir": "data/mistral-7b-dpo-qlora", "use_peft": True, "lora_alpha": 16,
+        "lora_target_modules": ["q_proj", "v_proj"], "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_use_double_quant": False,
+    },
     "trl_dump.json": {
         **TRL, **NOTHING_HELD_OUT,
         "method": "robust", "beta": 0.3, "label_smoothing": 0.1, "learning_rate": 3e-6, "num_train_epochs": 2, "seed": 7,
@@ -106,6 +117,7 @@ SAID: dict[str, list[str]] = {
     "trl_lora.yaml": [
         "default made explicit", "prefopt's is 1.0", "trust_remote_code: true", "never run", "accelerate launch", "(not shown)",
     ],
+    "handbook_qlora.yaml": ["a configuration of TRL", "preprocessing_num_workers: 8", "empty system message", "dataset_mixer"],
     "trl_dump.json": ["renamed", "loss_type: ['robust']", "keys say what prefopt does by itself"],
     "llamafactory/dpo_lora.yaml": ["pref_ftx: 0.2", "lora_target: all", "template: qwen3_nothink", "prefopt's is 32", "to check"],
     "llamafactory/kto.yaml": ["kto_rejected_weight: 1.33", "plain texts", "lora_dropout: 0.05", "that of the adapters too"],

@@ -18,6 +18,7 @@ FATES: tuple[Fate, ...] = (
     "carried over", "renamed", "value changed", "default made explicit", "left out", "to check",
 )  # fmt: skip
 ABSENT = object()
+GIVEN = "{key} is given on the command line"
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -51,6 +52,7 @@ class Draft:
     Attributes:
         tool: its name in sentences.
         given: what the file holds.
+        overrides: prefopt's keys that are given beside the file: what they say is not asked of it.
         called: the tool's names of arguments that the shared translators ask for by transformers' and TRL's.
         out: prefopt's keys so far.
         lines: the account so far.
@@ -60,6 +62,7 @@ class Draft:
 
     tool: str
     given: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
     out: dict[str, Any] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
@@ -144,6 +147,10 @@ class Draft:
         """
         names = [self.name(name) for name in origin]
         self._read |= set(names)
+        if key in self.overrides:
+            self.out[key] = self.overrides[key]
+            self.leave(GIVEN.format(key=key), *origin)
+            return
         given = [self.given.get(name) for name in names]
         fate: Fate = "value changed"
         if not names:
@@ -240,7 +247,8 @@ class Draft:
         if self.problems:
             raise ConfigError(told(self.problems))
         own = objective_keys(str(self.out["method"]))
-        for key in [key for key in self.out if key not in FIELD_NAMES and key not in own]:
+        unknown = self.out.keys() - FIELD_NAMES - set(own) - self.overrides.keys()
+        for key in [key for key in self.out if key in unknown]:
             del self.out[key]
             why = f"prefopt has no {key} beside {self.out['method']}, and nothing was made of it"
             self.lines = [

@@ -207,7 +207,7 @@ def _data(draft: Draft, place: Path) -> bool:
     held, origin = {}, {}
     if draft.has("eval_dataset"):
         other = registered(draft, "eval_dataset", place)
-        if other.get("rename_columns", {}) != found.get("rename_columns", {}):
+        if other and other.get("rename_columns", {}) != found.get("rename_columns", {}):
             draft.check(
                 "its columns have other names than the training data's: rename them in the data",
                 "eval_dataset",

@@ -275,6 +275,22 @@ def cpo(draft: Draft, kind: str | None = None) -> None:
         draft.refuse(f"label_smoothing: prefopt's {method} has none")
 
 
+def simpo(draft: Draft) -> None:
+    """The SimPOConfig of SimPO's authors, whose files are alignment-handbook's otherwise."""
+    kind = str((as_list(draft.take("loss_type")) or ["sigmoid"])[0])
+    if kind != "sigmoid" or draft.take("sft_weight", 0.0):
+        draft.refuse(
+            f"loss_type: {kind}, sft_weight: {draft.take('sft_weight', 0.0)}: prefopt's simpo is sigmoid, without sft_weight"
+        )
+        return
+    draft.same += ["loss_type"] * draft.has("loss_type")
+    draft.put("method", "simpo", "gamma_beta_ratio")
+    _beta(draft, 2.0)
+    _explicit(draft, "gamma_beta_ratio", "gamma_beta_ratio", 0.25)
+    if epsilon := draft.take("label_smoothing", 0.0):
+        draft.put("label_smoothing", epsilon, "label_smoothing")
+
+
 def orpo(draft: Draft) -> None:
     """ORPOConfig, whose `beta` is the paper's lambda."""
     if draft.has("loss_type"):

@@ -10,9 +10,10 @@ from typing import Any
 
 from prefopt.migration import arguments
 from prefopt.migration.adapters import adapters
-from prefopt.migration.arguments import evaluation, training_arguments
+from prefopt.migration.arguments import training_arguments
 from prefopt.migration.draft import ABSENT, Draft, Line, as_list
-from prefopt.migration.losses import cpo, dpo, kto, orpo, tpo
+from prefopt.migration.losses import cpo, dpo, kto, orpo, simpo, tpo
+from prefopt.migration.mixtures import data
 
 TRAINERS = ("dpo", "kto", "cpo", "orpo", "tpo")
 """What `--trainer` may say; SimPO and AlphaPO are losses of cpo."""
@@ -61,7 +62,7 @@ def translate(draft: Draft, trainer: str | None = None) -> None:
             )
             return
     kind = trainer or trainer_of(draft)
-    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo, "tpo": tpo}[kind](draft)
+    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo, "tpo": tpo, "simpo": simpo}[kind](draft)
     _model(draft)
     data(draft)
     if "max_length" in draft.given and draft.given["max_length"] is None:
@@ -87,6 +88,8 @@ def trainer_of(draft: Draft) -> str:
     loss = [str(kind) for kind in as_list(draft.given.get("loss_type"))]
     if {"desirable_weight", "undesirable_weight"} & given or loss in (["kto"], ["apo_zero_unpaired"]):
         return "kto"
+    if "gamma_beta_ratio" in given:
+        return "simpo"
     if {"cpo_alpha", "simpo_gamma"} & given or loss == ["simpo"]:
         return "cpo"
     if {"tpo_alpha", "tpo_l_gamma"} & given:
@@ -118,6 +121,8 @@ def _model(draft: Draft) -> None:
             dtype, dtype_key = inner.pop(key), "model_init_kwargs"
     if "revision" in inner:
         draft.put("model_revision", inner.pop("revision"), "model_init_kwargs")
+    if draft.take("use_flash_attention_2", False):
+        draft.put("attn_implementation", "flash_attention_2", "use_flash_attention_2")
     if "attn_implementation" in inner:
         draft.put("attn_implementation", inner.pop("attn_implementation"), "model_init_kwargs")
     if inner:
@@ -137,53 +142,6 @@ def _model(draft: Draft) -> None:
         )
     if draft.given.get("load_in_4bit"):
         draft.default("bnb_4bit_compute_dtype", dtype, "TRL computes in the model's dtype")
-
-
-def data(draft: Draft) -> None:
-    """The data set, from `dataset_name` or the one entry of `datasets`; and what is evaluated on."""
-    sources = draft.entries("datasets")
-    if sources:
-        if len(sources) > 1:
-            draft.refuse(
-                "datasets: prefopt trains on one source, and there are "
-                f"{len(sources)}. Join them (datasets.concatenate_datasets(...).to_parquet(...)) and give the file: data=FILE",
-            )
-            return
-        source = sources[0]
-        draft.put("data", source.pop("path", None), "datasets")
-        if files := as_list(source.pop("data_files", None)):
-            if len(files) > 1:
-                draft.refuse(
-                    f"data_files: prefopt trains on one source; join the {len(files)} files, or give their folder"
-                )
-                return
-            draft.put("data", files[0], "datasets")
-        if source.get("name"):
-            draft.put("data_config", source.pop("name"), "datasets")
-        if (split := source.pop("split", "train")) != "train":
-            draft.put("split", split, "datasets")
-        if left := {key: value for key, value in source.items() if value is not None}:
-            draft.check(
-                f"of this source, {', '.join(left)} have no counterpart, and nothing was made of them",
-                "datasets",
-            )
-    else:
-        draft.carry("data", "dataset_name")
-    draft.carry("data_config", "dataset_config")
-    draft.carry("split", "dataset_train_split", "train")
-    strategy = draft.given.get("eval_strategy") or draft.given.get("evaluation_strategy") or "no"
-    test = draft.take("dataset_test_split", "test")
-    if strategy == "no":
-        draft.same += ["dataset_test_split"] * draft.has("dataset_test_split")
-        evaluation(draft, {}, {}, "TRL evaluates only with an eval_strategy; prefopt's share is 0.1")
-    else:
-        origin = {"eval_split": ("dataset_test_split",)} if draft.has("dataset_test_split") else {}
-        evaluation(
-            draft,
-            {"eval_data": draft.out.get("data"), "eval_split": test},
-            origin,
-            "TRL evaluates on another split of the same data",
-        )
 
 
 def _reference(draft: Draft) -> None:
