@@ -146,7 +146,7 @@ def test_a_split_of_other_data_is_not_evaluated_on():
     ):
         found = moved({"data": "rows.jsonl", **given}, dataset_test_split="test", **STEPS)
         assert of_data(found) == {"data": "rows.jsonl", "eval_steps": 10, **expected}
-        assert not any("held out" in line.why for line in found.of("to check"))
+        assert not any("is held out" in line.why for line in found.of("to check"))
     found = moved({"eval_data": "held.jsonl"}, dataset_name="d", dataset_test_split="test", **STEPS)
     assert of_data(found) == {"data": "d", "eval_data": "held.jsonl", "eval_steps": 10}
 

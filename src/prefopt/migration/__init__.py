@@ -10,6 +10,7 @@ out with a reason (`prefopt.config.foreign`), or told to be unknown. Nothing of 
 | `losses.py` | TRL's losses as methods |
 | `mixtures.py` | TRL's data sets, and alignment-handbook's |
 | `datasets.py` | LLaMA-Factory's dataset_info.json, Axolotl's types of rows |
+| `checkpoints.py` | what a model's config.json says |
 | `reading.py`, `writing.py` | files there and here |
 """
 
