@@ -43,6 +43,17 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "max_steps": 200, "bf16": True, "save_steps": 500, "logging_steps": 25, "output_dir": "Qwen2.5-0.5B-DPO",
         "use_peft": True, "lora_r": 32, "lora_alpha": 16, "lora_target_modules": ["q_proj", "v_proj"],
     },
+    "handbook_qlora.yaml": {
+        **TRL,
+        "method": "dpo", "beta": 0.01, "model": "HuggingFaceH4/mistral-7b-sft-beta", "dtype": "bfloat16",
+        "attn_implementation": "flash_attention_2", "data": "HuggingFaceH4/ultrafeedback_binarized", "split": "train_prefs",
+        "eval_data": "HuggingFaceH4/ultrafeedback_binarized", "eval_split": "test_prefs", "eval_steps": 200,
+        "learning_rate": 5e-6, "num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 4,
+        "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "optim": "paged_adamw_32bit", "bf16": True, "save_steps": 100,
+        "save_total_limit": 1, "output_dir": "data/mistral-7b-dpo-qlora", "use_peft": True, "lora_alpha": 16,
+        "lora_target_modules": ["q_proj", "v_proj"], "load_in_4bit": True, "bnb_4bit_compute_dtype": "bfloat16",
+        "bnb_4bit_use_double_quant": False,
+    },
     "trl_dump.json": {
         **TRL, **NOTHING_HELD_OUT,
         "method": "robust", "beta": 0.3, "label_smoothing": 0.1, "learning_rate": 3e-6, "num_train_epochs": 2, "seed": 7,
@@ -106,6 +117,7 @@ SAID: dict[str, list[str]] = {
     "trl_lora.yaml": [
         "default made explicit", "prefopt's is 1.0", "trust_remote_code: true", "never run", "accelerate launch", "(not shown)",
     ],
+    "handbook_qlora.yaml": ["a configuration of TRL", "preprocessing_num_workers: 8", "empty system message", "dataset_mixer"],
     "trl_dump.json": ["renamed", "loss_type: ['robust']", "keys say what prefopt does by itself"],
     "llamafactory/dpo_lora.yaml": ["pref_ftx: 0.2", "lora_target: all", "template: qwen3_nothink", "prefopt's is 32", "to check"],
     "llamafactory/kto.yaml": ["kto_rejected_weight: 1.33", "plain texts", "lora_dropout: 0.05", "that of the adapters too"],
@@ -208,6 +220,39 @@ def test_refusals_are_plain(tmp_path):
     done = command(tmp_path, "migrate", "dpo.yaml", "model=m", "data=d")
     assert done.returncode == 0, done.stderr
     assert_plain_error(command(tmp_path, "migrate", "dpo.yaml", "model=m", "data=d"), "exists", "--overwrite")
+
+
+def test_values_of_several_lines_stay_in_comments(tmp_path):
+    """A line of a template must not become a key of what is written."""
+    template = "{% set x = 1 %}\n  num_train_epochs: 9\r\n{{ x }}\u2028seed: 8\x85{% endif %}\n"
+    given = {
+        "base_model": "m", "rl": "dpo", "datasets": [{"path": "x"}], "chat_template_jinja": template, "learning_rate": 1e-5,
+        "tokens": [template],
+    }  # fmt: skip
+    (tmp_path / "ax.yaml").write_text(yaml.safe_dump(given), "utf-8")
+    done = command(tmp_path, "migrate", "ax.yaml")
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "ax.prefopt.yaml").read_text("utf-8")
+    assert not {"num_train_epochs"} & set(yaml.safe_load(text))
+    assert "#   chat_template_jinja: {% set x = 1 %}   num_train_epochs: 9" in text
+    del given["chat_template_jinja"], given["tokens"]
+    (tmp_path / "plain.yaml").write_text(yaml.safe_dump(given), "utf-8")
+    assert command(tmp_path, "migrate", "plain.yaml").returncode == 0
+    plain = (tmp_path / "plain.prefopt.yaml").read_text("utf-8")
+    assert yaml.safe_load(plain) == yaml.safe_load(text)
+
+
+def test_what_cannot_be_written_is_plain(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from prefopt.cli.migrate import command as migrate
+
+    monkeypatch.setattr("prefopt.migration.written", lambda *_: "method: [dpo")
+    (tmp_path / "dpo.yaml").write_text("loss_type: sigmoid\n", "utf-8")
+    done = CliRunner().invoke(migrate, [str(tmp_path / "dpo.yaml"), "model=m", "data=d"])
+    assert done.exit_code == 1
+    assert "cannot be written as YAML, so nothing was written" in done.output
+    assert not (tmp_path / "dpo.prefopt.yaml").exists()
 
 
 def test_train_names_every_foreign_key_and_the_command(tmp_path):

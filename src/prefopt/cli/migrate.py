@@ -72,6 +72,10 @@ def command(
             target.write_text(text, encoding="utf-8")
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
+    except yaml.YAMLError as error:
+        raise click.ClickException(
+            f"what came of {file} cannot be written as YAML, so nothing was written: {error}"
+        ) from error
     console = Console(highlight=False)
     table(console, found)
     console.print(f"wrote {target}: prefopt train {target}", markup=False, soft_wrap=True)

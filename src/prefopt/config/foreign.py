@@ -134,9 +134,9 @@ _SAID: tuple[tuple[str, str], ...] = (
         "pretrain_multipack_attn pretraining_sample_concatenation ppo_buffer_size ppo_epochs ppo_score_norm ppo_target "
         "ppo_whiten_rewards reward_model_adapters reward_model_quantization_bit reward_model_type num_labels process_reward_model",
     ),
-    (ONE_SOURCE, "mix_strategy interleave_probs dataset_mixer dataset_mixture dataset_weights"),
+    (ONE_SOURCE, "mix_strategy interleave_probs dataset_mixer dataset_mixture dataset_configs dataset_weights"),
     (CACHE, "dataset_prepared_path skip_prepare_dataset tokenized_path overwrite_cache cache_dir push_dataset_to_hub"),
-    (WHOLE, "streaming dataset_streaming buffer_size test_split_size"),
+    (WHOLE, "streaming dataset_streaming buffer_size"),
     (
         METRICS,
         "include_for_metrics include_inputs_for_metrics include_tokens_per_second include_num_input_tokens_seen prediction_loss_only "
@@ -186,6 +186,9 @@ FOREIGN: Mapping[str, str] = {
     "num_epochs": "Axolotl's name of `num_train_epochs`",
     "sequence_len": "Axolotl's name of `max_length`",
     "val_set_size": "Axolotl's name of `eval_size`",
+    "test_split_size": "TRL's name of `eval_size`",
+    "dataset_splits": "alignment-handbook's name of `split`, and of `eval_split`",
+    "auto_insert_empty_system_msg": "conversations are written as they are: add the system message to the data",
     "datasets": "a list of sources; " + ONE_SOURCE,
     "test_datasets": "a list of sources; held-out comparisons are `eval_data`",
     "dataset": "LLaMA-Factory's name of an entry of dataset_info.json: write the file or hub id itself as `data`",
@@ -212,6 +215,7 @@ FOREIGN: Mapping[str, str] = {
     "quantization_bit": "write `load_in_4bit: true` (or load_in_8bit)",
     "model_init_kwargs": "write what is in it as keys: dtype, attn_implementation, model_revision",
     "adapter_name_or_path": "an adapter to go on from is `model`: give its folder",
+    "use_flash_attention_2": "write `attn_implementation: flash_attention_2`",
     "flash_attention": "write `attn_implementation: flash_attention_2`",
     "sdp_attention": "write `attn_implementation: sdpa`",
     "flex_attention": "write `attn_implementation: flex_attention`",
@@ -265,7 +269,6 @@ TOOLS: Mapping[str, frozenset[str]] = {
             "template",
             "dataset_dir",
             "quantization_bit",
-            "preprocessing_num_workers",
             "kto_chosen_weight",
             "kto_rejected_weight",
         ]
@@ -292,6 +295,9 @@ TOOLS: Mapping[str, frozenset[str]] = {
         [
             "model_name_or_path",
             "dataset_name",
+            "dataset_mixer",
+            "dataset_mixture",
+            "dataset_splits",
             "loss_type",
             "dataset_train_split",
             "dataset_test_split",
@@ -314,7 +320,8 @@ NAMES: Mapping[str, str] = {"trl": "TRL", "llamafactory": "LLaMA-Factory", "axol
 def tool_of(keys: Iterable[str]) -> str | None:
     """Which tool's configuration has these keys; None if that cannot be told.
 
-    Others also write the names of transformers and TRL, so TRL's are only looked at if no one else's are there.
+    The one that most of its marks are there of. LLaMA-Factory and Axolotl hand transformers' and TRL's names on, so that with as
+    many marks it is one of them.
 
     Example:
         >>> tool_of(["base_model", "rl"]), tool_of(["model_name_or_path", "pref_loss"]), tool_of(["seed"])
@@ -322,10 +329,8 @@ def tool_of(keys: Iterable[str]) -> str | None:
     """
     given = set(keys)
     found = {tool: len(marks & given) for tool, marks in TOOLS.items()}
-    others = {tool: n for tool, n in found.items() if tool != "trl" and n}
-    if others:
-        return max(others, key=lambda tool: others[tool])
-    return "trl" if found["trl"] else None
+    tool = max(found, key=lambda tool: (found[tool], tool != "trl"))
+    return tool if found[tool] else None
 
 
 def migration_hint(keys: Iterable[str]) -> str:

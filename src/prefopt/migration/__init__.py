@@ -8,7 +8,9 @@ out with a reason (`prefopt.config.foreign`), or told to be unknown. Nothing of 
 | `trl.py`, `llamafactory.py`, `axolotl.py` | a tool's own arguments, and its defaults |
 | `arguments.py`, `adapters.py` | what they have in common: transformers' arguments, LoRA |
 | `losses.py` | TRL's losses as methods |
+| `mixtures.py` | TRL's data sets, and alignment-handbook's |
 | `datasets.py` | LLaMA-Factory's dataset_info.json, Axolotl's types of rows |
+| `checkpoints.py` | what a model's config.json says |
 | `reading.py`, `writing.py` | files there and here |
 """
 
@@ -20,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import ConfigError, resolve
+from prefopt.config.checking import objective_keys
 from prefopt.config.foreign import NAMES, tool_of
+from prefopt.config.resolving import canonical
 from prefopt.migration.draft import FATES, Draft, Fate, Line, said
 from prefopt.migration.reading import read
 from prefopt.migration.writing import written
@@ -64,7 +68,7 @@ def migrate(
         values: keys and values of the other tool.
         tool: of `TOOLS`; None: told by the keys.
         trainer: of TRL: dpo, kto, cpo, orpo or tpo; None: told by the losses.
-        overrides: prefopt's keys that win over what comes out, such as `model` and `data`.
+        overrides: prefopt's keys that win over the file, such as `model` and `data`: it is not asked for what they say.
         place: folder of the file, for what lies beside it.
 
     Returns:
@@ -87,7 +91,13 @@ def migrate(
         )
     if "method" in values:
         raise ConfigError("this has a `method`, so it is prefopt's already: `prefopt train` reads it")
-    draft = Draft(NAMES[tool], values)
+    overrides = canonical(overrides or {}, "command line")
+    if "method" in overrides:
+        try:
+            objective_keys(str(overrides["method"]))
+        except (KeyError, ValueError) as error:
+            raise ConfigError(str(error.args[0])) from error
+    draft = Draft(NAMES[tool], values, overrides)
     if tool == "trl":
         trl.translate(draft, trainer)
         draft.settle(trl.DEFAULTS)
@@ -97,7 +107,7 @@ def migrate(
     else:
         axolotl.translate(draft)
         draft.settle(axolotl.DEFAULTS)
-    config = draft.out | dict(overrides or {})
+    config = draft.out | overrides
     missing = [key for key in ("model", "data") if not config.get(key)]
     if missing:
         raise ConfigError(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefopt.config.foreign import UPLOAD
-from prefopt.migration.draft import ABSENT, Draft
+from prefopt.migration.draft import ABSENT, GIVEN, Draft
 
 ADAMW = frozenset(
     {"adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused", "adamw_apex_fused", "adamw_torch_xla"}
@@ -264,7 +264,7 @@ def _resume(draft: Draft) -> None:
 
 def evaluation(
     draft: Draft,
-    held_out: Mapping[str, Any],
+    held_out: Mapping[str, Any] | None,
     origin: Mapping[str, tuple[str, ...]],
     why: str = "",
     every: tuple[float, str] | None = None,
@@ -273,17 +273,24 @@ def evaluation(
 
     Args:
         draft: with `eval_strategy` and `eval_steps`, or what the tool calls them.
-        held_out: prefopt's keys that say what is held out; empty if nothing is.
+        held_out: prefopt's keys that say what is held out; empty if nothing is, None if prefopt's own share is.
         origin: the tool's arguments that each of them comes from.
         why: what to say about what nobody gave.
         every: steps or share of them, and the argument, where that alone says how often.
     """
-    for key, value in held_out.items():
+    if draft.overrides.keys() & {"eval_data", "eval_size"}:
+        # a split of the file's own data means nothing of another's
+        told = next(key for key in ("eval_data", "eval_size") if key in draft.overrides)
+        draft.leave(
+            GIVEN.format(key=told), *dict.fromkeys(name for names in origin.values() for name in names)
+        )
+        held_out = None
+    for key, value in (held_out or {}).items():
         if value == draft.usual(key):
             draft.same += [draft.name(name) for name in origin.get(key, ()) if draft.has(name)]
         else:
             draft.put(key, value, *origin.get(key, ()), why="" if origin.get(key) else why)
-    if not held_out:
+    if held_out is not None and not held_out:
         draft.default(
             "eval_size", 0, why or f"{draft.tool} holds nothing out of its own accord; prefopt's share is 0.1"
         )

@@ -146,7 +146,7 @@ def _held_out(draft: Draft, trained: Mapping[str, Any]) -> None:
     origin: dict[str, tuple[str, ...]] = {}
     if draft.has("test_datasets"):
         other = sources(draft, "test_datasets")
-        if other.get("rename_columns", {}) != trained.get("rename_columns", {}):
+        if other and other.get("rename_columns", {}) != trained.get("rename_columns", {}):
             draft.check(
                 "its columns have other names than the training data's: rename them in the data",
                 "test_datasets",

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import ConfigError
-from prefopt.migration.draft import Draft, as_list
+from prefopt.migration.draft import GIVEN, Draft, as_list
 
-JOIN = (
-    "prefopt trains on one source. Join them, for example with datasets.concatenate_datasets(...).to_parquet(FILE), and give the file: "
-    "data=FILE"
-)
+JOIN = "prefopt trains on one source. Join them, for example with datasets.concatenate_datasets(...).to_parquet(FILE), and give the file: "
 PLAIN = (
     "its rows are plain texts, which {tool} puts into the chat template as the user's and the assistant's turns; prefopt takes texts as "
     "they are. To train as before, write prompts and answers as messages (docs/data.md)"
 )
+OURS: Mapping[str, str] = {
+    "dataset": "data", "eval_dataset": "eval_data", "datasets": "data", "test_datasets": "eval_data",
+}  # fmt: skip
+"""What each of the tools' keys becomes."""
 PROMPTS = ("prompt", "instruction", "question", "conversations", "messages")
 """Columns that prefopt takes prompts from by itself."""
 TAGS = {"role_tag": ("from", "role"), "content_tag": ("value", "content"), "user_tag": ("human", "user"),
@@ -37,16 +38,20 @@ def registered(draft: Draft, key: str, place: Path) -> dict[str, Any]:
         `data`, and `split`, `data_config`, `rename_columns` where they are needed; empty if it cannot be told, which is
         noted as a problem.
     """
+    ours = OURS[key]
     names = [str(name) for name in as_list(draft.take(key))]
+    if ours in draft.overrides:
+        draft.leave(GIVEN.format(key=ours), key)
+        return {}
     if len(names) > 1:
-        draft.refuse(f"{key}: {', '.join(names)}: {JOIN}")
+        draft.refuse(f"{key}: {', '.join(names)}: {JOIN}{ours}=FILE")
     if len(names) != 1:
         return {}
     name, folder, info = names[0], draft.take("dataset_dir", "data"), place_of(draft, place)
     if info is None:
         draft.refuse(
             f"{key}: {name} is an entry of dataset_info.json, which is neither in {folder} nor in {place / str(folder)}: give the folder "
-            "(dataset_dir=...) in the file, or the data itself: data=FILE_OR_ID"
+            f"(dataset_dir=...) in the file, or the data itself: {ours}=FILE_OR_ID"
         )
         return {}
     entries = registry(info)
@@ -88,7 +93,7 @@ def _entry(draft: Draft, key: str, name: str, entry: Mapping[str, Any], folder: 
         out["data"] = str(folder / entry["file_name"])
     else:
         draft.refuse(
-            f"{key}: {name} comes by {', '.join(entry)}: prefopt reads files and hub ids; give one: data=FILE_OR_ID"
+            f"{key}: {name} comes by {', '.join(entry)}: prefopt reads files and hub ids; give one: {OURS[key]}=FILE_OR_ID"
         )
         return {}
     if entry.get("subset"):
@@ -160,16 +165,20 @@ def sources(draft: Draft, key: str) -> dict[str, Any]:
         `data`, and `split`, `data_config`, `rename_columns` where they are needed; empty if there is none, or several, which is
         noted as a problem.
     """
+    ours = OURS[key]
+    if ours in draft.overrides:
+        draft.leave(GIVEN.format(key=ours), key)
+        return {}
     entries = draft.entries(key)
     if len(entries) > 1:
-        draft.refuse(f"{key}: {', '.join(str(entry.get('path')) for entry in entries)}: {JOIN}")
+        draft.refuse(f"{key}: {', '.join(str(entry.get('path')) for entry in entries)}: {JOIN}{ours}=FILE")
     if len(entries) != 1:
         return {}
     entry = entries[0]
     files = as_list(entry.pop("data_files", None))
     path = entry.pop("path", None)
     if len(files) > 1:
-        draft.refuse(f"{key}: data_files: {JOIN}")
+        draft.refuse(f"{key}: data_files: {JOIN}{ours}=FILE")
         return {}
     out: dict[str, Any] = {"data": files[0] if files else path}
     if config := entry.pop("name", None):

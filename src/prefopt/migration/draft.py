@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ FATES: tuple[Fate, ...] = (
     "carried over", "renamed", "value changed", "default made explicit", "left out", "to check",
 )  # fmt: skip
 ABSENT = object()
+GIVEN = "{key} is given on the command line"
+SECRETS = frozenset({"token", "use_auth_token", "access_token", "hf_token", "api_key", "password", "secret"})
+"""Keys within other values that hold secrets."""
 SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 
 
@@ -51,6 +55,7 @@ class Draft:
     Attributes:
         tool: its name in sentences.
         given: what the file holds.
+        overrides: prefopt's keys that are given beside the file: what they say is not asked of it.
         called: the tool's names of arguments that the shared translators ask for by transformers' and TRL's.
         out: prefopt's keys so far.
         lines: the account so far.
@@ -60,6 +65,7 @@ class Draft:
 
     tool: str
     given: Mapping[str, Any]
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     called: Mapping[str, str] = field(default_factory=dict)
     out: dict[str, Any] = field(default_factory=dict)
     lines: list[Line] = field(default_factory=list)
@@ -128,7 +134,7 @@ class Draft:
         Raises:
             ConfigError: it is no mapping.
         """
-        value = self.take(key) or {}
+        value = parsed(self.take(key) or {})
         if not isinstance(value, Mapping):
             raise ConfigError(f"{self.name(key)}: needed names and values; given {said('', value)}")
         return dict(value)
@@ -144,6 +150,10 @@ class Draft:
         """
         names = [self.name(name) for name in origin]
         self._read |= set(names)
+        if key in self.overrides:
+            self.out[key] = self.overrides[key]
+            self.leave(GIVEN.format(key=key), *origin)
+            return
         given = [self.given.get(name) for name in names]
         fate: Fate = "value changed"
         if not names:
@@ -172,6 +182,14 @@ class Draft:
         else:
             self.put(ours, value, theirs, why=why)
 
+    def explicit(self, ours: str, theirs: str, default: Any, why: str = "") -> None:
+        """Write a hyper-parameter whether it is given or not: tools have one default for all losses, prefopt each method's own."""
+        value = self.take(theirs, ABSENT)
+        if value is ABSENT:
+            self.put(ours, default, why=why or f"{self.tool}'s default")
+        else:
+            self.put(ours, value, theirs, why=why)
+
     def default(self, key: str, value: Any, why: str = "") -> None:
         """Write a default of the tool, where prefopt would do something else."""
         if key in FIELD_NAMES and key not in self.out and value != self.usual(key):
@@ -179,9 +197,13 @@ class Draft:
                 key, value, why=why or f"{self.tool}'s default; prefopt's is {said(key, self.usual(key))}"
             )
 
+    def so_far(self, key: str) -> Any:
+        """What a key is by now; None where nothing is said of it."""
+        return self.overrides.get(key, self.out.get(key))
+
     def usual(self, key: str) -> Any:
         """What prefopt does when nothing is said: the method's default, or the schema's."""
-        own = methods.defaults(str(self.out.get("method", "")))
+        own = methods.defaults(str(self.so_far("method") or ""))
         if key in own:
             return own[key]
         return (
@@ -240,7 +262,8 @@ class Draft:
         if self.problems:
             raise ConfigError(told(self.problems))
         own = objective_keys(str(self.out["method"]))
-        for key in [key for key in self.out if key not in FIELD_NAMES and key not in own]:
+        unknown = self.out.keys() - FIELD_NAMES - set(own) - self.overrides.keys()
+        for key in [key for key in self.out if key in unknown]:
             del self.out[key]
             why = f"prefopt has no {key} beside {self.out['method']}, and nothing was made of it"
             self.lines = [
@@ -277,15 +300,54 @@ def number(value: Any) -> Any:
 
 
 def said(name: str, value: Any) -> str:
-    """A value for a table; secrets are not shown."""
-    if value and FOREIGN.get(name) == SECRET:
+    """A value for a table, in one line; secrets are not shown, wherever in it they are."""
+    if value and is_secret(name):
         return "(not shown)"
     if value is ABSENT:
         return "none"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
+    text = one_line(str(_without_secrets(parsed(value)))).strip()
     return text if len(text) <= 60 else f"{text[:50]}..."
+
+
+def is_secret(name: str) -> bool:
+    """Whether a key holds one."""
+    return name in SECRETS or FOREIGN.get(name) == SECRET
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: "(not shown)" if one and is_secret(str(key)) else _without_secrets(one)
+            for key, one in value.items()
+        }
+    return [_without_secrets(one) for one in value] if isinstance(value, list) else value
+
+
+def parsed(value: Any) -> Any:
+    """Names and values that are given as JSON, as on a command line; anything else as it is.
+
+    Example:
+        >>> parsed('{"dtype": "bfloat16"}'), parsed("auto")
+        ({'dtype': 'bfloat16'}, 'auto')
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(("{", "[")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and other characters that print nothing, which a comment of YAML cannot hold.
+
+    Example:
+        >>> one_line("{% if x %}\\n  y")
+        '{% if x %}   y'
+    """
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def as_list(value: Any) -> list[Any]:

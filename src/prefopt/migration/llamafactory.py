@@ -11,7 +11,7 @@ from prefopt.migration import arguments
 from prefopt.migration.adapters import adapters
 from prefopt.migration.arguments import evaluation, training_arguments
 from prefopt.migration.datasets import place_of, registered, registry
-from prefopt.migration.draft import ABSENT, Draft, as_list
+from prefopt.migration.draft import Draft, as_list
 
 CALLED: Mapping[str, str] = {
     "lora_r": "lora_rank",
@@ -96,8 +96,7 @@ def translate(draft: Draft, place: Path) -> None:
         _quantization(draft)
     _reference(draft)
     _images(draft, images)
-    if draft.has("router_aux_loss_coef") or draft.has("moe_aux_loss_coef"):
-        draft.put("router_aux_loss_coef", draft.take("moe_aux_loss_coef"), "moe_aux_loss_coef")
+    draft.carry("router_aux_loss_coef", "moe_aux_loss_coef")
     if draft.take("disable_shuffling", False):
         draft.check("rows are always shuffled here, by the seed", "disable_shuffling")
     if draft.has("template"):
@@ -131,9 +130,9 @@ def _dpo(draft: Draft) -> None:
     draft.put("method", f"{method}+sft" if ftx else method, *origin, *(["pref_ftx"] if ftx else []))
     if ftx:
         draft.put("loss_weights", [1.0, ftx], "pref_ftx")
-    _explicit(draft, "lambda" if kind == "orpo" else "beta", "pref_beta", 0.1)
+    draft.explicit("lambda" if kind == "orpo" else "beta", "pref_beta", 0.1)
     if kind == "simpo":
-        _explicit(draft, "gamma", "simpo_gamma", 0.5)
+        draft.explicit("gamma", "simpo_gamma", 0.5)
     elif draft.take("simpo_gamma", 0.5) != 0.5:
         draft.leave("this loss does not read it", "simpo_gamma")
     if epsilon := draft.take("dpo_label_smoothing", 0.0):
@@ -145,7 +144,7 @@ def _dpo(draft: Draft) -> None:
 
 def _kto(draft: Draft) -> None:
     draft.put("method", "kto", "stage")
-    _explicit(draft, "beta", "pref_beta", 0.1)
+    draft.explicit("beta", "pref_beta", 0.1)
     for ours, theirs in (
         ("desirable_weight", "kto_chosen_weight"),
         ("undesirable_weight", "kto_rejected_weight"),
@@ -156,14 +155,6 @@ def _kto(draft: Draft) -> None:
             draft.same.append(theirs)
     if draft.take("pref_ftx", 0.0):
         draft.refuse("pref_ftx with stage kto: prefopt's kto has no likelihood term")
-
-
-def _explicit(draft: Draft, key: str, theirs: str, default: float) -> None:
-    value = draft.take(theirs, ABSENT)
-    if value is ABSENT:
-        draft.put(key, default, why=f"{draft.tool}'s default")
-    else:
-        draft.put(key, value, theirs)
 
 
 def _model(draft: Draft, lora: bool) -> None:
@@ -207,7 +198,7 @@ def _data(draft: Draft, place: Path) -> bool:
     held, origin = {}, {}
     if draft.has("eval_dataset"):
         other = registered(draft, "eval_dataset", place)
-        if other.get("rename_columns", {}) != found.get("rename_columns", {}):
+        if other and other.get("rename_columns", {}) != found.get("rename_columns", {}):
             draft.check(
                 "its columns have other names than the training data's: rename them in the data",
                 "eval_dataset",

@@ -65,6 +65,11 @@ def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
             f"{len(kinds)} losses and {len(weights)} {draft.name('loss_weights')}: one weight a loss is needed"
         )
         return
+    if any(weights) and 0 in weights:
+        kinds, weights = (
+            [kind for kind, weight in zip(kinds, weights, strict=True) if weight],
+            [w for w in weights if w],
+        )
     terms = [PAIRED[kind] for kind in kinds]
     changed = _rewritten(draft, terms)
     if terms == ["sigmoid_norm"]:
@@ -75,7 +80,7 @@ def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
         changed += ["rpo_alpha"]
     origin = ["loss_type"] if draft.has("loss_type") else []
     draft.put("method", "+".join(terms), *origin, *changed)
-    if len(terms) > 1 and any(weight != 1 for weight in weights):
+    if any(weight != 1 for weight in weights):
         draft.put(
             "loss_weights", weights, *(["loss_weights"] if draft.has("loss_weights") else ["rpo_alpha"])
         )
@@ -86,7 +91,7 @@ def dpo(draft: Draft, usual: Sequence[str] = ("sigmoid",)) -> None:
     if terms != ["sft"]:
         _beta(draft)
     if "discopop" in terms:
-        _explicit(draft, "tau", "discopop_tau", 0.05)
+        draft.explicit("tau", "discopop_tau", 0.05)
     elif draft.has("discopop_tau"):
         _unread(draft, "discopop_tau", 0.05)
     _smoothing(draft, terms)
@@ -142,16 +147,7 @@ def _diverging(draft: Draft, terms: list[str], divergence: str) -> bool:
 
 def _beta(draft: Draft, default: float = 0.1) -> None:
     """Always written: TRL has one default for all losses, prefopt takes each method's from its paper."""
-    _explicit(draft, "beta", "beta", default)
-
-
-def _explicit(draft: Draft, key: str, theirs: str, default: float, why: str = "") -> None:
-    """A hyper-parameter, whether it is given or not."""
-    value = draft.take(theirs, ABSENT)
-    if value is ABSENT:
-        draft.put(key, default, why=why or f"{draft.tool}'s default")
-    else:
-        draft.put(key, value, theirs, why=why)
+    draft.explicit("beta", "beta", default)
 
 
 def _unread(draft: Draft, key: str, default: float) -> None:
@@ -177,12 +173,14 @@ def _smoothing(draft: Draft, terms: Sequence[str]) -> None:
                 f"label_smoothing: {epsilon}",
                 "label_smoothing",
             )
-    elif len(reading) < len(terms) and "dpo" in terms and epsilon:
+    elif epsilon and (
+        too := [term for term in terms if term not in SMOOTHED and draft.takes(term, "label_smoothing")]
+    ):
         draft.refuse(
-            f"label_smoothing with {', '.join(terms)}: in TRL only {', '.join(reading)} reads it, here dpo would, too"
+            f"label_smoothing with {', '.join(terms)}: in TRL only {', '.join(reading)} reads it, here {' and '.join(too)} would, too"
         )
     elif epsilon or reading != ["robust"]:
-        _explicit(draft, "label_smoothing", "label_smoothing", 0.0)
+        draft.explicit("label_smoothing", "label_smoothing", 0.0)
     else:
         draft.put("label_smoothing", 0.0, *(["label_smoothing"] if draft.has("label_smoothing") else []))
 
@@ -205,7 +203,10 @@ def kto(draft: Draft) -> None:
         else:
             draft.refuse(f"{draft.name(key)} with {kind}: prefopt's {kind} has no such weight")
     if draft.take("train_sampling_strategy", "sequential") == "sequential":
-        draft.same += ["train_sampling_strategy"] * draft.has("train_sampling_strategy")
+        given = ["train_sampling_strategy"] * draft.has("train_sampling_strategy")
+        draft.check(
+            "TRL's KTO reads rows in the order of the file; prefopt shuffles them, by the seed", *given
+        )
 
 
 def cpo(draft: Draft, kind: str | None = None) -> None:
@@ -217,9 +218,11 @@ def cpo(draft: Draft, kind: str | None = None) -> None:
     """
     given = as_list(draft.take("loss_type"))
     kind = kind or str((given or ["sigmoid"])[0])
+    bent = kind == "alphapo"  # simpo without a likelihood term
+    kind = "simpo" if bent else kind
     origin = ["loss_type"] if draft.has("loss_type") else []
     nll, smoothing, alpha = (
-        draft.take("cpo_alpha", 1.0),
+        0.0 if bent else draft.take("cpo_alpha", 1.0),
         draft.take("label_smoothing", 0.0),
         draft.take("alpha", 0.0),
     )
@@ -232,7 +235,7 @@ def cpo(draft: Draft, kind: str | None = None) -> None:
         "simpo": "simpo",
     }
     if kind not in methods:
-        draft.refuse(f"{draft.name('loss_type')}: {kind}: needed one of {', '.join(methods)}")
+        draft.refuse(f"{draft.name('loss_type')}: {kind}: needed one of {', '.join(methods)}, alphapo")
         return
     method = methods[kind]
     if alpha:
@@ -240,31 +243,25 @@ def cpo(draft: Draft, kind: str | None = None) -> None:
             draft.refuse(f"alpha with loss_type {kind}: prefopt has AlphaPO of the simpo loss alone")
             return
         method = "alpha_po"
-    # TRL's own average, where prefopt's method has it; else the likelihood term is a summand
-    inside = method == "contrastive_po" and draft.takes(method, "average")
-    terms = [method, "sft"] if nll and not inside else [method]
-    draft.put("method", "+".join(terms), *origin)
-    if inside:
-        _explicit(draft, "alpha", "cpo_alpha", 1.0)
+    cpo = method == "contrastive_po"  # which has the likelihood term itself
+    draft.put("method", f"{method}+sft" if nll and not cpo else method, *origin)
+    if cpo:
+        draft.explicit("alpha", "cpo_alpha", 1.0)
         draft.put("average", "batch", why=BATCH)
     elif nll:
         draft.put("loss_weights", [1.0, nll], *(["cpo_alpha"] if draft.has("cpo_alpha") else []))
         draft.put("average", "batch", why=BATCH)
+    elif bent and draft.take("cpo_alpha", 0.0):
+        draft.leave("alphapo has no likelihood term", "cpo_alpha")
     elif draft.has("cpo_alpha"):
         draft.same.append(draft.name("cpo_alpha"))
     _beta(draft)
-    if method == "contrastive_po":
-        if not inside:
-            draft.put(
-                "alpha",
-                0.0,
-                why="its own likelihood term is a mean over each answer; TRL's is the summand sft",
-            )
+    if cpo:
         _unread(draft, "simpo_gamma", 0.5)
         if kind != "sigmoid":
             draft.put("loss", kind, *origin)
     else:
-        _explicit(draft, "gamma", "simpo_gamma", 0.5)
+        draft.explicit("gamma", "simpo_gamma", 0.5)
         if alpha:
             draft.put("alpha", alpha, "alpha")
     if smoothing and kind in ("hinge", "ipo"):
@@ -275,12 +272,28 @@ def cpo(draft: Draft, kind: str | None = None) -> None:
         draft.refuse(f"label_smoothing: prefopt's {method} has none")
 
 
+def simpo(draft: Draft) -> None:
+    """The SimPOConfig of SimPO's authors, whose files are alignment-handbook's otherwise."""
+    kind = str((as_list(draft.take("loss_type")) or ["sigmoid"])[0])
+    if kind != "sigmoid" or draft.take("sft_weight", 0.0):
+        draft.refuse(
+            f"loss_type: {kind}, sft_weight: {draft.take('sft_weight', 0.0)}: prefopt's simpo is sigmoid, without sft_weight"
+        )
+        return
+    draft.same += ["loss_type"] * draft.has("loss_type")
+    draft.put("method", "simpo", "gamma_beta_ratio")
+    _beta(draft, 2.0)
+    draft.explicit("gamma_beta_ratio", "gamma_beta_ratio", 0.25)
+    if epsilon := draft.take("label_smoothing", 0.0):
+        draft.put("label_smoothing", epsilon, "label_smoothing")
+
+
 def orpo(draft: Draft) -> None:
     """ORPOConfig, whose `beta` is the paper's lambda."""
     if draft.has("loss_type"):
         draft.same.append(draft.name("loss_type"))
     draft.put("method", "orpo")
-    _explicit(draft, "lambda", "beta", 0.1)
+    draft.explicit("lambda", "beta", 0.1)
     draft.check(
         "TRL's likelihood term of ORPO is over prompt and answer, averaged over all tokens of a batch; prefopt's is over the "
         "answer, averaged over each",
@@ -297,10 +310,10 @@ def tpo(draft: Draft) -> None:
     else:
         draft.put("loss", kind, "loss_type")
     _beta(draft, 0.01)
-    _explicit(draft, "tpo_alpha", "tpo_alpha", 1.0)
+    draft.explicit("tpo_alpha", "tpo_alpha", 1.0)
     draft.put("average", "batch", why=BATCH)
     if kind == "tpo-l":
-        _explicit(draft, "tpo_l_gamma", "tpo_l_gamma", 0.5)
+        draft.explicit("tpo_l_gamma", "tpo_l_gamma", 0.5)
     else:
         _unread(draft, "tpo_l_gamma", 0.5)
     if epsilon := draft.take("label_smoothing", 0.0):

@@ -10,9 +10,11 @@ from typing import Any
 
 from prefopt.migration import arguments
 from prefopt.migration.adapters import adapters
-from prefopt.migration.arguments import evaluation, training_arguments
+from prefopt.migration.arguments import training_arguments
+from prefopt.migration.checkpoints import balance, configuration, has_experts, returns_balance, weights_type
 from prefopt.migration.draft import ABSENT, Draft, Line, as_list
-from prefopt.migration.losses import cpo, dpo, kto, orpo, tpo
+from prefopt.migration.losses import cpo, dpo, kto, orpo, simpo, tpo
+from prefopt.migration.mixtures import data
 
 TRAINERS = ("dpo", "kto", "cpo", "orpo", "tpo")
 """What `--trainer` may say; SimPO and AlphaPO are losses of cpo."""
@@ -39,7 +41,12 @@ LORA: Mapping[str, Any] = {
 }
 DEFAULTS: Mapping[str, Any] = {**arguments.DEFAULTS, "precompute_ref_batch_size": None}
 """Of arguments that mean nothing here."""
-CARRIED = ("max_length", "truncation_mode", "router_aux_loss_coef", "attn_implementation")
+BY_TRAINER: Mapping[str, str] = {"cpo": "auto", "orpo": "auto"}
+"""dtype of trainers that leave it to transformers, whose default is the checkpoint's; the others' is float32."""
+EXPERTS = (
+    "in a mixture of experts TRL adds the loss that keeps them in balance, prefopt with router_aux_loss_coef"
+)
+CARRIED = ("max_length", "truncation_mode", "attn_implementation")
 SYNC: Mapping[str, tuple[str, Any]] = {
     "sync_reference": ("sync_ref_model", False),
     "reference_mixup_alpha": ("ref_model_mixup_alpha", 0.6),
@@ -61,8 +68,8 @@ def translate(draft: Draft, trainer: str | None = None) -> None:
             )
             return
     kind = trainer or trainer_of(draft)
-    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo, "tpo": tpo}[kind](draft)
-    _model(draft)
+    {"dpo": dpo, "kto": kto, "cpo": cpo, "orpo": orpo, "tpo": tpo, "simpo": simpo}[kind](draft)
+    config = _model(draft, kind)
     data(draft)
     if "max_length" in draft.given and draft.given["max_length"] is None:
         draft.put("max_length", None, "max_length")
@@ -79,6 +86,7 @@ def translate(draft: Draft, trainer: str | None = None) -> None:
             "dropout of the model is always off here, so that policy and reference agree at the start",
             "disable_dropout",
         )
+    _experts(draft, kind, config)
 
 
 def trainer_of(draft: Draft) -> str:
@@ -87,7 +95,9 @@ def trainer_of(draft: Draft) -> str:
     loss = [str(kind) for kind in as_list(draft.given.get("loss_type"))]
     if {"desirable_weight", "undesirable_weight"} & given or loss in (["kto"], ["apo_zero_unpaired"]):
         return "kto"
-    if {"cpo_alpha", "simpo_gamma"} & given or loss == ["simpo"]:
+    if "gamma_beta_ratio" in given:
+        return "simpo"
+    if {"cpo_alpha", "simpo_gamma"} & given or loss in (["simpo"], ["alphapo"]):
         return "cpo"
     if {"tpo_alpha", "tpo_l_gamma"} & given:
         return "tpo"
@@ -106,84 +116,98 @@ def trainer_of(draft: Draft) -> str:
     return "dpo"
 
 
-def _model(draft: Draft) -> None:
+def _model(draft: Draft, kind: str) -> dict[str, Any] | None:
+    """What model is trained, and its config.json where that is here."""
     inner = draft.mapping("model_init_kwargs")
     if draft.has("model_init_kwargs") and not inner:
         draft.same.append("model_init_kwargs")
     draft.carry("model", "model_name_or_path")
-    dtype_key = next((key for key in ("dtype", "torch_dtype") if draft.has(key)), None)
-    dtype = draft.take(dtype_key) if dtype_key else None
+    origin = next((key for key in ("dtype", "torch_dtype") if key in draft.given), "")
+    dtype = draft.take(origin) if origin else BY_TRAINER.get(kind, "float32")
     for key in ("dtype", "torch_dtype"):
         if key in inner:
-            dtype, dtype_key = inner.pop(key), "model_init_kwargs"
+            dtype, origin = inner.pop(key), "model_init_kwargs"
     if "revision" in inner:
         draft.put("model_revision", inner.pop("revision"), "model_init_kwargs")
+    if draft.take("use_flash_attention_2", False):
+        draft.put("attn_implementation", "flash_attention_2", "use_flash_attention_2")
     if "attn_implementation" in inner:
         draft.put("attn_implementation", inner.pop("attn_implementation"), "model_init_kwargs")
     if inner:
         draft.leave(f"of it, {', '.join(inner)} have no counterpart", "model_init_kwargs")
-    dtype = None if dtype is None else str(dtype).rpartition(".")[-1]
-    if dtype in ("None", None):
-        dtype = "float32"
-    if dtype == "float32" and not draft.given.get("use_peft"):
-        draft.same += [dtype_key] if dtype_key else []  # auto: float32 where all weights are trained
-    elif dtype_key:
-        draft.put("dtype", dtype, dtype_key)
-    else:
-        draft.default(
-            "dtype",
-            dtype,
-            "TRL loads models in float32 unless told otherwise; prefopt's adapters, in their own type",
-        )
-    if draft.given.get("load_in_4bit"):
-        draft.default("bnb_4bit_compute_dtype", dtype, "TRL computes in the model's dtype")
+    revision = draft.so_far("model_revision") or draft.given.get("model_revision")
+    config = configuration(str(draft.so_far("model") or ""), revision)
+    known = _dtype(draft, str(dtype).rpartition(".")[-1], origin, config)
+    if draft.given.get("load_in_4bit") and known:
+        draft.default("bnb_4bit_compute_dtype", known, "TRL computes in the model's dtype")
+    return config
 
 
-def data(draft: Draft) -> None:
-    """The data set, from `dataset_name` or the one entry of `datasets`; and what is evaluated on."""
-    sources = draft.entries("datasets")
-    if sources:
-        if len(sources) > 1:
-            draft.refuse(
-                "datasets: prefopt trains on one source, and there are "
-                f"{len(sources)}. Join them (datasets.concatenate_datasets(...).to_parquet(...)) and give the file: data=FILE",
+def _dtype(draft: Draft, dtype: str, origin: str, config: Mapping[str, Any] | None) -> str | None:
+    """What weights are loaded in.
+
+    Returns:
+        It, where it can be told.
+    """
+    adapters_alone = draft.overrides.get("use_peft", draft.given.get("use_peft"))
+    same = [origin] if origin in draft.given else []
+    if dtype != "auto":
+        dtype = "float32" if dtype == "None" else dtype
+        if dtype == "float32" and not adapters_alone:
+            draft.same += same  # prefopt's auto is float32 where all weights are trained
+        elif same:
+            draft.put("dtype", dtype, origin)
+        else:
+            draft.default(
+                "dtype",
+                dtype,
+                "TRL loads models in float32 unless told otherwise; prefopt's adapters, in their own type",
             )
-            return
-        source = sources[0]
-        draft.put("data", source.pop("path", None), "datasets")
-        if files := as_list(source.pop("data_files", None)):
-            if len(files) > 1:
-                draft.refuse(
-                    f"data_files: prefopt trains on one source; join the {len(files)} files, or give their folder"
-                )
-                return
-            draft.put("data", files[0], "datasets")
-        if source.get("name"):
-            draft.put("data_config", source.pop("name"), "datasets")
-        if (split := source.pop("split", "train")) != "train":
-            draft.put("split", split, "datasets")
-        if left := {key: value for key, value in source.items() if value is not None}:
+        return dtype
+    known = None if config is None else weights_type(config)
+    if adapters_alone or known == "float32" or "dtype" in draft.overrides:
+        draft.same += same  # under adapters prefopt's auto is the checkpoint's, too
+    elif known:
+        draft.put("dtype", known, *same, why="the checkpoint's, by its config.json")
+    else:
+        there = "is not on this machine" if config is None else "does not name its type"
+        draft.check(
+            f"weights are loaded in the checkpoint's type there (auto), and in float32 here where all of them are trained. The model's "
+            f"config.json {there}: add dtype: bfloat16 or float16 if that is its type",
+            *same,
+        )
+    return known
+
+
+def _experts(draft: Draft, kind: str, config: Mapping[str, Any] | None) -> None:
+    """The loss that keeps experts in balance: DPO and KTO of TRL add it by themselves, the others where the model says so."""
+    coefficient = draft.take("router_aux_loss_coef")
+    if coefficient == 0:
+        draft.same.append("router_aux_loss_coef")
+        return
+    if (
+        coefficient is not None
+        or kind not in ("dpo", "kto", "cpo", "orpo")
+        or "router_aux_loss_coef" in draft.overrides
+    ):
+        draft.carry("router_aux_loss_coef", "router_aux_loss_coef")
+        return
+    if config is None:
+        if kind in ("dpo", "kto"):
             draft.check(
-                f"of this source, {', '.join(left)} have no counterpart, and nothing was made of them",
-                "datasets",
+                f"{EXPERTS}. Whether this model is one cannot be told here: add router_aux_loss_coef, by its config.json, if it is"
             )
-    else:
-        draft.carry("data", "dataset_name")
-    draft.carry("data_config", "dataset_config")
-    draft.carry("split", "dataset_train_split", "train")
-    strategy = draft.given.get("eval_strategy") or draft.given.get("evaluation_strategy") or "no"
-    test = draft.take("dataset_test_split", "test")
-    if strategy == "no":
-        draft.same += ["dataset_test_split"] * draft.has("dataset_test_split")
-        evaluation(draft, {}, {}, "TRL evaluates only with an eval_strategy; prefopt's share is 0.1")
-    else:
-        origin = {"eval_split": ("dataset_test_split",)} if draft.has("dataset_test_split") else {}
-        evaluation(
-            draft,
-            {"eval_data": draft.out.get("data"), "eval_split": test},
-            origin,
-            "TRL evaluates on another split of the same data",
-        )
+    elif has_experts(config) and (kind in ("dpo", "kto") or returns_balance(config)):
+        if (usual := balance(config)) is None:
+            draft.check(
+                f"{EXPERTS}. This model is one, whose config.json names no coefficient: add router_aux_loss_coef"
+            )
+        elif usual:
+            draft.put(
+                "router_aux_loss_coef",
+                usual,
+                why="TRL adds this loss by itself; the coefficient of the model's config.json",
+            )
 
 
 def _reference(draft: Draft) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefopt.migration.draft import Line
+from prefopt.migration.draft import Line, one_line
 
 
 def written(
@@ -21,20 +21,26 @@ def written(
         given: keys that were given on the command line.
     """
     origin = {line.key: line for line in lines if line.key}
-    out = [f"# Written by `prefopt migrate` from {source}, a configuration of {tool}."]
+    out = [_comment(f"Written by `prefopt migrate` from {source}, a configuration of {tool}.")]
     out += [
-        f"# To check: {f'{line.origin}: ' if line.origin else ''}{line.why}"
+        _comment(f"To check: {f'{line.origin}: ' if line.origin else ''}{line.why}")
         for line in lines
         if line.fate == "to check"
     ]
     out.append("")
     for key, value in config.items():
-        text = _yaml(key, value)
-        out.append(f"{text}  # {note}" if (note := _note(key, origin.get(key), tool, key in given)) else text)
+        text, note = _yaml(key, value), _note(key, origin.get(key), tool, key in given)
+        out.append(f"{text}  {_comment(note)}" if note else text)
     left = [line for line in lines if line.fate == "left out"]
     if left:
-        out += ["", "# Left out:"] + [f"#   {line.origin}: {line.given} -- {line.why}" for line in left]
+        out += ["", "# Left out:"]
+        out += [_comment(f"  {line.origin}: {line.given} -- {line.why}") for line in left]
     return "\n".join(out) + "\n"
+
+
+def _comment(text: str) -> str:
+    """One line whatever the text holds: what stood on a second one would be read as a key."""
+    return f"# {one_line(text)}"
 
 
 def _yaml(key: str, value: Any) -> str:
