@@ -234,6 +234,20 @@ def test_a_labelled_file_gives_prompts_and_held_out_pairs(tiny_model, own_cache,
     assert not any("eval_win_rate" in line for line in rows(folder / "metrics.jsonl"))
 
 
+@pytest.mark.parametrize("method", ["nash_md", "xpo"])
+def test_methods_with_an_opponent_learn_from_no_label(method, tiny_model, own_cache, tmp_path):
+    labelled = [{**row, "chosen": " fig", "rejected": " pear"} for row in PROMPTS]
+    options = {**ROUNDS, **ALONE, "reward": longest, "output_dir": str(tmp_path / "run")}
+    del options["seed_pairs"]  # whose default other methods begin with
+    prefopt.train(method, model=tiny_model, data=write(tmp_path / "rows.jsonl", labelled), **options)
+    assert {p.name for p in (tmp_path / "run/stages").iterdir()} == {"data", "1"}
+    assert not rows(tmp_path / "run/stages/data/labelled.jsonl")
+    asked = {row["prompt"] for row in rows(tmp_path / "run/stages/1/prompts.jsonl")}
+    held = {row["prompt"] for row in rows(tmp_path / "run/stages/data/held_out.jsonl")}
+    assert (len(asked), len(held)) == (4, 4)
+    assert not asked & held
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_model(tiny_model, data, own_cache, tmp_path, monkeypatch):
     from prefopt.stages.rounds import Rounds
