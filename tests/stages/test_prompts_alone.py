@@ -94,6 +94,8 @@ def test_online_dpo_on_prompts_by_a_sum_of_rewards(
         for pair in pairs:
             assert scored[pair["id"]][pair["chosen"]] == max(scored[pair["id"]].values())
             assert scored[pair["id"]][pair["rejected"]] == min(scored[pair["id"]].values())
+            for side in ("chosen", "rejected"):
+                assert pair[f"{side}_ended"] is ended[pair["id"], pair[side]]
     found = json.loads((stage / "round.json").read_text())
     assert found["reward/short"] == pytest.approx(
         sum(sum(row["rewards"]["short"]) for row in rows(stage / "labels.jsonl")) / 8
@@ -156,6 +158,7 @@ def test_nash_md_plays_a_mixture_and_learns_its_chances(tiny_model, data, own_ca
             name, k = row["id"].rsplit("/", 1)
             assert row["completion"] == texts[name, int(k)]
             assert row["opponent"] == texts[name, int(k) + 2]
+            assert row["completion_ended"] is ended_of(stage)[name, row["completion"]]
             gap = len(row["completion"]) - len(row["opponent"])
             assert row["probability"] == pytest.approx(1 / (1 + math.exp(-gap)))
             assert row["label"] == (gap >= 0)
@@ -165,8 +168,8 @@ def test_nash_md_plays_a_mixture_and_learns_its_chances(tiny_model, data, own_ca
         if number == 1:
             assert step["loss"] == pytest.approx(0, abs=1e-5)
     rho = {
-        row["id"]: logp_by_hand(policy, row["prompt"], row["completion"])
-        - logp_by_hand(tiny_model, row["prompt"], row["completion"])
+        row["id"]: logp_by_hand(policy, row["prompt"], row["completion"], row["completion_ended"])
+        - logp_by_hand(tiny_model, row["prompt"], row["completion"], row["completion_ended"])
         for row in pairs
     }
     losses = {
