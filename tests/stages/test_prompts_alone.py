@@ -237,6 +237,20 @@ def test_a_labelled_file_gives_prompts_and_held_out_pairs(tiny_model, own_cache,
     assert not any("eval_win_rate" in line for line in rows(folder / "metrics.jsonl"))
 
 
+def test_a_reward_that_is_no_number_stops_before_labels_are_written(tiny_model, data, own_cache, tmp_path):
+    folder, given = tmp_path / "run", ALONE | {"eval_size": 0}
+    with pytest.raises(
+        ValueError, match=r"reward gives the score nan to the answer .* to 'Sort: .*needed a finite number"
+    ):
+        train("online_dpo", tiny_model, data, folder, reward=lambda prompt, answer: math.nan, **given)
+    (tmp_path / "broken.py").write_text("def broken(prompt, answer):\n    return float('inf')\n")
+    judge = f"world:text+{tmp_path / 'broken.py'}:broken"
+    with pytest.raises(ValueError, match="broken gives the score inf"):
+        train("online_dpo", tiny_model, data, tmp_path / "sum", judge=judge, **given)
+    train("online_dpo", tiny_model, data, folder, reward=longest, resume=True, **given)
+    assert weights(folder)
+
+
 @pytest.mark.parametrize("method", ["nash_md", "xpo"])
 def test_methods_with_an_opponent_learn_from_no_label(method, tiny_model, own_cache, tmp_path):
     labelled = [{**row, "chosen": " fig", "rejected": " pear"} for row in PROMPTS]
