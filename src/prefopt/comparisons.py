@@ -46,11 +46,13 @@ class Item:
         condition: what the sample is drawn given, by name: `prompt` (text or messages), `images`, `tools`, ...
         sample: completion, image, motion, next latent.
         reference_condition: what the reference sees instead, where that differs (anchored references).
+        ended: of a text, whether it is whole; False: it was cut when it was sampled, so that no end belongs behind it.
     """
 
     condition: Mapping[str, Any]
     sample: Any
     reference_condition: Mapping[str, Any] | None = None
+    ended: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,21 @@ def test_conversation_scores_the_assistant_turn(tokenizer):
     assert tokenizer.decode(encoded.ids[: encoded.start]).endswith("<|assistant|>")
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_completion_that_was_cut_gets_no_end(tokenizer, chat):
+    said = " fig"
+    condition, sample = {"prompt": "Sort: fig"}, said
+    if chat:
+        condition = {"prompt": [{"role": "user", "content": "Sort: fig"}]}
+        sample = [{"role": "assistant", "content": "fig"}]
+    whole, cut = (
+        TokenLikelihood(tokenizer).encode(Item(condition, sample, ended=ended)) for ended in (True, False)
+    )
+    assert list(whole.ids) == [*cut.ids, tokenizer.eos_token_id]
+    assert whole.start == cut.start
+    assert tokenizer.decode(cut.ids[cut.start :]).strip() == "fig"
+
+
 def test_truncation_cuts_the_end_of_the_completion(tokenizer):
     item = Item({"prompt": "Sort: pear fig"}, " fig pear fig")
     whole = TokenLikelihood(tokenizer, None).encode(item)

@@ -94,6 +94,8 @@ def test_online_dpo_on_prompts_by_a_sum_of_rewards(
         for pair in pairs:
             assert scored[pair["id"]][pair["chosen"]] == max(scored[pair["id"]].values())
             assert scored[pair["id"]][pair["rejected"]] == min(scored[pair["id"]].values())
+            for side in ("chosen", "rejected"):
+                assert pair[f"{side}_ended"] is ended[pair["id"], pair[side]]
     found = json.loads((stage / "round.json").read_text())
     assert found["reward/short"] == pytest.approx(
         sum(sum(row["rewards"]["short"]) for row in rows(stage / "labels.jsonl")) / 8
@@ -156,6 +158,7 @@ def test_nash_md_plays_a_mixture_and_learns_its_chances(tiny_model, data, own_ca
             name, k = row["id"].rsplit("/", 1)
             assert row["completion"] == texts[name, int(k)]
             assert row["opponent"] == texts[name, int(k) + 2]
+            assert row["completion_ended"] is ended_of(stage)[name, row["completion"]]
             gap = len(row["completion"]) - len(row["opponent"])
             assert row["probability"] == pytest.approx(1 / (1 + math.exp(-gap)))
             assert row["label"] == (gap >= 0)
@@ -165,8 +168,8 @@ def test_nash_md_plays_a_mixture_and_learns_its_chances(tiny_model, data, own_ca
         if number == 1:
             assert step["loss"] == pytest.approx(0, abs=1e-5)
     rho = {
-        row["id"]: logp_by_hand(policy, row["prompt"], row["completion"])
-        - logp_by_hand(tiny_model, row["prompt"], row["completion"])
+        row["id"]: logp_by_hand(policy, row["prompt"], row["completion"], row["completion_ended"])
+        - logp_by_hand(tiny_model, row["prompt"], row["completion"], row["completion_ended"])
         for row in pairs
     }
     losses = {
@@ -232,6 +235,34 @@ def test_a_labelled_file_gives_prompts_and_held_out_pairs(tiny_model, own_cache,
     assert {row["chosen"] for row in rows(folder / "stages/data/held_out.jsonl")} == {" fig"}
     assert not (folder / "stages/data/held_prompts.jsonl").exists()
     assert not any("eval_win_rate" in line for line in rows(folder / "metrics.jsonl"))
+
+
+def test_a_reward_that_is_no_number_stops_before_labels_are_written(tiny_model, data, own_cache, tmp_path):
+    folder, given = tmp_path / "run", ALONE | {"eval_size": 0}
+    with pytest.raises(
+        ValueError, match=r"reward gives the score nan to the answer .* to 'Sort: .*needed a finite number"
+    ):
+        train("online_dpo", tiny_model, data, folder, reward=lambda prompt, answer: math.nan, **given)
+    (tmp_path / "broken.py").write_text("def broken(prompt, answer):\n    return float('inf')\n")
+    judge = f"world:text+{tmp_path / 'broken.py'}:broken"
+    with pytest.raises(ValueError, match="broken gives the score inf"):
+        train("online_dpo", tiny_model, data, tmp_path / "sum", judge=judge, **given)
+    train("online_dpo", tiny_model, data, folder, reward=longest, resume=True, **given)
+    assert weights(folder)
+
+
+@pytest.mark.parametrize("method", ["nash_md", "xpo"])
+def test_methods_with_an_opponent_learn_from_no_label(method, tiny_model, own_cache, tmp_path):
+    labelled = [{**row, "chosen": " fig", "rejected": " pear"} for row in PROMPTS]
+    options = {**ROUNDS, **ALONE, "reward": longest, "output_dir": str(tmp_path / "run")}
+    del options["seed_pairs"]  # whose default other methods begin with
+    prefopt.train(method, model=tiny_model, data=write(tmp_path / "rows.jsonl", labelled), **options)
+    assert {p.name for p in (tmp_path / "run/stages").iterdir()} == {"data", "1"}
+    assert not rows(tmp_path / "run/stages/data/labelled.jsonl")
+    asked = {row["prompt"] for row in rows(tmp_path / "run/stages/1/prompts.jsonl")}
+    held = {row["prompt"] for row in rows(tmp_path / "run/stages/data/held_out.jsonl")}
+    assert (len(asked), len(held)) == (4, 4)
+    assert not asked & held
 
 
 @pytest.mark.slow

@@ -30,11 +30,12 @@ ARTEFACTS = {
 }
 
 
-def logp_by_hand(folder: Path, prompt: str, answer: str) -> float:
-    """log pi(answer and its end | prompt), without any of prefopt."""
+def logp_by_hand(folder: Path, prompt: str, answer: str, ended: bool) -> float:
+    """log pi(answer, and its end if it has one | prompt), without any of prefopt."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    ids = tokenizer(prompt + answer + tokenizer.eos_token, return_tensors="pt")["input_ids"]
+    text = prompt + answer + tokenizer.eos_token * ended
+    ids = tokenizer(text, return_tensors="pt")["input_ids"]
     first = len(tokenizer(prompt)["input_ids"])
     with torch.no_grad():
         logp_TV = model(ids).logits[0].log_softmax(-1)[first - 1 : -1]
@@ -70,11 +71,12 @@ def test_ssapo_leaves_every_step_on_disk(tiny_model, data, own_cache, tmp_path, 
         by_id = {row["id"]: row for row in rows(stage / "labels.jsonl")}
         for prompt in prompts:
             found = by_id[prompt["id"]]
-            said = [row["text"] for row in answers if row["id"] == prompt["id"]]
+            said = {row["text"]: row["ended"] for row in answers if row["id"] == prompt["id"]}
             assert sorted(found["answers"]) == sorted(t for t in said if t.strip())
             for at, text in enumerate(found["answers"]):
+                assert found["ended"][at] is said[text]
                 for side, model in (("policy", policy), ("reference", reference)):
-                    by_hand = logp_by_hand(model, prompt["prompt"], text)
+                    by_hand = logp_by_hand(model, prompt["prompt"], text, said[text])
                     assert found[f"logp_{side}"][at] == pytest.approx(by_hand, abs=2e-4)
         pairs = rows(stage / "pairs.jsonl")
         for pair in pairs:
@@ -83,6 +85,8 @@ def test_ssapo_leaves_every_step_on_disk(tiny_model, data, own_cache, tmp_path, 
             assert pair["chosen"] == found["answers"][reward.argmax()]
             assert pair["rejected"] == found["answers"][reward.argmin()]
             assert pair["xi"] == pytest.approx(reward.max() - reward.min())
+            assert pair["chosen_ended"] is found["ended"][reward.argmax()]
+            assert pair["rejected_ended"] is found["ended"][reward.argmin()]
         worst = worst_case([pair["xi"] for pair in pairs], epsilon=0.2)
         assert [pair["robust_moved"] for pair in pairs] == worst.moved_N.tolist()
         assert [pair["robust_shift"] for pair in pairs] == worst.shift_N.tolist()

@@ -86,6 +86,17 @@ def test_what_the_checkpoint_says_stands_unless_given(experts, rows_file, own_ca
         )
 
 
+@pytest.mark.parametrize("more", [{"reference": "live"}, {"sample_prompts": 1, "sample_max_new_tokens": 4}])
+def test_a_reference_that_balances_nothing_scores_as_it_would_alone(
+    more, experts, rows_file, own_cache, tmp_path
+):
+    data = rows_file(ROWS)
+    cached = train(experts, data, tmp_path / "cached", router_aux_loss_coef=0.5)
+    found = train(experts, data, tmp_path / "run", router_aux_loss_coef=0.5, **more)
+    assert all(torch.allclose(found[name], cached[name], rtol=1e-4, atol=1e-6) for name in found)
+    assert losses(tmp_path / "run", "aux_loss")
+
+
 def test_models_without_experts_refuse_it(tiny_model, rows_file, own_cache, tmp_path):
     told = "LlamaForCausalLM is no mixture of experts .* router_aux_loss_coef=0.001: leave it out"
     with pytest.raises(ConfigError, match=told):

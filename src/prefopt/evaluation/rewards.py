@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,33 @@ class WeightedSum(TextReward):
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """The weighted sums."""
         return self.joined(self.apart(prompts, answers))
+
+
+def finite(
+    name: str, scores: Sequence[float], prompts: Sequence[Prompt], answers: Sequence[str]
+) -> list[float]:
+    """The scores, each a finite number: of others neither pairs nor means can be made.
+
+    Args:
+        name: of the reward.
+        scores: of the answers.
+        prompts: that they answer.
+        answers: as many.
+
+    Raises:
+        ValueError: one is not; names the reward and the prompt.
+
+    Example:
+        >>> finite("short", [-5.0], ["Hi"], ["Ho ho"])
+        [-5.0]
+    """
+    for score, prompt, answer in zip(scores, prompts, answers, strict=True):
+        if not math.isfinite(score):
+            raise ValueError(
+                f"{name} gives the score {score} to the answer {answer[:60]!r} to {last_turn(prompt)[:60]!r}; needed a finite "
+                "number: mend it, and run again to continue"
+            )
+    return list(scores)
 
 
 def as_reward(given: Callable[[Any, Any], float] | TextReward) -> TextReward:

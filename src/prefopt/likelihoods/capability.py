@@ -13,9 +13,10 @@ shows itself.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -141,10 +142,29 @@ def ability_of(
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), experts_left_alone(inner):
             return _try_out(model, inner, score, densest, more, lay)
     finally:
         model.train(training)
+
+
+@contextlib.contextmanager
+def experts_left_alone(model: PreTrainedModel) -> Iterator[None]:
+    """Within it, no balance of experts is asked for.
+
+    A model that is to balance them reads every place; what its parts do of some places only is then never tried, and would
+    fail in the reference, which balances nothing.
+    """
+    text: Any = model.config.get_text_config()
+    asked = getattr(text, "output_router_logits", False)
+    if not asked:
+        yield
+        return
+    text.output_router_logits = False
+    try:
+        yield
+    finally:
+        text.output_router_logits = asked
 
 
 @torch.no_grad()

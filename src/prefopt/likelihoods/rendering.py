@@ -49,6 +49,7 @@ def render(
     *,
     tokenize: bool,
     generation_prompt: bool = False,
+    ended: bool = True,
 ) -> Any:
     """Messages through the chat template.
 
@@ -58,9 +59,12 @@ def render(
         messages: the whole conversation.
         tokenize: token ids instead of text.
         generation_prompt: begin the model's next turn.
+        ended: whether the last turn is whole; False: what the template writes behind its text is left out.
     """
     options = {"tools": condition.get("tools"), **(condition.get("chat_template_kwargs") or {})}
     options |= {"add_generation_prompt": generation_prompt, "tokenize": tokenize}
+    if not ended:
+        options["continue_final_message"] = True
     try:
         rendered = tokenizer.apply_chat_template(list(messages), return_dict=tokenize, **options)
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:

@@ -91,10 +91,10 @@ class TokenLikelihood:
         Raises:
             UnusableItem: the completion is empty, or nothing of it is left within `max_length`.
         """
-        encoded = self._encode(item.condition, item.sample)
+        encoded = self._encode(item.condition, item.sample, item.ended)
         if item.reference_condition is None:
             return encoded
-        anchored = self._encode(item.reference_condition, item.sample)
+        anchored = self._encode(item.reference_condition, item.sample, item.ended)
         if anchored.ids[anchored.start :] != encoded.ids[encoded.start :]:
             raise UnusableItem(
                 "the completion becomes different tokens under the reference's condition: "
@@ -102,8 +102,8 @@ class TokenLikelihood:
             )
         return replace(encoded, reference=anchored)
 
-    def _encode(self, condition: Mapping[str, Any], sample: Any) -> EncodedText:
-        prompt_ids, whole_ids = self.tokenize(condition, sample)
+    def _encode(self, condition: Mapping[str, Any], sample: Any, ended: bool) -> EncodedText:
+        prompt_ids, whole_ids = self.tokenize(condition, sample, ended)
         start = common_prefix(array("i", prompt_ids), array("i", whole_ids))
         if start == len(whole_ids):
             raise UnusableItem("the completion is empty: no token is left after the prompt")
@@ -126,25 +126,29 @@ class TokenLikelihood:
         cut = 0 if self.max_length is None else max(0, len(ids) - self.max_length)
         return EncodedText(ids[cut:], max(1, start - cut), truncated=cut >= start, cut=cut)
 
-    def tokenize(self, condition: Mapping[str, Any], sample: Any) -> tuple[list[int], list[int]]:
+    def tokenize(
+        self, condition: Mapping[str, Any], sample: Any, ended: bool = True
+    ) -> tuple[list[int], list[int]]:
         """Token ids of the prompt alone, and of prompt and completion together, uncut.
 
         Plain text gets the end-of-sequence token appended where absent; conversations end as the chat template
-        ends a turn. The beginning-of-sequence token is written once, by the tokenizer or by the template.
+        ends a turn. Neither is there where the sample was cut (`Item.ended`): the model has written no end. The
+        beginning-of-sequence token is written once, by the tokenizer or by the template.
         """
         tokenizer, prompt = self.tokenizer, condition["prompt"]
         if isinstance(prompt, str):
             if not isinstance(sample, str):
                 raise UnusableItem("the prompt is text but the completion is a list of messages")
             eos = tokenizer.eos_token or ""
-            ended = sample if not sample or sample.endswith(eos) else sample + eos
-            return tokenizer(prompt)["input_ids"], tokenizer(prompt + ended)["input_ids"]
+            as_is = not ended or not sample or sample.endswith(eos)
+            whole_text = prompt + (sample if as_is else sample + eos)
+            return tokenizer(prompt)["input_ids"], tokenizer(whole_text)["input_ids"]
         self._need_template()
         whole = [*prompt, *as_messages(sample)]
         with self.clock.stands():
             return (
                 render(tokenizer, condition, prompt, tokenize=True, generation_prompt=True),
-                render(tokenizer, condition, whole, tokenize=True),
+                render(tokenizer, condition, whole, tokenize=True, ended=ended),
             )
 
     def _need_template(self) -> None:

@@ -113,8 +113,9 @@ class Answers(Protocol):
         model: str,
         prompts: Sequence[NamedPrompt],
         answers: Sequence[Sequence[Any]],
+        ended: Sequence[Sequence[bool]],
     ) -> tuple[list[list[float]], list[list[float]]]:
-        """Log-likelihoods of all answers, as training would score them.
+        """Log-likelihoods of all answers, as training would score them; of those that were cut, without an end.
 
         Returns:
             A list a prompt, under the policy in the folder `model` and under the reference.

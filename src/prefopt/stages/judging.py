@@ -13,7 +13,7 @@ from prefopt.config import ConfigError, TrainConfig
 from prefopt.evaluation.contest import SERVER, parse_server
 from prefopt.evaluation.judges import Duel, ScorerJudge, ServerJudge
 from prefopt.evaluation.reward_names import KNOWN, reward_named
-from prefopt.evaluation.rewards import TextReward, WeightedSum, as_reward
+from prefopt.evaluation.rewards import TextReward, WeightedSum, as_reward, finite
 from prefopt.generation.base import text_of
 from prefopt.generation.server import check_server
 from prefopt.methods import Method
@@ -53,15 +53,22 @@ class RewardJudge:
     def labels(
         self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
     ) -> list[dict[str, Any]]:
-        """The rewards."""
+        """The rewards.
+
+        Raises:
+            ValueError: one is no finite number.
+        """
         asked = [
             condition["prompt"] for (_, condition), row in zip(prompts, answers, strict=True) for _ in row
         ]
         texts = [text_of(answer) for row in answers for answer in row]
         if not isinstance(self.reward, WeightedSum):
-            found = iter(self.reward.scores(asked, texts))
+            found = iter(finite(self.reward.name, self.reward.scores(asked, texts), asked, texts))
             return [{"score": list(islice(found, len(row)))} for row in answers]
-        apart = self.reward.apart(asked, texts)
+        apart = {
+            name: finite(name, scores, asked, texts)
+            for name, scores in self.reward.apart(asked, texts).items()
+        }
         joined, parts = (
             iter(self.reward.joined(apart)),
             {name: iter(values) for name, values in apart.items()},
@@ -161,7 +168,10 @@ def against(
     asked = [condition["prompt"] for _, condition in prompts]
     texts = [text_of(row[0]) for row in ours]
     if isinstance(judge, RewardJudge):
-        mine, other = (judge.reward.scores(asked, list(side)) for side in (texts, theirs))
+        mine, other = (
+            finite(judge.reward.name, judge.reward.scores(asked, list(side)), asked, list(side))
+            for side in (texts, theirs)
+        )
         verdicts: list[float | None] = [
             0.5 if a == b else float(a > b) for a, b in zip(mine, other, strict=True)
         ]

@@ -115,7 +115,9 @@ def split_data(config: TrainConfig, objective: Objective, answers: Answers, meth
         held = apart.examples
     if held and held[0].comparisons[0].second is None:
         raise ConfigError(f"eval_data={config.eval_data} holds single labelled samples: give pairs")
-    seeded = config.seed_pairs > 0
+    seeded = (
+        config.seed_pairs > 0 and not method.opponent
+    )  # which learns from its own answers from the first round
     if seeded and rest.examples and rest.examples[0].comparisons[0].second is None:
         raise ConfigError(
             f"{config.method} begins with pairs, but {config.data} holds single labelled samples: give rows with "
@@ -297,7 +299,8 @@ def check_amounts(config: TrainConfig, rows: int, seed: int, prompts: int) -> No
         return
     wanted = f"{config.rounds} rounds" + (f" of prompts_per_round={size}" if size else "")
     raise ConfigError(
-        f"{rows} rows of {config.data}, of which {seed} serve as labelled pairs (seed_pairs={config.seed_pairs}), "
-        f"and prompts={config.prompts} leave {prompts} new prompts for {wanted}: lower "
-        f"{'prompts_per_round, ' if size else ''}rounds or seed_pairs, or give prompts=FILE with more of them"
+        f"{rows} rows of {config.data}, of which {seed} serve as labelled pairs"
+        f"{f' (seed_pairs={config.seed_pairs})' if seed else ''}, and prompts={config.prompts} leave {prompts} new prompts for "
+        f"{wanted}: lower {'prompts_per_round, ' if size else ''}rounds{' or seed_pairs' if seed else ''}, or give "
+        "prompts=FILE with more of them"
     )

@@ -34,6 +34,11 @@ class Judged:
         return [row["answers"] for row in self.rows]
 
     @property
+    def ended(self) -> list[list[bool]]:
+        """Whether each of these answers came to its end; labels of earlier versions do not tell."""
+        return [row.get("ended", [True] * len(row["answers"])) for row in self.rows]
+
+    @property
     def names(self) -> list[str]:
         """The rows' ids."""
         return [row["id"] for row in self.rows]
@@ -107,7 +112,12 @@ def best_and_worst(judged: Judged, beta: float | None = None) -> tuple[list[dict
         policy, reference = ([row[f"logp_{side}"] for row in judged.rows] for side in ("policy", "reference"))
     texts = [[text_of(answer) for answer in row] for row in judged.answers]
     annotation = annotate(policy, reference, 1.0 if beta is None else beta, texts)
-    return pair_rows(annotation, judged.prompts, judged.answers, judged.names), dict(annotation.dropped)
+    rows = pair_rows(annotation, judged.prompts, judged.answers, judged.names)
+    kept = [(p, whole) for p, whole in enumerate(judged.ended) if annotation.keep_P[p]]
+    for row, (p, whole) in zip(rows, kept, strict=True):
+        row["chosen_ended"] = whole[annotation.chosen_P[p]]
+        row["rejected_ended"] = whole[annotation.rejected_P[p]]
+    return rows, dict(annotation.dropped)
 
 
 def with_reference_side(rows: Sequence[dict[str, Any]], judged: Judged) -> list[dict[str, Any]]:
@@ -124,7 +134,7 @@ def against_opponent(judged: Judged, rewards: bool) -> list[dict[str, Any]]:
         rewards: whether scores are rewards, of which Bradley and Terry make a probability; else preferences.
     """
     out = []
-    for row, prompt in zip(judged.rows, judged.prompts, strict=True):
+    for row, prompt, ended in zip(judged.rows, judged.prompts, judged.ended, strict=True):
         ours, theirs = row["score"]
         probability = float(expit(ours - theirs)) if rewards else float(ours)
         out.append(
@@ -132,6 +142,7 @@ def against_opponent(judged: Judged, rewards: bool) -> list[dict[str, Any]]:
                 "id": row["id"],
                 "prompt": prompt,
                 "completion": row["answers"][0],
+                "completion_ended": ended[0],
                 "label": probability >= 0.5,
                 "probability": probability,
                 "opponent": row["answers"][1],

@@ -303,9 +303,9 @@ class Rounds:
             clock.sampled()
         labelled = stage / "labels.jsonl"
         if not labelled.exists():
-            cut = cut_short(stage) if config.missing_eos_penalty is not None else set()
-            short = [[(name, k) in cut for k in ks] for name, ks in numbers]
-            write_rows(labelled, self.labelled(stage, model, prompts, answers, short))
+            cut = cut_short(stage)
+            ended = [[(name, k) not in cut for k in ks] for name, ks in numbers]
+            write_rows(labelled, self.labelled(stage, model, prompts, answers, ended))
         return list(prompts), read_rows(labelled)
 
     def labelled(
@@ -314,7 +314,7 @@ class Rounds:
         model: str,
         prompts: Sequence[NamedPrompt],
         answers: Sequence[Sequence[Any]],
-        short: Sequence[Sequence[bool]],
+        ended: Sequence[Sequence[bool]],
     ) -> list[dict[str, Any]]:
         """A row a prompt: the answers that say something, and what the judge, or policy and reference, make of them.
 
@@ -323,26 +323,25 @@ class Rounds:
             model: that answered.
             prompts: of the round.
             answers: to each.
-            short: whether each was cut before its end.
+            ended: whether each came to its end, rather than being cut.
         """
         kept = [[k for k, answer in enumerate(row) if text_of(answer).strip()] for row in answers]
         rows = [[row[k] for k in ks] for row, ks in zip(answers, kept, strict=True)]
+        whole = [[row[k] for k in ks] for row, ks in zip(ended, kept, strict=True)]
         scores: list[dict[str, Any]]
         if self.judge is None:
-            policy, reference = self.answers.score(self.config, model, prompts, rows)
+            policy, reference = self.answers.score(self.config, model, prompts, rows, whole)
             scores = [{"logp_policy": p, "logp_reference": r} for p, r in zip(policy, reference, strict=True)]
         else:
             scores = self.judge.labels(stage, prompts, rows)
             if (penalty := self.config.missing_eos_penalty) is not None:
-                for found, ks, cut in zip(scores, kept, short, strict=True):
-                    found["ended"] = [not cut[k] for k in ks]
+                for found, ends in zip(scores, whole, strict=True):
                     found["score"] = [
-                        score - penalty * (not ended)
-                        for score, ended in zip(found["score"], found["ended"], strict=True)
+                        s - penalty * (not e) for s, e in zip(found["score"], ends, strict=True)
                     ]
         return [
-            {"id": name, "answers": row, **found}
-            for (name, _), row, found in zip(prompts, rows, scores, strict=True)
+            {"id": name, "answers": row, "ended": ends, **found}
+            for (name, _), row, ends, found in zip(prompts, rows, whole, scores, strict=True)
         ]
 
     def prompts(self, number: int) -> list[NamedPrompt]:

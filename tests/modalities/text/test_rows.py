@@ -12,7 +12,7 @@ import datasets
 import pytest
 
 from prefopt.comparisons import LOSE, TIE, WIN, Comparison, Encoded, Item, Outcome, collate
-from prefopt.modalities.text.rows import Comparisons, load_comparisons
+from prefopt.modalities.text.rows import Comparisons, load_comparisons, row_of
 from prefopt.sources.report import Dropped
 
 TEXT = {"prompt": "The sky is", "chosen": " blue.", "rejected": " green."}
@@ -183,6 +183,25 @@ def test_a_lost_row_is_told_from_the_winner(columns: dict[str, Any]) -> None:
     assert example.comparisons[0].outcome == WIN
     assert loaded.origins["row-1"][:3] == (1, 2.0, 1.0)
     assert any("sides were exchanged" in hint.text for hint in loaded.report.hints)
+
+
+def test_sides_that_were_cut(tmp_path: Path) -> None:
+    pair = {"prompt": "a", "chosen": " b", "rejected": " c", "chosen_ended": False, "rejected_ended": None}
+    lines = [pair, pair | {"id": "lost", "label": "lose"}, {"prompt": "a", "chosen": " d", "rejected": " e"}]
+    found = load_comparisons(lines)
+    ends = [[(item.sample, item.ended) for item in example.items] for example in found]
+    assert ends == [
+        [(" b", False), (" c", True)],
+        [(" c", True), (" b", False)],
+        [(" d", True), (" e", True)],
+    ]
+    assert not any("not read" in hint.text for hint in found.report.hints)
+    again = load_comparisons([row_of(example) for example in found])
+    assert [example.items for example in again] == [example.items for example in found]
+    single = {"prompt": "a", "completion": " b", "label": True, "completion_ended": False}
+    assert not load_comparisons([single]).examples[0].items[0].ended
+    dropped = load_comparisons([*lines, pair | {"chosen_ended": "no"}]).dropped
+    assert [drop.reason for drop in dropped] == ["wrong_type"]
 
 
 def test_votes_are_said_to_be_normalised_and_overruled_columns_to_be_overruled() -> None:

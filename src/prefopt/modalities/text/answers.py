@@ -205,7 +205,11 @@ def as_sample(condition: Mapping[str, Any], text: str) -> Any:
 
 
 def score(
-    config: TrainConfig, model: str, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
+    config: TrainConfig,
+    model: str,
+    prompts: Sequence[NamedPrompt],
+    answers: Sequence[Sequence[Any]],
+    ended: Sequence[Sequence[bool]],
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Summed log-probabilities (nats) of all answers under the policy and under the starting model.
 
@@ -217,9 +221,9 @@ def score(
     reference = source_folder(config)
     likelihood = likelihood_for(model, config.max_length, reference, truncation_mode=config.truncation_mode)
     items = [
-        likelihood.encode(Item(condition, answer))
-        for (_, condition), row in zip(prompts, answers, strict=True)
-        for answer in row
+        likelihood.encode(Item(condition, answer, ended=whole))
+        for (_, condition), row, whole_row in zip(prompts, answers, ended, strict=True)
+        for answer, whole in zip(row, whole_row, strict=True)
     ]
     sides = []
     for name in (model, reference):

@@ -4,6 +4,8 @@
     prompt, completion, label     a single sample, desirable (true) or not (false)
     reference                     of a pair, a third answer, for objectives that read one (`tpo`)
 
+    chosen_ended, rejected_ended, completion_ended    false: that text was cut when it was sampled, so no end is put behind it
+
 The prompt may also stand in the columns of other tools' layouts (`layouts.py`). Optional for pairs: `label` "win" | "tie" | "lose", `is_tie`, `votes` [win, lose, tie] counts, `target` shares; for
 both: `id`, `weight`, `tools`, `chat_template_kwargs`. Columns are TRL's where TRL has them.
 
@@ -20,6 +22,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from prefopt.comparisons import LOSE, WIN, Example, Item, UnusableItem
+from prefopt.modalities.text.ended import PAIRED, UNPAIRED, is_whole, told_of
 from prefopt.modalities.text.further import behind, check_further, further_answers
 from prefopt.modalities.text.prompt_columns import refuse_repeated_prompts, refuse_unread_prompts
 from prefopt.objectives import Branch
@@ -97,6 +100,7 @@ def to_comparisons(
     prompts = prompt_columns(rows.columns)
     further = further_answers(branches) if schema == "paired" else {}
     check_further(rows, further)
+    ends = PAIRED if schema == "paired" else UNPAIRED
     parse: Callable[..., Parsed] = partial(paired, further=further) if schema == "paired" else unpaired
     arrow = rows.kind in ("datasets", "parquet")
     media = [name for name in rows.columns if name in MEDIA_COLUMNS]
@@ -105,12 +109,12 @@ def to_comparisons(
         if filled := [name for name in media if row.get(name) not in (None, [], "")]:
             raise ValueError(_text_only(rows, number, f"column {filled[0]!r} is filled"))
         try:
-            return parse(row, prompts, arrow, traits)
+            return parse(row, prompts, arrow, traits, ends=ends)
         except cells.NotText as error:
             raise ValueError(_text_only(rows, number, str(error))) from None
 
     examples, dropped, origins, traits = collect(rows, parse_text, columns)
-    known = (*COLUMNS[schema], *prompts.names, *optional, *further.values())
+    known = (*COLUMNS[schema], *ends.values(), *prompts.names, *optional, *further.values())
     unread = column_hints(rows, known, (*columns, *media))
     refuse_repeated_prompts(rows, traits["prompt_repeated"], len(examples))
     if traits["implicit_text"]:
@@ -181,6 +185,7 @@ def paired(
     traits: Counter[str],
     alike: bool = False,
     further: Mapping[str, str] = MappingProxyType({}),
+    ends: Mapping[str, str] = MappingProxyType({}),
 ) -> Parsed:
     """A pair of completions.
 
@@ -191,6 +196,7 @@ def paired(
         traits: counts what is noticed.
         alike: whether both sides may be the same text, because something else tells them apart.
         further: columns of further answers, by the branches that they become.
+        ends: columns that tell whether a side is whole, by the sides.
     """
     chosen = cells.as_sample(row.get("chosen"), "chosen", arrow)
     rejected = cells.as_sample(row.get("rejected"), "rejected", arrow)
@@ -218,15 +224,24 @@ def paired(
         _check_turns(name, side)
     condition = _condition(prompt, row, arrow)
     outcome, scores = judgement(row, traits)
+    first, second = (
+        Item(condition, sides[name], ended=is_whole(row, ends.get(name))) for name in ("chosen", "rejected")
+    )
     if outcome == LOSE:
         # the same comparison, told from the winner's side, so that "chosen" means chosen in every metric
-        chosen, rejected, outcome, scores = rejected, chosen, WIN, (scores[1], scores[0])
+        first, second, outcome, scores = second, first, WIN, (scores[1], scores[0])
         traits["swapped"] += 1
-    items = tuple(Item(condition, sample) for sample in (chosen, rejected, *others))
+    items = (first, second, *(Item(condition, sample) for sample in others))
     return Parsed(items, outcome, *scores, branches={name: 2 + k for k, name in enumerate(further)})
 
 
-def unpaired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits: Counter[str]) -> Parsed:
+def unpaired(
+    row: Mapping[str, Any],
+    prompts: PromptColumns,
+    arrow: bool,
+    traits: Counter[str],
+    ends: Mapping[str, str] = MappingProxyType({}),
+) -> Parsed:
     """A single sample with its label; arguments as of `paired`."""
     completion = cells.as_sample(row.get("completion"), "completion", arrow)
     if cells.is_empty(completion):
@@ -245,7 +260,7 @@ def unpaired(row: Mapping[str, Any], prompts: PromptColumns, arrow: bool, traits
     traits["prompt_repeated"] += repeats(prompt, completion)
     outcome = WIN if cells.as_flag(row["label"], "label") else LOSE
     condition = _condition(prompts.with_system(prompt, row), row, arrow)
-    return Parsed((Item(condition, completion),), outcome)
+    return Parsed((Item(condition, completion, ended=is_whole(row, ends.get("completion"))),), outcome)
 
 
 def _split_prompt(
@@ -378,4 +393,4 @@ def row_of(example: Example) -> dict[str, Any]:
         row["votes"] = list(edge.outcome)
     if edge.weight != 1:
         row["weight"] = edge.weight
-    return row | dict(edge.columns)
+    return row | told_of(first, second) | dict(edge.columns)

@@ -100,17 +100,19 @@ class PicturedLikelihood(TokenLikelihood):
             guide = replace(self._pictured(encoded, {}), pictures=tuple(condition["misled_by"]))
         return EncodedPictured(**values, pictures=pictures_of(condition), misled_by=guide)
 
-    def tokenize(self, condition: Mapping[str, Any], sample: Any) -> tuple[list[int], list[int]]:
-        """Token ids of the prompt alone, and of prompt and completion together, uncut."""
+    def tokenize(
+        self, condition: Mapping[str, Any], sample: Any, ended: bool = True
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of the prompt alone, and of prompt and completion together, uncut; all completions are whole."""
         prompt, media = condition["prompt"], pictures_of(condition)
         if isinstance(prompt, str):
             if not isinstance(sample, str):
                 raise UnusableItem("the prompt is text but the completion is a list of messages")
             eos = self.tokenizer.eos_token or ""
-            ended = sample if not sample or sample.endswith(eos) else sample + eos
+            closed = sample if not sample or sample.endswith(eos) else sample + eos
             if self.images.suffixed:
-                return self.expander.with_suffix(prompt, ended, media)
-            asked, whole, chat = self.expander.placed(prompt), self.expander.placed(prompt + ended), False
+                return self.expander.with_suffix(prompt, closed, media)
+            asked, whole, chat = self.expander.placed(prompt), self.expander.placed(prompt + closed), False
         else:
             asked, whole, chat = (
                 self._rendered(condition, sample),
