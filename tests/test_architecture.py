@@ -27,7 +27,7 @@ ROOMS = {
     "migration": "config methods",
     "modalities": "comparisons config files likelihoods methods models objectives references runs sources worlds",
     "modalities.*": "comparisons config evaluation files generation likelihoods locking machine methods metrics modalities models motion objectives oracles png references report runs shards sources worlds",
-    "models": "cache likelihoods",
+    "models": "cache files likelihoods",
     "motion": "files metrics",
     "objects": "config models sources",
     "prefopt": "api callbacks modalities modalities.* objectives version",
