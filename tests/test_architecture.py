@@ -20,7 +20,7 @@ ROOMS = {
     "config": "methods objectives",
     "evaluation": "comparisons generation likelihoods metrics models sources worlds",
     "generation": "files likelihoods sources",
-    "hub": "config report version",
+    "hub": "config report runs version",
     "likelihoods": "comparisons",
     "locking": "files",
     "methods": "objectives",
