@@ -66,6 +66,20 @@ def test_an_adapter_that_took_a_part_of_its_base(beginning, tiny_model, cache):
         assert "adapters trained on it name and need" in told
 
 
+def test_an_adapter_that_trains_tokens(tiny_model):
+    settings = LoraConfig(
+        r=2, trainable_token_indices=[3, 4], target_modules=["q_proj"], task_type="CAUSAL_LM"
+    )
+    model = get_peft_model(model_of(tiny_model), settings)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "trainable_tokens_delta" in name:
+                parameter.add_(0.1)
+    found = source_of(model)
+    assert gap(load_model(found.source).model, model) < 1e-5
+    assert told_of(found.source) == f"the adapter in memory is kept in {found.source}, on {tiny_model}"
+
+
 def test_an_adapter_whose_factor_was_changed_is_refused(tiny_model):
     model = adapted(tiny_model, True)
     with torch.no_grad():

@@ -138,7 +138,9 @@ def active_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
                 continue
             parts[owner + 1] = str(active.index(parts[owner + 1]))
         short = ".".join(parts).removeprefix("base_model.model.")
-        kept[short.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
+        for inner in (".base_layer.", ".original_module.", ".token_adapter."):
+            short = short.replace(inner, ".")
+        kept[short] = tensor
     return kept
 
 

@@ -133,6 +133,10 @@ def equal(here: Tensor | None, there: Tensor) -> bool:
 
 def same_processor(processor: Any, source: str) -> bool:
     """Whether a tokenizer or processor is that of a source; none given: whether that has one."""
+    if processor is None and any(
+        file_of(source, name) for name in ("tokenizer_config.json", "tokenizer.json")
+    ):
+        return True
     try:
         own = loaded_processor(source)
     except (OSError, ValueError):
