@@ -186,6 +186,22 @@ def test_a_merged_model_replaces_its_adapter(hub, adapters, tmp_path):
     assert "AutoModelForCausalLM.from_pretrained(folder)" in body(hub, "me/mine")
 
 
+def test_a_merged_model_of_an_earlier_adapter_is_not_uploaded(hub, tiny_model, data, tmp_path):
+    """A run that goes on leaves the merged folder alone; one that is replaced takes it away."""
+    run = train(
+        tiny_model, data, tmp_path / "run", use_peft=True, save_strategy="steps", save_steps=1
+    ).output_dir
+    prefopt.merge(run)
+    longer = {"config": run / "config.yaml", "max_steps": 2}
+    prefopt.train(**longer, resume=True, extend=True)
+    with pytest.raises(ValueError, match=r"was not merged from .* as it is now: remove it, and merge again"):
+        push(run / "merged", "me/mine")
+    with pytest.raises(ValueError, match="is there already, of an earlier state of the run's model"):
+        prefopt.merge(run)
+    prefopt.train(**longer, overwrite=True)
+    assert not (run / "merged").exists()
+
+
 def test_a_folder_without_a_run(hub, tiny_model, tmp_path):
     folder = shutil.copytree(tiny_model, tmp_path / "plain")
     push(folder)

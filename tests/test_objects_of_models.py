@@ -64,12 +64,15 @@ def test_a_model_that_is_as_its_folder_is_that_folder(tiny_model, of_folder, tmp
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_a_model_that_was_changed_is_kept_in_the_cache(tiny_model, of_folder, cache, tmp_path):
+def test_a_model_that_was_changed_is_kept_in_the_cache(tiny_model, of_folder, cache, tmp_path, capsys):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     result = run(tmp_path / "run", model=changed(tiny_model), tokenizer=tokenizer)
     assert weights(result) != of_folder
     told = manifest(tmp_path / "run")["model"]
     source = Path(told["source"])
+    (note,) = [c for c in manifest(tmp_path / "run")["checks"] if c["name"] == "model in memory"]
+    assert f"it is kept in {source}, which a run is resumed with" in note["detail"]
+    assert note["detail"] in capsys.readouterr().err
     assert source.parent == cache / "given"
     assert source.name.startswith("LlamaForCausalLM-")
     assert told["class"] == "LlamaForCausalLM"
@@ -111,6 +114,27 @@ def test_a_model_as_reference_and_new_adapters_by_a_configuration(tiny_model, ca
     assert Path(base) == tiny_model.resolve()
 
 
+def test_an_adapter_names_the_source_of_weights_that_were_linked(tiny_model, cache, tmp_path):
+    from peft import LoraConfig
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    result = run(tmp_path / "run", model=model, tokenizer=tokenizer, peft_config=LoraConfig(r=2))
+    saved = json.loads((result.model_dir / "adapter_config.json").read_text())
+    assert saved["base_model_name_or_path"] == str(tiny_model.resolve())
+    assert result.load_model()[1].chat_template == tokenizer.chat_template
+
+
+def test_keys_of_a_file_count_for_objects_too(tiny_model, cache, tmp_path):
+    (tmp_path / "adapters.yaml").write_text("use_peft: true\n")
+    (tmp_path / "wide.yaml").write_text("use_peft: true\ntorch_dtype: float32\n")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
+    for name, dtype in (("adapters", "bfloat16"), ("wide", "float32")):
+        run(tmp_path / name, model=model, config=tmp_path / f"{name}.yaml", max_steps=1)
+        assert manifest(tmp_path / name)["model"]["dtype"] == dtype
+
+
 def test_a_pipeline_in_memory(sd, cache, tmp_path):
     from diffusers import DiffusionPipeline
     from PIL import Image
@@ -127,7 +151,7 @@ def test_a_pipeline_in_memory(sd, cache, tmp_path):
     pipe = DiffusionPipeline.from_pretrained(sd, safety_checker=None)
     one = prefopt.train("diffusion_dpo", model=pipe, output_dir=str(tmp_path / "a"), **given)
     other = prefopt.train("diffusion_dpo", model=sd, output_dir=str(tmp_path / "b"), **given)
-    assert Path(manifest(tmp_path / "a")["model"]["source"]).name.startswith("StableDiffusionPipeline-")
+    assert manifest(tmp_path / "a")["model"]["source"] == str(sd)
     name = "diffusion_pytorch_model.safetensors"
     files = [next(result.model_dir.rglob(name)) for result in (one, other)]
     assert files[0].read_bytes() == files[1].read_bytes()

@@ -131,14 +131,14 @@ def train(
     }
     given = {k: v for k, v in named.items() if v is not None} | options
     with contextlib.ExitStack() as stack:
+        file = read_yaml(Path(config)) if config is not None else {}
         objects.take_peft_config(given, peft_config)
-        objects.take_models(given, tokenizer, processor)
+        objects.take_models(given, file, tokenizer, processor)
         for key in ("data", "eval_data"):
             if key in given:
                 given[key] = objects.rows_under_a_name(key, given[key], stack)
         stack.enter_context(listening(callbacks, compute_metrics))
         texts = {k: str(v) if isinstance(v, Path) else v for k, v in given.items()}
-        file = read_yaml(Path(config)) if config is not None else {}
         resolved, hyper = resolve(file, texts, kind_of=kind_for)
         outcome = stages.train(resolved, hyper, reward=reward)
     return TrainResult(outcome.output_dir, outcome.metrics, outcome.history)

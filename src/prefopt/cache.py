@@ -1,6 +1,7 @@
 """Where prefopt keeps what it can make again: bundled models, sampled candidates, reference scores.
 
-`PREFOPT_CACHE` names the folder; otherwise it is `prefopt` in the user's cache folder. It may be deleted at any time.
+`PREFOPT_CACHE` names the folder; otherwise it is `prefopt` in the user's cache folder. It may be deleted at any time, but for
+the models in `given`, which a program had in memory and which runs and adapters may name.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 
 from prefopt.config import ConfigError, TrainConfig, read_yaml, run_folder
 from prefopt.report.model_card import folder_card, hub_card
+from prefopt.runs.merged import FOLDER, is_current
 from prefopt.version import __version__
 
 CARD = "README.md"
@@ -124,7 +125,7 @@ def find_model(place: Path) -> tuple[Path | None, Path]:
     """
     if not place.is_dir():
         raise FileNotFoundError(f"there is no folder {place}: give a run's, or a model's")
-    within = place.name in ("model", "merged") and (place.parent / "config.yaml").is_file()
+    within = place.name in ("model", FOLDER) and (place.parent / "config.yaml").is_file()
     run = place.parent if within else place if (place / "config.yaml").is_file() else None
     if run is not None:
         status = _read_json(run / "record" / "manifest.json").get("status", "unknown")
@@ -134,6 +135,10 @@ def find_model(place: Path) -> tuple[Path | None, Path]:
         if not any(model.rglob("*.safetensors")):
             raise ValueError(
                 f"{model} holds no weights: train again with overwrite=true, or give another run"
+            )
+        if model.name == FOLDER and not is_current(run):
+            raise ValueError(
+                f"{model} was not merged from {run / 'model'} as it is now: remove it, and merge again with prefopt merge {run}"
             )
     else:
         model = place

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefopt.config import ConfigError
+from prefopt.config import ALIASES, ConfigError
 from prefopt.sources import memory
 
 
@@ -37,15 +37,17 @@ def rows_under_a_name(key: str, given: Any, stack: contextlib.ExitStack) -> Any:
     )
 
 
-def take_models(given: dict[str, Any], tokenizer: Any, processor: Any) -> None:
-    """Replace models in memory by their sources, and set the dtype of adapters on one.
+def take_models(given: dict[str, Any], file: Mapping[str, Any], tokenizer: Any, processor: Any) -> None:
+    """Replace models in memory by their sources, and set the dtype and the bits of those that adapters are trained on.
 
     Args:
         given: keys of `prefopt.train`, changed in place.
+        file: keys of its configuration file.
         tokenizer, processor: of such a model.
 
     Raises:
-        ConfigError: a model that has no source and cannot be given one; a tokenizer without a model in memory.
+        ConfigError: a model that has no source and cannot be given one; a tokenizer without a model in memory; keys that
+            say something else than the model's quantization.
     """
     beside = processor if processor is not None else tokenizer
     if tokenizer is not None and processor is not None:
@@ -70,9 +72,22 @@ def take_models(given: dict[str, Any], tokenizer: Any, processor: Any) -> None:
             raise ConfigError(f"{key}: {error}") from None
         taken = True
         given[key] = found.source
-        adapters = found.adapter or given.get("use_peft") or "peft" in given
-        if key == "model" and found.dtype is not None and adapters:
-            given.setdefault("dtype", found.dtype)
+        settled = {ALIASES.get(k, k): v for k, v in [*file.items(), *given.items()]}
+        wrong = {
+            k: v for k, v in found.quantization.items() if settled.get(k, v if key == "model" else None) != v
+        }
+        if wrong:
+            told = ", ".join(f"{k}={str(v).lower()}" for k, v in wrong.items())
+            raise ConfigError(
+                f"{key} is a model in memory that was loaded with {told}, and the run's keys say otherwise: give the same, or leave "
+                "them out (a reference is quantized as the model is)"
+            )
+        if key != "model":
+            continue
+        given |= {k: v for k, v in found.quantization.items() if k not in settled}
+        adapters = found.adapter or settled.get("use_peft") or "peft" in settled
+        if found.dtype is not None and adapters and "dtype" not in settled:
+            given["dtype"] = found.dtype
     if beside is not None and not taken:
         raise ConfigError(
             "tokenizer (or processor) is given, but no model in memory to which it could belong: a folder or hub id has its own"

@@ -291,6 +291,25 @@ def test_runs(name, tiny_model, tied, gpt2, rows_file, own_cache, tmp_path, monk
         assert again[0]["eval_loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.parametrize("beginning", ["pissa", "olora", "mica"])
+def test_a_folder_of_peft_that_takes_a_part_of_the_base(beginning, tiny_model, tmp_path):
+    """A frozen starting adapter, loaded beside the trained one, would take from the base once more."""
+    config = LoraConfig(r=4, init_lora_weights=beginning, task_type="CAUSAL_LM")
+    start = moved(get_peft_model(base_of(tiny_model), config))
+    start.save_pretrained(tmp_path / "adapter")
+    loaded = load_model(str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(loaded.model), logits(start), rtol=0, atol=1e-5)
+    assert (loaded.not_off is not None) == (beginning != "mica")
+
+
+def test_a_folder_of_peft_with_a_random_beginning(tiny_model, tmp_path):
+    config = LoraConfig(r=4, init_lora_weights="pissa_niter_2", task_type="CAUSAL_LM")
+    get_peft_model(base_of(tiny_model), config).save_pretrained(tmp_path / "adapter")
+    for trainable in (True, False):
+        with pytest.raises(ValueError, match="drawn anew whenever it is loaded"):
+            load_model(str(tmp_path / "adapter"), trainable=trainable)
+
+
 # -- embeddings of more tokens -----------------------------------------------------------------------------------
 
 

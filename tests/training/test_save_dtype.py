@@ -27,7 +27,14 @@ def train(model: Path, data: Path, folder: Path, **more: object) -> prefopt.Trai
     return prefopt.train("dpo", model=model, data=data, output_dir=str(folder), **{**OPTIONS, **more})
 
 
-@pytest.mark.parametrize("more", [{}, {"use_peft": True, "lora_r": 2}], ids=["weights", "adapters"])
+PISSA = {"use_peft": True, "lora_r": 2, "peft": {"init_lora_weights": "pissa"}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"use_peft": True, "lora_r": 2}, PISSA],
+    ids=["weights", "adapters", "differences of adapters"],
+)
 def test_saved_rounded_and_trained_whole(more, tiny_model, rows_file, own_cache, tmp_path):
     data = rows_file(ROWS)
     file = "adapter_model.safetensors" if more else "model.safetensors"

@@ -164,6 +164,12 @@ class Context:
         self.trackers.open()
         self.record.open()
         self.record.manifest(modality=self.modality.name)
+        from prefopt.models.given import told_of
+
+        for source in dict.fromkeys((self.config.model, self.config.reference_model)):
+            if source is not None and (told := told_of(source)) is not None:
+                self.record.check("model in memory", "note", told)
+                self.console.say(told)
         self.record.data(data.report, data.dropped)
         self.console.data(data.report, *(n or (len(data.train), len(data.held_out))), data.not_held_out)
         if first_pair is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefopt.files import replace_folder
+from prefopt.runs.merged import FOLDER, is_current, note_merged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,7 +79,7 @@ def merge(run: str | Path, output: str | Path | None = None, dtype: str | None =
     inside = folder.parent if folder.name == "model" and (folder.parent / "config.yaml").is_file() else folder
     if (inside / "config.yaml").is_file():
         modality, adapter, told = of_run(inside), inside / "model", read_yaml(inside / "config.yaml")
-        place = inside / "merged"
+        place = inside / FOLDER
         if not adapter.is_dir():
             raise ValueError(f"{inside} holds no model: the run has not finished. Resume it first")
     elif (folder / "adapter_config.json").is_file():
@@ -93,12 +94,16 @@ def merge(run: str | Path, output: str | Path | None = None, dtype: str | None =
     if part is None:
         raise ValueError(f"{folder} is of {modality.noun} models, which have no adapters to merge")
     place = place if output is None else Path(output).expanduser()
+    own = place.resolve() == (inside / FOLDER).resolve() and (inside / "config.yaml").is_file()
     if place.exists():
-        raise ValueError(f"{place} is there already: give another folder as output, or remove it")
+        earlier = ", of an earlier state of the run's model" if own and not is_current(inside) else ""
+        raise ValueError(f"{place} is there already{earlier}: give another folder as output, or remove it")
     found: list[Merged] = []
     replace_folder(
         place, lambda partial: found.append(part.merge(adapter, partial, dtype, told)), "the merged model"
     )
+    if own:
+        note_merged(inside)
     result: Merged = found[0]
     return Merged(**{**vars(result), "folder": place})
 

@@ -183,6 +183,7 @@ def load_adapter(model: Any, source: str, trainable: bool) -> tuple[Any, bool]:
     from peft import PeftModel, get_peft_model_state_dict
 
     held = adapter_shapes(source)
+    check_beginning_again(source)
     if trainable:
         check_kind(source)
     _resize(model, source, held)
@@ -245,6 +246,19 @@ def check_kind(source: str) -> None:
         raise ValueError(
             f"the adapter {source}: {error}. Or give its base model, with use_peft=true for new adapters"
         ) from None
+
+
+def check_beginning_again(source: str) -> None:
+    """Raise ValueError for adapters that take a random part of the base weights each time they are loaded."""
+    from peft import PeftConfig
+
+    beginning = getattr(PeftConfig.from_pretrained(source), "init_lora_weights", True)
+    if str(beginning).lower().startswith("pissa_niter_"):
+        raise ValueError(
+            f"the adapter {source} has init_lora_weights={beginning}: what it takes from the base weights is drawn anew whenever it "
+            "is loaded, so that the model would be another. Where it was trained, save it once more with "
+            "save_pretrained(folder, path_initial_model_for_weight_conversion=...), which makes plain LoRA of it"
+        )
 
 
 def is_embedding(name: str) -> bool:

@@ -47,7 +47,7 @@ def fingerprint(model: nn.Module) -> str:
     known = {
         "version": VERSION,
         "model": [class_of(model), plain(getattr(model, "config", None))],
-        "adapters": _acting(model),
+        "adapters": acting(model),
     }
     digest.update(json.dumps(known, sort_keys=True).encode())
     for name, tensor in sorted(active_tensors(model).items()):
@@ -138,7 +138,9 @@ def active_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
                 continue
             parts[owner + 1] = str(active.index(parts[owner + 1]))
         short = ".".join(parts).removeprefix("base_model.model.")
-        kept[short.replace(".base_layer.", ".").replace(".original_module.", ".")] = tensor
+        for inner in (".base_layer.", ".original_module.", ".token_adapter."):
+            short = short.replace(inner, ".")
+        kept[short] = tensor
     return kept
 
 
@@ -166,7 +168,7 @@ def _holders(model: nn.Module) -> set[str]:
     return {name.rpartition(".")[-1] for name in found}
 
 
-def _acting(model: nn.Module) -> list[Any]:
+def acting(model: nn.Module) -> list[Any]:
     """Of every adapter that acts: its kind and settings, and the factor by which each layer adds it."""
     found: list[Any] = []
     layers = [(n.removeprefix("base_model.model."), m) for n, m in model.named_modules()]

@@ -301,6 +301,11 @@ def why_not_off(config: Any) -> str | None:
 
 def why_one_copy(config: Any) -> str | None:
     """Why a model cannot hold two adapters of this configuration and switch between them; None where it can."""
+    if mutates(config):
+        return (
+            f"init_lora_weights={config.init_lora_weights} takes a part of the base weights when an adapter is loaded, and a second "
+            "one would take another"
+        )
     if getattr(config, "bias", "none") != "none":
         return f"bias={config.bias} trains biases of the base model, of which there is one copy"
     held = getattr(config, "modules_to_save", None) or getattr(config, "trainable_token_indices", None)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from prefopt.models.sources import config_values
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
@@ -108,6 +110,33 @@ def dequantized(model: Any, dtype: torch.dtype) -> Any:
             layer.bias = linear.bias
             model.set_submodule(name, layer)
     return model
+
+
+def quantization_keys(model: Any, source: str) -> dict[str, Any]:
+    """The keys of a configuration that quantize a source as a model in memory is; none where its files are quantized.
+
+    Raises:
+        ValueError: no keys say it.
+    """
+    if config_values(source).get("quantization_config"):
+        return {}
+    given = model.config.quantization_config
+    asked = dict(given if isinstance(given, Mapping) else given.to_dict())
+    found: dict[str, Any] = {}
+    if asked.get("load_in_4bit"):
+        names = ("bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_compute_dtype")
+        found = {"load_in_4bit": True, **{name: asked[name] for name in names}}
+    elif asked.get("load_in_8bit"):
+        found = {"load_in_8bit": True}
+    quantization = Quantization.of(found)
+    meant = {} if quantization is None else quantization.for_transformers().to_dict()
+    wrong = sorted(k for k in asked.keys() | meant.keys() if asked.get(k) != meant.get(k))
+    if wrong:
+        raise ValueError(
+            f"the {type(model).__name__} is quantized by what no key of a run says ({', '.join(wrong)}): give the model that is not "
+            "quantized, with use_peft=true and load_in_4bit=true (or load_in_8bit)"
+        )
+    return found
 
 
 def four_bit_layers(model: nn.Module) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from prefopt.models.adapters import WEIGHTS
 from prefopt.models.left_out import write_left_out
 from prefopt.models.loading import LoadedModel
 from prefopt.models.revisions import hub_name
-from prefopt.models.sources import config_values, file_of, whole_model
+from prefopt.models.sources import config_values, file_of, weights_of, whole_model
 
 CHANGED = (
     "dtype", "torch_dtype", "architectures", "transformers_version", "tie_word_embeddings", "auto_map", "vocab_size",
@@ -46,7 +46,7 @@ def save_model(folder: Path, policy: LoadedModel, tokenizer: Any, state: dict[st
     if policy.adapter:
         options |= {"selected_adapters": [policy.adapter], "save_embedding_layers": policy.own_embeddings}
         _name_base(model.peft_config[policy.adapter], policy.source)
-    with _plain_generation(model):
+    with plain_generation(model):
         if policy.began is None:
             model.save_pretrained(folder, **options)
         else:
@@ -77,11 +77,11 @@ def _save_difference(folder: Path, policy: LoadedModel, state: dict[str, Tensor]
         adapters, state_dict=state, adapter_name=policy.adapter, save_embedding_layers=False
     )
     tensors = {name: tensor.detach().cpu() for name, tensor in found.items()}
-    for name, tensor in tensors.items():
+    for name, tensor in tensors.items():  # cat would take the wider of two dtypes
         if ".lora_A." in name:
-            tensors[name] = torch.cat([tensor, began[name]])
+            tensors[name] = torch.cat([tensor, began[name].to(tensor.dtype)])
         elif ".lora_B." in name:
-            tensors[name] = torch.cat([tensor, -began[name]], dim=1)
+            tensors[name] = torch.cat([tensor, -began[name].to(tensor.dtype)], dim=1)
     scale = 2**0.5 if config.use_rslora else 2  # so that alpha / sqrt(r), or alpha / r, stays what it was
     config.init_lora_weights, config.inference_mode = True, True
     config.r, config.lora_alpha = 2 * config.r, scale * config.lora_alpha
@@ -145,7 +145,7 @@ def restore_configuration(folder: Path, source: str, model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _plain_generation(model: Any) -> Iterator[None]:
+def plain_generation(model: Any) -> Iterator[None]:
     """Settings of generation that transformers will save, where the checkpoint's will not do: its file is copied later."""
     held = getattr(model, "generation_config", None)
     if held is None:
@@ -171,6 +171,7 @@ def _untied(source: str, model: Any) -> bool:
 def _name_base(config: Any, source: str) -> None:
     """Have the adapter name its base model so that it is found from any folder."""
     base = whole_model(source)
+    base = weights_of(base) or base
     place = Path(base).resolve()
     if place.is_dir() and (on_the_hub := hub_name(place)):
         config.base_model_name_or_path, config.revision = on_the_hub

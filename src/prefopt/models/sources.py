@@ -71,6 +71,16 @@ def adapter_base(source: str) -> str | None:
     return str(given)
 
 
+WEIGHTS_OF = "weights_of.json"
+"""In a folder whose weights are those of another source, and linked: what that is, where scores are the same, too."""
+
+
+def weights_of(source: str) -> str | None:
+    """The source whose weights a folder has, with another tokenizer or settings that change no score; None: its own."""
+    place = Path(source).expanduser() / WEIGHTS_OF
+    return str(read_json(place)["weights_of"]) if place.is_file() else None
+
+
 def file_of(source: str, name: str) -> Path | None:
     """A file of a folder or of a hub repository; None where there is none (or no network, and it is not in the cache)."""
     folder = Path(source).expanduser()

@@ -1,6 +1,6 @@
 """The run's folder: configuration, metrics, and the records that the report is made of.
 
-config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  checkpoints/
+config.yaml  metrics.jsonl  dropped.jsonl  report.html  README.md  model/  merged/  checkpoints/
 record/{manifest,data,first_pair,margins,samples,...}.json; of several runs in a row also stages/
 """
 
@@ -32,6 +32,7 @@ OURS = (
     "dropped.jsonl",
     "report.html",
     "README.md",
+    "merged",
     "model",
     "checkpoints",
     "record",
