@@ -98,7 +98,7 @@ def test_shares_are_told():
 @pytest.mark.parametrize(
     ("tool", "given"),
     [
-        ("trl", {"loss_type": "sigmoid", "datasets": [{"path": "a"}, {"path": "b"}], "test_split_size": 0.1}),
+        ("trl", {"loss_type": "sigmoid", "datasets": [{"path": "a"}, {"path": "b"}]}),
         (
             "trl",
             {
@@ -120,6 +120,19 @@ def test_data_on_the_command_line_is_all_of_it(tool, given):
     found = migrate(given, tool, None, {"model": "m", "data": "all.parquet"})
     assert of_data(found) == {"data": "all.parquet", "eval_size": 0, "eval_strategy": "no"}
     assert any(line.why == "data is given on the command line" for line in found.of("left out"))
+
+
+def test_a_share_is_held_out_of_other_data_too():
+    """As `test_split_size` is of all sources together."""
+    several = [{"path": "a"}, {"path": "b"}]
+    for given in (
+        {"datasets": several, "test_split_size": 0.2},
+        {"dataset_mixture": {"datasets": several, "test_split_size": 0.2}},
+    ):
+        expected = {"data": "all.parquet", "eval_size": 0.2}
+        assert of_data(moved({"data": "all.parquet"}, **given)) == {**expected, "eval_strategy": "no"}
+        assert of_data(moved({"data": "all.parquet"}, **given, **STEPS)) == {**expected, "eval_steps": 10}
+        assert of_data(moved({"data": "d", "eval_size": 3}, **given, **STEPS))["eval_size"] == 3
 
 
 def test_a_registry_is_not_asked_for_other_data(tmp_path):

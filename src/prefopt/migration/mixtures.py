@@ -14,7 +14,6 @@ from prefopt.migration.arguments import evaluation
 from prefopt.migration.draft import GIVEN, Draft, as_list, said
 
 NAMED = ("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split")
-LISTED = ("datasets", "test_split_size")
 MIXED = ("dataset_mixer", "dataset_mixture", "dataset_splits", "dataset_configs")
 JOIN = "Join them (datasets.concatenate_datasets(...).to_parquet(...)) and give the file: data=FILE"
 SYSTEM = (
@@ -28,8 +27,10 @@ def data(draft: Draft) -> None:
     strategy = draft.given.get("eval_strategy") or draft.given.get("evaluation_strategy") or "no"
     asked = strategy != "no"
     if "data" in draft.overrides:
-        draft.leave(GIVEN.format(key="data"), *(key for key in NAMED + LISTED + MIXED if draft.has(key)))
         _of_other_data(draft, asked)
+        draft.leave(
+            GIVEN.format(key="data"), *(key for key in (*NAMED, "datasets", *MIXED) if draft.has(key))
+        )
     elif draft.has("dataset_mixture"):
         mixture = draft.mapping("dataset_mixture")
         sources = mixture.get("datasets") or []
@@ -54,7 +55,16 @@ def data(draft: Draft) -> None:
 
 
 def _of_other_data(draft: Draft, asked: bool) -> None:
-    """Splits that the file names are those of the data that it names."""
+    """Splits that the file names are those of the data that it names; a share of all of it is one of any data."""
+    share = draft.take("test_split_size") if draft.has("datasets") else None
+    if draft.has("dataset_mixture"):
+        share = draft.mapping("dataset_mixture").get("test_split_size")
+    if share is not None:
+        origin = {"eval_size": ("test_split_size",)} if draft.has("test_split_size") else {}
+        evaluation(draft, {"eval_size": share}, origin, "dataset_mixture's test_split_size")
+        return
+    if draft.has("test_split_size"):
+        draft.leave("read only with datasets", "test_split_size")
     if not asked:
         evaluation(draft, {}, {}, NOTHING)
         return
