@@ -82,29 +82,33 @@ def command(
 
 
 def table(console: Console, found: Migration) -> None:
-    """What became of each key."""
+    """What became of each key: a table for each fate, of those columns that it fills."""
     from rich.table import Table
 
     from prefopt.migration import FATES, said
 
-    shown = Table(
-        title=f"a configuration of {found.tool}",
-        title_justify="left",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
-    for name in ("", found.tool, "prefopt"):
-        shown.add_column(name, overflow="fold")
-    shown.add_column("why", overflow="fold", ratio=1)
+    console.print(f"a configuration of {found.tool}", style="bold")
     for fate in FATES:
-        for n, line in enumerate(found.of(fate)):
-            theirs = f"{line.origin}: {line.given}" if line.origin else ""
-            ours = f"{line.key}: {said(line.key, line.value)}" if line.key else ""
-            shown.add_row(
-                f"[{STYLES[fate]}]{fate}[/]" if n == 0 else "", *map(plain, (theirs, ours, line.why))
+        rows = [
+            (
+                f"{line.origin}: {line.given}" if line.origin else "",
+                f"{line.key}: {said(line.key, line.value)}" if line.key else "",
+                line.why,
             )
-    console.print(shown)
+            for line in found.of(fate)
+        ]
+        if not rows:
+            continue
+        console.print(fate, style=STYLES[fate])
+        shown = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
+        filled = [n for n in range(3) if any(row[n] for row in rows)]
+        if fate == "carried over":
+            filled.remove(0)  # the same twice
+        for n in filled:
+            shown.add_column(overflow="fold", ratio=(2, 2, 3)[n])
+        for row in rows:
+            shown.add_row(*(plain(row[n]) for n in filled))
+        console.print(shown)
     if found.same:
         console.print(
             f"{len(found.same)} keys say what prefopt does by itself, or nothing: {', '.join(found.same[:SHOWN])}"
