@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import prefopt
+from prefopt.callbacks import Callback
 from prefopt.report import write_pages
 from prefopt.runs.record import finished
 from prefopt.stages.whole import COUNTERS, SAMPLING, in_a_row
@@ -155,6 +156,39 @@ def test_manifest_lists_the_stages(method, straight):
         assert "label_accuracy" in runs[1]
     last = rows(folder / "stages" / STAGES[method][-1] / "run" / "metrics.jsonl")[-1]
     assert runs[-1]["rewards/accuracies"] == last["eval_rewards/accuracies"]
+
+
+def test_a_stage_that_ended_early_says_so_and_the_whole_is_not_called_by_it(tiny_model, own_cache, tmp_path):
+    """The first stage takes two of its steps, the second all; only the second's best model is the one that was saved."""
+
+    class Once(Callback):
+        def on_step(self, run):
+            if run.step == 2 and not self.done:
+                self.done = True
+                run.stop("two are enough")
+
+        done = False
+
+    data = write(tmp_path / "rows.jsonl", ROWS)
+    # 4 pairs and batches of 1; then rounds of 2 pairs
+    result = staged_rig.train(
+        "online_dpo", tiny_model, data, tmp_path / "run", reward=longest, rounds=1, per_device_train_batch_size=1, eval_steps=1,
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", callbacks=[Once()],
+    )  # fmt: skip
+    manifest = record(result.output_dir, "manifest")
+    first, second = manifest["stages"]["runs"]
+    assert (first["steps"], first["planned_steps"], first["stopped_early"]) == (2, 4, "two are enough")
+    assert not {"stopped_early", "planned_steps"} & second.keys()
+    assert manifest["steps"] == 2 + second["steps"]
+    epochs = record(result.output_dir / "stages/1/run", "manifest")["epochs"]
+    assert manifest["epochs"] == pytest.approx(0.5 + epochs)
+    assert manifest["stopped_early"] is None
+    inner = record(result.output_dir / "stages/1/run", "manifest")["best_step"]
+    assert manifest["best_step"] == 2 + inner
+    page = result.report.read_text()
+    assert "two are enough" in page
+    assert ">stage 1</text>" in page
+    assert "The run ended after step" not in page
 
 
 @pytest.mark.parametrize("method", OPTIONS)

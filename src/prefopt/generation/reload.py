@@ -18,13 +18,15 @@ PLACE = "{model}"
 NOBODY = "prefopt-asks-whether-you-unload"
 PATIENCE = 600.0
 """Seconds that a server may take to come back."""
+GOING = 30.0
+"""Seconds that an old server may still answer behind the command that ends it."""
 
 
 def check_reload(url: str, how: str) -> None:
     """Find out before anything expensive whether a server can be given weights so.
 
     Args:
-        url: of the server, which answers already.
+        url: of the server, which answers already; of a command, nobody is asked.
         how: "lora", or a command with {model}.
 
     Raises:
@@ -51,19 +53,21 @@ def served(url: str, folder: str, how: str, base: str) -> Iterator[str]:
         folder: of a saved model or adapter; or a hub id.
         how: "lora": an adapter is loaded under its folder's name, and unloaded afterwards; a folder that is none is the
             model that the server was started with. Else a command that is run with the folder in place of {model} and must end
-            when the weights are there, or on their way.
+            when the weights are there, or on their way; only a server that names the folder is known to have them.
         base: the name by which the server may know the model that it was started with.
 
     Yields:
         The name to ask for.
 
     Raises:
-        ValueError: the server refuses the adapter, or the command fails; says what was said.
+        ValueError: the server refuses the adapter, the command fails, or the server then serves something else; says what was
+            said.
         ConnectionError: the server does not come back.
     """
     if how != LORA:
         _run(how, folder)
-        yield _only(url, folder, _names(url, wait=True))
+        _await(url, folder)
+        yield folder
         return
     if not (Path(folder) / "adapter_config.json").is_file():
         yield _only(url, base, _names(url))
@@ -118,6 +122,23 @@ def _run(how: str, folder: str) -> None:
             f"generation_reload: {shlex.join(words)} ended with {done.returncode}: {said or 'nothing was said'}. Run again to "
             "continue"
         )
+
+
+def _await(url: str, folder: str) -> None:
+    """Wait until a server serves a folder by its own name.
+
+    Any other name may be that of weights from before: a server that a command could not replace answers on and on.
+    """
+    until = None
+    while folder not in (names := [name for name, adapter in _names(url, wait=True) if not adapter]):
+        until = until or time.monotonic() + GOING
+        if time.monotonic() > until:
+            raise ValueError(
+                f"generation_reload: the command has ended, and the server at {url} serves {', '.join(names) or 'nothing'}; needed "
+                f"{folder}, the round's model by the name of its folder: another server may have kept the port (end it), or the "
+                "command must start one that serves {model} under that name. Run again to continue"
+            )
+        time.sleep(0.5)
 
 
 def _names(url: str, wait: bool = False) -> list[tuple[str, bool]]:

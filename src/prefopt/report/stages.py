@@ -25,6 +25,7 @@ def _percent(value: Any) -> str:
 
 COLUMNS: dict[str, tuple[str, Callable[[Any], str]]] = {
     "steps": ("steps", number),
+    "stopped_early": ("ended early", number),
     "pairs": ("pairs", number),
     "label_accuracy": ("labels right", _percent),
     "mean_gap": ("mean gap", _digits(3)),

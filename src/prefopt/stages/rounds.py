@@ -20,7 +20,7 @@ from prefopt.evaluation.rewards import TextReward
 from prefopt.files import GO_ON, write_whole
 from prefopt.generation.base import text_of
 from prefopt.generation.reload import LORA, check_reload
-from prefopt.generation.server import check_server
+from prefopt.generation.server import Connection, check_server
 from prefopt.methods import Method
 from prefopt.modalities.models import without_adapters
 from prefopt.objectives.base import Objective
@@ -121,7 +121,10 @@ def check_rounds(config: TrainConfig, objective: Objective, method: Method) -> N
             )
     if config.generation_server is not None:
         try:
-            check_server(config.generation_server, config.model)
+            if config.generation_reload in (None, LORA):
+                check_server(config.generation_server, config.model)
+            else:  # which the command will start
+                Connection(config.generation_server, config.model)
         except ValueError as error:
             raise ConfigError(f"generation_server: {error}") from None
     check_reloading(config)

@@ -26,6 +26,8 @@ OWN = frozenset({
     "paper", "seed", "command",
 })  # fmt: skip
 """Entries of a manifest that are the method's own, not made of those of its stages."""
+OF_A_STAGE = frozenset({"stopped_early", "best_step", "extended"})
+"""Entries that are true of one run only: of the first stage they would be read as the whole's."""
 PARTS = ("data", "first_pair", "margins", "samples", "manifest")
 """Records that the whole has, too."""
 
@@ -106,6 +108,12 @@ class Stage:
         """The stage in one level: its name, how far it has come, what was found and measured."""
         manifest = self.parts.get("manifest", {})
         told = {name: manifest[name] for name in ("method", "status", "steps") if name in manifest}
+        if stop := manifest.get("stopped_early"):
+            told |= {
+                "steps": stop["step"],
+                "planned_steps": manifest["steps"],
+                "stopped_early": stop["reason"],
+            }
         row = {"stage": self.name, **told, **self.found, **shown(last_metrics(self.own)), **self.measured}
         waited, trained = row.get("waited_seconds"), manifest.get("duration_s")
         if waited is not None and trained is not None:
@@ -179,12 +187,18 @@ class Whole:
         """What the stages' manifests come to: start and data of the first, sums, and the largest need of memory."""
         found = {stage.name: stage.parts["manifest"] for stage in self.stages if "manifest" in stage.parts}
         manifests = list(found.values())
-        facts = {name: value for name, value in next(iter(manifests), {}).items() if name not in OWN}
+        facts = {
+            name: value for name, value in next(iter(manifests), {}).items() if name not in OWN | OF_A_STAGE
+        }
         if "data" in facts:
             facts["data"] = {**facts["data"], "source": self.record.config.data, "examples": self.examples}
         facts |= {
-            name: sum(m.get(name, 0) for m in manifests) for name in ("steps", "epochs") if name in facts
+            name: sum(taken(m, name) for m in manifests) for name in ("steps", "epochs") if name in facts
         }
+        if any("stopped_early" in m for m in manifests):
+            facts["stopped_early"] = None  # the rows of the stages tell
+        if (best := manifests[-1].get("best_step") if manifests else None) is not None:
+            facts["best_step"] = self.stages[len(found) - 1].start.get("step", 0) + best
         facts["checks"] = [
             {**check, "stage": name} for name, m in found.items() for check in m.get("checks", [])
         ]
@@ -198,6 +212,21 @@ class Whole:
     def seconds(self) -> float:
         """How long the stages trained."""
         return sum(stage.parts.get("manifest", {}).get("duration_s", 0.0) for stage in self.stages)
+
+
+def taken(manifest: Mapping[str, Any], counter: str) -> float:
+    """Steps or epochs of a run, taken or still to take: fewer than planned where it ended early.
+
+    Example:
+        >>> run = {"steps": 8, "epochs": 2.0, "stopped_early": {"step": 2, "reason": "enough"}}
+        >>> taken(run, "steps"), taken(run, "epochs"), taken({"steps": 8}, "steps")
+        (2, 0.5, 8)
+    """
+    planned: float = manifest.get(counter, 0)
+    stop = manifest.get("stopped_early")
+    if not stop:
+        return planned
+    return stop["step"] if counter == "steps" else planned * stop["step"] / manifest["steps"]
 
 
 def in_a_row(line: Mapping[str, Any], stage: str, start: Mapping[str, float]) -> dict[str, Any]:
