@@ -49,11 +49,33 @@ def test_padding_never_matters(kind, pad, tokenizer, tmp_path):
         tmp_path / "rm", tokenizer, kind, pad=tokenizer.eos_token_id if pad == "eos" else pad
     )
     answers = [*ANSWERS[:3], ANSWERS[3] + tokenizer.eos_token]  # one ends as trained ones do
-    wanted = [alone(folder, p + a) for p, a in zip(PROMPTS, answers, strict=True)]
+    ended = [True, False, True, True]
+    ends = [tokenizer.eos_token, "", tokenizer.eos_token, ""]
+    wanted = [alone(folder, p + a + end) for p, a, end in zip(PROMPTS, answers, ends, strict=True)]
     assert len({round(value, 4) for value in wanted}) == 4
     for size in (1, 3, 4):
-        assert RewardModel(str(folder), size).scores(PROMPTS, answers) == pytest.approx(wanted, abs=1e-5)
-    assert RewardModel(str(folder))(PROMPTS[1], answers[1]) == pytest.approx(wanted[1], abs=1e-5)
+        assert RewardModel(str(folder), size).scores(PROMPTS, answers, ended) == pytest.approx(
+            wanted, abs=1e-5
+        )
+    assert RewardModel(str(folder))(PROMPTS[0], answers[0]) == pytest.approx(wanted[0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_plain_rows_are_read_as_trl_trains_on_them(reward_model, tmp_path):
+    trl = pytest.importorskip("trl", reason="the rows are compared with those of TRL's RewardTrainer")
+    from datasets import Dataset
+
+    lines = [{"prompt": p, "chosen": a, "rejected": a + " x"} for p, a in zip(PROMPTS, ANSWERS, strict=True)]
+    config = trl.RewardConfig(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False)
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    trainer = trl.RewardTrainer(
+        str(reward_model), args=config, train_dataset=Dataset.from_list(lines), processing_class=tokenizer
+    )
+    model = RewardModel(str(reward_model))
+    model.scores(PROMPTS[:1], ANSWERS[:1])  # loads it
+    assert [model._ids(p, a, True) for p, a in zip(PROMPTS, ANSWERS, strict=True)] == [
+        *trainer.train_dataset["chosen_ids"]
+    ]
 
 
 def test_conversations_go_through_the_models_own_template(template_model, tmp_path):

@@ -80,7 +80,8 @@ def test_online_dpo_on_prompts_by_a_sum_of_rewards(
         for row in labels:
             texts, prompt = row["answers"], prompts[row["id"]]
             parts = row["rewards"]
-            assert parts["helpful"] == pytest.approx(reward.scores([prompt] * len(texts), texts), abs=1e-5)
+            by_model = reward.scores([prompt] * len(texts), texts, row["ended"])
+            assert parts["helpful"] == pytest.approx(by_model, abs=1e-5)
             assert parts["short"] == [-len(text) for text in texts]
             assert row["ended"] == [ended[row["id"], text] for text in texts]
             by_hand = [
@@ -116,11 +117,16 @@ def test_online_dpo_on_prompts_by_a_sum_of_rewards(
     assert pace["tokens_per_second"] == pytest.approx(tokens / pace["sampling_seconds"], rel=0.1)
     assert pace["waited_seconds"] >= pace["sampling_seconds"] + pace["judging_seconds"] - 0.01
     assert f"round 1: {tokens} tokens sampled" in capfd.readouterr().err
-    first = {row["id"]: row["text"] for row in rows(start / "answers.jsonl")[1:] if row["sample"] == 0}
-    later = {row["id"]: row["text"] for row in rows(stage / "held_out_answers.jsonl")[1:]}
+    first = {row["id"]: row for row in rows(start / "answers.jsonl")[1:] if row["sample"] == 0}
+    later = {row["id"]: row for row in rows(stage / "held_out_answers.jsonl")[1:]}
+    assert not all(row["ended"] for row in (*first.values(), *later.values()))
     score = {
-        side: [0.5 * reward(prompts[name], texts[name]) - 0.25 * len(texts[name]) for name in first]
-        for side, texts in (("start", first), ("model", later))
+        side: [
+            0.5 * reward.scores([prompts[name]], [told[name]["text"]], [told[name]["ended"]])[0]
+            - 0.25 * len(told[name]["text"])
+            for name in first
+        ]
+        for side, told in (("start", first), ("model", later))
     }
     wins = [(b > a) + 0.5 * (a == b) for a, b in zip(score["start"], score["model"], strict=True)]
     assert last["eval_win_rate"] == pytest.approx(sum(wins) / 4)

@@ -44,15 +44,19 @@ class RewardModel(TextReward):
         self._positions: int | None = None
         self._own_padding: int | None = None
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> list[float]:
         """The model's output for each answer to its prompt, higher is better.
 
         A conversation goes through the model's own chat template, with the answer as the assistant's turn; of a plain
-        prompt, prompt and answer are joined as they are, and the tokenizer adds what it adds to any text.
+        prompt, prompt and answer are joined as they are, the end-of-sequence token behind them (where TRL's RewardTrainer,
+        1.16, puts it in training), and the tokenizer adds what it adds to any text.
 
         Args:
             prompts: texts or messages.
             answers: as many.
+            ended: whether each came to its end; a plain answer that was cut gets no token behind it. None: all did.
 
         Raises:
             ValueError: conversations without a chat template, a row longer than the model's positions, or a score that
@@ -62,7 +66,8 @@ class RewardModel(TextReward):
         import torch
 
         self._load()
-        rows = [self._ids(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        ends = [True] * len(answers) if ended is None else ended
+        rows = [self._ids(*row) for row in zip(prompts, answers, ends, strict=True)]
         # rows of like length together; each goes back to its place
         order = sorted(range(len(rows)), key=lambda n: len(rows[n]))
         found: dict[int, float] = {}
@@ -103,9 +108,11 @@ class RewardModel(TextReward):
             config.pad_token_id = unused
         return unused
 
-    def _ids(self, prompt: Prompt, answer: str) -> list[int]:
+    def _ids(self, prompt: Prompt, answer: str, ended: bool) -> list[int]:
         if isinstance(prompt, str):
-            ids = self.tokenizer(prompt + answer)["input_ids"]
+            eos = self.tokenizer.eos_token or ""
+            end = eos if ended and not answer.endswith(eos) else ""
+            ids = self.tokenizer(prompt + answer + end)["input_ids"]
         else:
             if not self.tokenizer.chat_template:
                 raise ValueError(

@@ -20,8 +20,15 @@ class TextReward:
     name: str
     """As it was given, for errors and metrics."""
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> list[float]:
         """A number for each answer to its prompt (text, or messages), higher is better.
+
+        Args:
+            prompts: texts or messages.
+            answers: as many.
+            ended: whether each came to its end, rather than being cut; None: all did.
 
         Raises:
             ValueError: one that cannot be scored.
@@ -49,8 +56,10 @@ class FunctionReward(TextReward):
     function: Callable[[str, str], float]
     name: str = "reward"
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
-        """The function's values."""
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> list[float]:
+        """The function's values, whether answers were cut or not."""
         return [float(self.function(last_turn(p), a)) for p, a in zip(prompts, answers, strict=True)]
 
 
@@ -75,10 +84,12 @@ class WeightedSum(TextReward):
             for label, (_, reward) in zip(short, self.parts, strict=True)
         ]
 
-    def apart(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> dict[str, list[float]]:
+    def apart(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> dict[str, list[float]]:
         """The scores of each part, unweighted, by its label."""
         return {
-            label: reward.scores(prompts, answers)
+            label: reward.scores(prompts, answers, ended)
             for label, (_, reward) in zip(self.labels, self.parts, strict=True)
         }
 
@@ -89,9 +100,11 @@ class WeightedSum(TextReward):
             sum(w * v for w, v in zip(weights, row, strict=True)) for row in zip(*apart.values(), strict=True)
         ]
 
-    def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> list[float]:
         """The weighted sums."""
-        return self.joined(self.apart(prompts, answers))
+        return self.joined(self.apart(prompts, answers, ended))
 
 
 def finite(

@@ -26,7 +26,11 @@ class Judge(Protocol):
     """Anything that scores the answers of a round."""
 
     def labels(
-        self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
+        self,
+        stage: Path,
+        prompts: Sequence[NamedPrompt],
+        answers: Sequence[Sequence[Any]],
+        ended: Sequence[Sequence[bool]],
     ) -> list[dict[str, Any]]:
         """For each prompt `score`, a number an answer, higher is better; None for a prompt that cannot be judged.
 
@@ -36,6 +40,7 @@ class Judge(Protocol):
             stage: folder of the round, for what must be kept.
             prompts: (id, condition).
             answers: of each prompt.
+            ended: whether each came to its end, rather than being cut.
         """
         ...
 
@@ -51,7 +56,11 @@ class RewardJudge:
     reward: TextReward
 
     def labels(
-        self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
+        self,
+        stage: Path,
+        prompts: Sequence[NamedPrompt],
+        answers: Sequence[Sequence[Any]],
+        ended: Sequence[Sequence[bool]],
     ) -> list[dict[str, Any]]:
         """The rewards.
 
@@ -62,12 +71,13 @@ class RewardJudge:
             condition["prompt"] for (_, condition), row in zip(prompts, answers, strict=True) for _ in row
         ]
         texts = [text_of(answer) for row in answers for answer in row]
+        ends = [end for row in ended for end in row]
         if not isinstance(self.reward, WeightedSum):
-            found = iter(finite(self.reward.name, self.reward.scores(asked, texts), asked, texts))
+            found = iter(finite(self.reward.name, self.reward.scores(asked, texts, ends), asked, texts))
             return [{"score": list(islice(found, len(row)))} for row in answers]
         apart = {
             name: finite(name, scores, asked, texts)
-            for name, scores in self.reward.apart(asked, texts).items()
+            for name, scores in self.reward.apart(asked, texts, ends).items()
         }
         joined, parts = (
             iter(self.reward.joined(apart)),
@@ -102,7 +112,11 @@ class DuelJudge:
     model: str
 
     def labels(
-        self, stage: Path, prompts: Sequence[NamedPrompt], answers: Sequence[Sequence[Any]]
+        self,
+        stage: Path,
+        prompts: Sequence[NamedPrompt],
+        answers: Sequence[Sequence[Any]],
+        ended: Sequence[Sequence[bool]],
     ) -> list[dict[str, Any]]:
         """The mean preferences in [0, 1]; None where a verdict cannot be read.
 
@@ -152,6 +166,7 @@ def against(
     prompts: Sequence[NamedPrompt],
     ours: Sequence[Sequence[Any]],
     theirs: Sequence[str],
+    ended: Sequence[Sequence[bool]],
 ) -> dict[str, float]:
     """How a model does on held-out prompts: `win_rate` against a baseline, ties one half; of a reward also its mean.
 
@@ -161,6 +176,7 @@ def against(
         prompts: held out.
         ours: the model's answers, of which the first of each prompt counts.
         theirs: the baseline's.
+        ended: whether the model's answers, and whether the baseline's, came to their end.
 
     Returns:
         Shares in [0, 1]; `judged_reward` and `baseline_reward` in the reward's unit.
@@ -169,8 +185,8 @@ def against(
     texts = [text_of(row[0]) for row in ours]
     if isinstance(judge, RewardJudge):
         mine, other = (
-            finite(judge.reward.name, judge.reward.scores(asked, list(side)), asked, list(side))
-            for side in (texts, theirs)
+            finite(judge.reward.name, judge.reward.scores(asked, list(side), ends), asked, list(side))
+            for side, ends in zip((texts, theirs), ended, strict=True)
         )
         verdicts: list[float | None] = [
             0.5 if a == b else float(a > b) for a, b in zip(mine, other, strict=True)

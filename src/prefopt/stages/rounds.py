@@ -245,7 +245,11 @@ class Rounds:
             )
             theirs = self.answers_of_start()
             assert self.judge is not None, "without labels a judge is asked"
-            write_whole(place, json.dumps(against(self.judge, stage, prompts, ours, theirs)), advice=GO_ON)
+            start = self.folder.stage("data")
+            cut = (cut_short(stage, "held_out_answers"), count), (cut_short(start, "answers"), 0)
+            ended = [[(name, k) not in short for name, _ in prompts] for short, k in cut]
+            found = against(self.judge, stage, prompts, ours, theirs, ended)
+            write_whole(place, json.dumps(found), advice=GO_ON)
         self.folder.whole.stages[-1].measure(json.loads(place.read_text("utf-8")))
 
     def answers_of_start(self) -> list[str]:
@@ -306,7 +310,7 @@ class Rounds:
             clock.sampled()
         labelled = stage / "labels.jsonl"
         if not labelled.exists():
-            cut = cut_short(stage)
+            cut = cut_short(stage, "answers", "opponents")
             ended = [[(name, k) not in cut for k in ks] for name, ks in numbers]
             write_rows(labelled, self.labelled(stage, model, prompts, answers, ended))
         return list(prompts), read_rows(labelled)
@@ -336,7 +340,7 @@ class Rounds:
             policy, reference = self.answers.score(self.config, model, prompts, rows, whole)
             scores = [{"logp_policy": p, "logp_reference": r} for p, r in zip(policy, reference, strict=True)]
         else:
-            scores = self.judge.labels(stage, prompts, rows)
+            scores = self.judge.labels(stage, prompts, rows, whole)
             if (penalty := self.config.missing_eos_penalty) is not None:
                 for found, ends in zip(scores, whole, strict=True):
                     found["score"] = [
@@ -390,7 +394,8 @@ class Rounds:
         """1 if the true reward ranks the pair the same way, 0.5 if it ties, else 0."""
         assert self.verify is not None
         answers = [text_of(row[side]) for side in ("chosen", "rejected")]
-        chosen, rejected = self.verify.scores([row["prompt"]] * 2, answers)
+        ends = [row[f"{side}_ended"] for side in ("chosen", "rejected")]
+        chosen, rejected = self.verify.scores([row["prompt"]] * 2, answers, ends)
         return 0.5 if chosen == rejected else float(chosen > rejected)
 
     def earlier(self, number: int) -> list[dict[str, Any]]:
@@ -403,12 +408,8 @@ class Rounds:
         return read_rows(self.folder.stage(str(number - 1)) / "pairs.jsonl")  # holds all before it
 
 
-def cut_short(stage: Path) -> set[tuple[str, int]]:
-    """(id of the prompt, number of the sample) of the answers of a round that were cut before their end."""
-    lines = [
-        row
-        for path in (stage / "answers.jsonl", stage / "opponents.jsonl")
-        if path.exists()
-        for row in read_rows(path)[1:]
-    ]
+def cut_short(stage: Path, *names: str) -> set[tuple[str, int]]:
+    """(id of the prompt, number of the sample) of the answers that were cut before their end, by the journals' names."""
+    paths = [stage / f"{name}.jsonl" for name in names]
+    lines = [row for path in paths if path.exists() for row in read_rows(path)[1:]]
     return {(row["id"], row["sample"]) for row in lines if not row["ended"]}

@@ -82,7 +82,9 @@ class TextSamples:
                     reference_logp = sequence_logps(frozen, self._likelihood, items)
                 values[name] = sum(a - b for a, b in zip(logp, reference_logp, strict=True)) / len(items)
         if isinstance(self._reward, WeightedSum):
-            parts = self._reward.apart(self._asked, [answer.text.strip() for answer in drawn])
+            parts = self._reward.apart(
+                self._asked, [answer.text.strip() for answer in drawn], [answer.ended for answer in drawn]
+            )
             self._apart = drawn, parts
             values |= {f"reward/{name}": fmean(found) for name, found in parts.items()}
         values["sample_length"] = sum(len(answer.ids) for answer in drawn) / len(drawn)
@@ -99,7 +101,8 @@ class TextSamples:
             return [None] * len(drawn)
         if isinstance(self._reward, WeightedSum) and self._apart[0] is drawn:
             return [*self._reward.joined(self._apart[1])]
-        return [*as_reward(self._reward).scores(self._asked, [answer.text.strip() for answer in drawn])]
+        texts, ended = [answer.text.strip() for answer in drawn], [answer.ended for answer in drawn]
+        return [*as_reward(self._reward).scores(self._asked, texts, ended)]
 
     @property
     def _asked(self) -> list[Prompt]:
