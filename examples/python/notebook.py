@@ -62,7 +62,7 @@ class PrintEveryTen(TrainerCallback):
     """Of transformers."""
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if state.global_step % 10 == 0:
+        if "loss" in logs and state.global_step % 10 == 0:  # and not a line of an evaluation
             print(f"step {state.global_step} of {state.max_steps}: loss {logs['loss']:.3f}")
 
 

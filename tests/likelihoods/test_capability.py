@@ -118,12 +118,13 @@ def test_any_batch(name, seed):
 @pytest.mark.slow  # it compiles kernels
 @pytest.mark.parametrize("name", ["llama", "gemma3, windows"])
 def test_flex_attention_gives_the_same(name):
+    """As written, without its compiler: what that makes for a CPU reads memory that nobody set, and is never used there."""
     items = draw_items(random.Random(3))
     scores = []
     for attention in ("sdpa", "flex_attention"):
         model = build(name, torch.float32, attention)
         likelihood = likelihood_of("shared", True)
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             scores.append(likelihood.score(model, likelihood.plan(items)).logp_N)
     torch.testing.assert_close(scores[1], scores[0], rtol=1e-5, atol=1e-5)
 

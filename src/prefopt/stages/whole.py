@@ -197,8 +197,11 @@ class Whole:
         }
         if any("stopped_early" in m for m in manifests):
             facts["stopped_early"] = None  # the rows of the stages tell
-        if (best := manifests[-1].get("best_step") if manifests else None) is not None:
-            facts["best_step"] = self.stages[len(found) - 1].start.get("step", 0) + best
+        if manifests:
+            best = manifests[-1].get("best_step")
+            facts["best_step"] = (
+                None if best is None else self.stages[len(found) - 1].start.get("step", 0) + best
+            )
         facts["checks"] = [
             {**check, "stage": name} for name, m in found.items() for check in m.get("checks", [])
         ]
