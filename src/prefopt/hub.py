@@ -7,7 +7,6 @@ the repository holds one whole model at any time.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefopt.config import ConfigError, TrainConfig, read_yaml, run_folder
+from prefopt.report.loading import read_json
 from prefopt.report.model_card import folder_card, hub_card
 from prefopt.runs.merged import FOLDER, is_current
 from prefopt.version import __version__
@@ -128,7 +128,7 @@ def find_model(place: Path) -> tuple[Path | None, Path]:
     within = place.name in ("model", FOLDER) and (place.parent / "config.yaml").is_file()
     run = place.parent if within else place if (place / "config.yaml").is_file() else None
     if run is not None:
-        status = _read_json(run / "record" / "manifest.json").get("status", "unknown")
+        status = read_json(run / "record" / "manifest.json").get("status", "unknown")
         if status != "finished":
             raise ValueError(f"the run in {run} has not finished ({status}): go on with resume=true first")
         model = run / (place.name if within else "model")
@@ -286,7 +286,7 @@ def notes_on(model: Path, values: Mapping[str, Any]) -> Iterator[str]:
         model: its folder.
         values: configuration of its run; empty where there is none.
     """
-    base = _read_json(model / "adapter_config.json").get("base_model_name_or_path")
+    base = read_json(model / "adapter_config.json").get("base_model_name_or_path")
     if base is None and any(model.glob(LORA)):  # which do not name it
         base = values.get("model")
     if base and (Path(base).expanduser().is_dir() or Path(base).is_absolute() or base.startswith("world:")):
@@ -308,11 +308,3 @@ def one_line(error: BaseException) -> str:
         error = error.__cause__
     said = re.sub(r" ?For more information check: \S+", "", " ".join(str(error).split()))
     return (said or type(error).__name__)[:500].rstrip(".")
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from prefopt.cache import built_once, cache_dir
 from prefopt.files import link_or_copy
-from prefopt.models.identity import acting, active_tensors, fingerprint, plain
+from prefopt.models.identity import acting, active_tensors, add_tensors, fingerprint, plain
 from prefopt.models.quantized import quantization_keys
 from prefopt.models.saving import plain_generation
 from prefopt.models.sources import WEIGHTS_OF, adapter_base, config_values, file_of, weights_of
@@ -181,9 +181,7 @@ def digest(model: Any, tensors: Mapping[str, Tensor], more: Any) -> str:
     generation = getattr(model, "generation_config", None)
     known = [settings(model.config, UNNAMED), generation and settings(generation, UNNAMED), more]
     found = hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16)
-    for name, tensor in sorted(tensors.items()):
-        found.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        found.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+    add_tensors(found, tensors)
     return found.hexdigest()
 
 

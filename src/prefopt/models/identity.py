@@ -50,11 +50,15 @@ def fingerprint(model: nn.Module) -> str:
         "adapters": acting(model),
     }
     digest.update(json.dumps(known, sort_keys=True).encode())
-    for name, tensor in sorted(active_tensors(model).items()):
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        data = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
-        digest.update(data.numpy().data)
+    add_tensors(digest, active_tensors(model))
     return digest.hexdigest()
+
+
+def add_tensors(digest: hashlib.blake2b, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Take tensors into a digest: their names, dtypes, shapes and bytes."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        digest.update(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def saved_fingerprint(folder: Path) -> str:
